@@ -1,0 +1,26 @@
+"""The Example App: the ledger's routes, its own, its operations. `app` is for servers, `handler` for Lambda."""
+
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+
+from functions.example_app.operations import ExampleAppOperations
+from functions.example_app.router import create_app_router
+from functions.wiring import create_processor, load_settings
+from ledger_core.api import create_api, create_handler
+from ledger_core.router import LedgerRouter
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+__all__ = ["app", "create_app", "handler"]
+
+
+def create_app(client: "DynamoDBClient | None" = None) -> FastAPI:
+    """The Example App over the tables that the environment names; `client` is for tests and local runs."""
+    ledger = LedgerRouter(create_processor(ExampleAppOperations, client), auth=load_settings().auth)
+    return create_api("Example App", ledger, create_app_router(ledger))
+
+
+app = create_app()
+handler = create_handler(app)

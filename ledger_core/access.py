@@ -1,0 +1,49 @@
+"""Who may do what, by the claims of a token that the API's authorizer has checked. Deny by default."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from ledger_core.errors import ForbiddenError, UnauthorizedError
+from ledger_core.operations import OperationConfig
+
+__all__ = ["SCOPE_READ", "SCOPE_WRITE", "Caller"]
+
+SCOPE_READ = "ledger/read"
+"""Reads any owner."""
+SCOPE_WRITE = "ledger/write"
+"""Posts any operation for any owner."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Somebody known: an owner by `subject` (None: not an owner), an application by `scopes`."""
+
+    subject: str | None
+    scopes: frozenset[str]
+
+    @classmethod
+    def from_event(cls, event: Mapping[str, Any]) -> Self:
+        """The caller of an API Gateway event (HTTP API's JWT authorizer, or REST API's Cognito authorizer).
+
+        Raises:
+            UnauthorizedError: no authorizer has vouched for anybody.
+        """
+        authorizer = (event.get("requestContext") or {}).get("authorizer") or {}
+        claims = (authorizer.get("jwt") or authorizer).get("claims") or {}
+        scope = claims.get("scope") or ""
+        # HTTP APIs hand a list on as the text "[a b]".
+        scopes = scope.strip("[]").replace(",", " ").split() if isinstance(scope, str) else scope
+        if not claims.get("sub") and not scopes:
+            raise UnauthorizedError("A valid bearer token is needed.")
+        return cls(subject=claims.get("sub"), scopes=frozenset(scopes))
+
+    def check_may_read(self, owner_id: str) -> None:
+        """Raise ForbiddenError unless the caller is the owner or may read any."""
+        if self.subject != owner_id and SCOPE_READ not in self.scopes:
+            raise ForbiddenError("The token does not allow this.")
+
+    def check_may_post(self, owner_id: str, config: OperationConfig) -> None:
+        """Raise ForbiddenError unless the caller may post anything, or is the owner and this is self-service."""
+        if SCOPE_WRITE not in self.scopes and not (config.self_service and self.subject == owner_id):
+            raise ForbiddenError("The token does not allow this.")

@@ -1,0 +1,117 @@
+"""The ledger's keys and items, as DynamoDB types them, and back."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from ledger_core.errors import StoreError
+from ledger_core.models import Head, LedgerEntry, format_time
+
+__all__ = [
+    "Cancelled",
+    "cancelled_from",
+    "entry_from",
+    "entry_item",
+    "entry_key",
+    "head_from",
+    "item_from",
+    "move_values",
+    "row_from",
+]
+
+
+BUSY = frozenset({"ProvisionedThroughputExceeded", "ThrottlingError", "TransactionConflict"})
+"""Reasons for which a cancelled transaction should wait before it is sent again."""
+
+
+class Cancelled(NamedTuple):
+    """Why a transaction wrote nothing. At least one of `entry` and `head` is there."""
+
+    entry: LedgerEntry | None
+    """What is stored under the nonce already."""
+    head: Head | None
+    """The head as it is, when it is not the one the entry was computed from."""
+    contended: bool
+    """Whether conflict or throttling came on top, so that the next try should wait."""
+
+
+def entry_key(owner_id: str, nonce: str) -> str:
+    return f"{owner_id}#{nonce}"
+
+
+def entry_item(entry: LedgerEntry) -> dict[str, Any]:
+    """The entry as it is stored: its fields and its key, less `updated_at`, which is `created_at`."""
+    fields = entry.model_dump(exclude={"updated_at"})
+    return item_from({"entry_key": entry_key(entry.owner_id, entry.nonce), **fields})
+
+
+def move_values(entry: LedgerEntry, head: Head) -> dict[str, Any]:
+    """The values of the expressions that move the balance from `head` to what it is after `entry`."""
+    values: dict[str, Any] = {
+        ":balance": entry.balance_after,
+        ":entry_count": entry.id,
+        ":head_hash": entry.hash,
+        ":now": format_time(entry.created_at),
+    }
+    if head.entry_count:
+        values |= {":known_count": head.entry_count, ":known_hash": head.head_hash}
+    return item_from(values)
+
+
+def cancelled_from(owner_id: str, reasons: Sequence[Mapping[str, Any]]) -> Cancelled | None:
+    """What the reasons say, by position: the entry's, the balance's. None when no condition failed."""
+    failed = [reason["Code"] == "ConditionalCheckFailed" for reason in reasons]
+    if not any(failed):
+        return None
+    return Cancelled(
+        entry=entry_from(reasons[0]["Item"]) if failed[0] else None,
+        head=head_from(owner_id, reasons[1].get("Item")) if failed[1] else None,
+        contended=any(reason["Code"] in BUSY for reason in reasons),
+    )
+
+
+def item_from(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain values as DynamoDB's typed ones: strings, integers, maps of them."""
+    return {name: _typed(value) for name, value in fields.items()}
+
+
+def _typed(value: Any) -> dict[str, Any]:
+    if isinstance(value, str):
+        return {"S": value}
+    return {"M": item_from(value)} if isinstance(value, dict) else {"N": str(value)}
+
+
+def row_from(item: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored entry as the fields of LedgerEntry, whatever is in them."""
+    row = {name: _plain(value) for name, value in item.items() if name != "entry_key"}
+    return {**row, "updated_at": row.get("created_at")}
+
+
+def _plain(typed: Mapping[str, Any]) -> Any:
+    ((kind, value),) = typed.items()
+    if kind == "M":
+        return {name: _plain(inner) for name, inner in value.items()}
+    return int(value) if kind == "N" and value.lstrip("-").isdecimal() else value
+
+
+def entry_from(item: Mapping[str, Any]) -> LedgerEntry:
+    try:
+        return LedgerEntry(**row_from(item))
+    except ValidationError as error:
+        raise StoreError(
+            f"a stored entry is malformed: {error.errors(include_input=False, include_url=False)}"
+        ) from error
+
+
+def head_from(owner_id: str, item: Mapping[str, Any] | None) -> Head:
+    if not item:
+        return Head(owner_id=owner_id)
+    return Head(
+        owner_id=owner_id,
+        balance=int(item["balance"]["N"]),
+        entry_count=int(item["entry_count"]["N"]),
+        head_hash=item["head_hash"]["S"],
+        updated_at=datetime.fromisoformat(item["updated_at"]["S"]),
+    )

@@ -1,0 +1,141 @@
+"""What may be posted: the shared operations, and the base on which an app declares its own.
+
+A wrong declaration fails when the class is created, which is when the app is imported, never at a request.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import ClassVar
+
+from ledger_core.errors import ConfigurationError, InvalidRequestError
+
+__all__ = ["AMOUNT_MAX", "BaseLedgerOperations", "LedgerOperationType", "OperationConfig"]
+
+AMOUNT_MAX = 1_000_000_000
+"""The most credits that one operation may move, either way."""
+
+OPERATION_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+"""Names are upper snake case, 1 to 64 characters."""
+
+
+class LedgerOperationType(StrEnum):
+    """The operations that every app shares."""
+
+    DAILY_REWARD = "DAILY_REWARD"
+    SIGNUP_CREDIT = "SIGNUP_CREDIT"
+    CREDIT_SPEND = "CREDIT_SPEND"
+    CREDIT_ADD = "CREDIT_ADD"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperationConfig:
+    """What one operation does.
+
+    Args:
+        amount: credits it adds (positive), takes (negative) or leaves (0); the sign is never the caller's choice.
+        magnitude_min: the least credits a caller may ask for instead of `amount`; None where the amount is fixed.
+        magnitude_max: the most credits a caller may ask for; given exactly when `magnitude_min` is.
+        self_service: whether an owner may post it on its own ledger. Never for an operation that grants.
+
+    Raises:
+        ConfigurationError: the combination makes no sense; the message says what to change.
+    """
+
+    amount: int
+    magnitude_min: int | None = None
+    magnitude_max: int | None = None
+    self_service: bool = False
+
+    def __post_init__(self) -> None:
+        if type(self.amount) is not int or abs(self.amount) > AMOUNT_MAX:
+            raise ConfigurationError(f"amount must be an integer from -{AMOUNT_MAX} to {AMOUNT_MAX}: {self.amount!r}")
+        if type(self.self_service) is not bool:
+            raise ConfigurationError(f"self_service must be True or False: {self.self_service!r}")
+        if self.self_service and self.amount > 0:
+            raise ConfigurationError("an owner cannot grant itself credits: self_service needs an amount of 0 or below")
+        bounds = (self.magnitude_min, self.magnitude_max)
+        if bounds == (None, None):
+            return
+        low, high = bounds
+        if type(low) is not int or type(high) is not int or not 1 <= low <= abs(self.amount) <= high <= AMOUNT_MAX:
+            raise ConfigurationError(
+                "magnitude_min and magnitude_max go together, as integers with "
+                f"1 <= magnitude_min <= |amount| <= magnitude_max <= {AMOUNT_MAX}: {low!r}, {high!r}"
+            )
+
+    def signed_amount(self, magnitude: int | None) -> int:
+        """The amount of an entry, in credits, for a caller who asked for `magnitude` (None: the configured amount).
+
+        Raises:
+            InvalidRequestError: the operation's amount is fixed, or the magnitude is out of its bounds.
+        """
+        if magnitude is None:
+            return self.amount
+        if self.magnitude_min is None or self.magnitude_max is None:
+            raise InvalidRequestError("amount: this operation's amount is fixed; leave it out")
+        if not self.magnitude_min <= magnitude <= self.magnitude_max:
+            raise InvalidRequestError(f"amount: must be from {self.magnitude_min} to {self.magnitude_max}")
+        return magnitude if self.amount > 0 else -magnitude
+
+
+class BaseLedgerOperations:
+    """The shared operations. An app subclasses it and declares its own in `APP_CONFIG`, keyed by its own StrEnum.
+
+    Raises:
+        ConfigurationError: at the subclass's creation, when it drops or redefines a shared operation, names one
+            badly, or maps a name to anything but an `OperationConfig`.
+    """
+
+    BASE_CONFIG: ClassVar[Mapping[StrEnum, OperationConfig]] = MappingProxyType(
+        {
+            LedgerOperationType.DAILY_REWARD: OperationConfig(amount=1),
+            LedgerOperationType.SIGNUP_CREDIT: OperationConfig(amount=3),
+            LedgerOperationType.CREDIT_SPEND: OperationConfig(
+                amount=-1, magnitude_min=1, magnitude_max=1_000_000, self_service=True
+            ),
+            LedgerOperationType.CREDIT_ADD: OperationConfig(amount=10, magnitude_min=1, magnitude_max=1_000_000),
+        }
+    )
+    APP_CONFIG: ClassVar[Mapping[StrEnum, OperationConfig]] = MappingProxyType({})
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.validate_operations()
+
+    @classmethod
+    def get_operation_config(cls) -> Mapping[StrEnum, OperationConfig]:
+        """Every operation of the app, the shared ones first, by name."""
+        return {**cls.BASE_CONFIG, **cls.APP_CONFIG}
+
+    @classmethod
+    def validate_operations(cls) -> None:
+        """Check the whole declaration.
+
+        Raises:
+            ConfigurationError: it is wrong; the message names the class, the operation and what to do.
+        """
+        shared, own = BaseLedgerOperations.BASE_CONFIG, cls.APP_CONFIG
+        if not isinstance(own, Mapping):
+            raise ConfigurationError(f"{cls.__name__}: APP_CONFIG must map operations to OperationConfig")
+        for name, config in own.items():
+            place = f"{cls.__name__}: {name!s}"
+            if name in shared:
+                raise ConfigurationError(f"{place} is a shared operation: remove it from APP_CONFIG or rename it")
+            if not isinstance(name, StrEnum):
+                raise ConfigurationError(f"{place} must be a member of a StrEnum of the app, not {name!r}")
+            if not OPERATION_NAME.fullmatch(name):
+                raise ConfigurationError(
+                    f"{place} must be UPPER_SNAKE_CASE, 1 to 64 characters, starting with a letter"
+                )
+            if not isinstance(config, OperationConfig):
+                raise ConfigurationError(f"{place} must be an OperationConfig, as in OperationConfig(amount=-5)")
+        if shared != cls.BASE_CONFIG or any(
+            cls.get_operation_config().get(name) != config for name, config in shared.items()
+        ):
+            raise ConfigurationError(
+                f"{cls.__name__} drops or redefines a shared operation: leave BASE_CONFIG and get_operation_config() "
+                "alone and declare the app's own operations in APP_CONFIG"
+            )

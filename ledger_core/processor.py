@@ -1,0 +1,211 @@
+"""The rules of posting an operation: what is accepted, what is refused and in which order, what is tried again.
+
+No AWS and no HTTP. Time, sleep and chance are arguments, so that a test can hold them still.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache, partial
+from random import SystemRandom
+from typing import TypeVar
+from uuid import uuid4
+
+from ledger_core.errors import (
+    ContentionError,
+    DuplicateNonceError,
+    InsufficientBalanceError,
+    InvalidRequestError,
+    LedgerError,
+    RequestState,
+    UnavailableError,
+    UnknownOperationError,
+)
+from ledger_core.models import BALANCE_MAX, Head, LedgerEntry, OperationRequest
+from ledger_core.operations import BaseLedgerOperations, OperationConfig
+from ledger_core.store import LedgerStore
+
+__all__ = ["HEADS_MAX", "TIMEOUT_SECONDS", "TRIES_MAX", "OperationProcessor"]
+
+TIMEOUT_SECONDS = 10.0
+"""How long a caller waits who does not say."""
+TRIES_MAX = 100
+"""Transactions that one request may send, however much time it has."""
+PAUSE_SECONDS_BASE = 0.025
+PAUSE_SECONDS_MAX = 1.0
+"""Full jitter: the n-th pause is random below base * 2^n, and never longer than this."""
+HEADS_MAX = 4096
+"""Owners whose head a process remembers."""
+
+T = TypeVar("T")
+
+_SYSTEM_RANDOM = SystemRandom()
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class OperationProcessor:
+    """Posts an app's operations to owners' ledgers.
+
+    Safe to share between threads: the writes of one owner go single file within a process, and across processes
+    DynamoDB's conditions decide.
+
+    Args:
+        store: where the ledgers are.
+        operations: the app's operations.
+        clock: the time that entries get; UTC.
+        monotonic: seconds on a clock that never goes back, for deadlines.
+        sleep: waits for some seconds.
+        random: chance in [0, 1), for jitter; of the system by default, so that copies of a process do not move in step.
+    """
+
+    def __init__(
+        self,
+        store: LedgerStore,
+        operations: type[BaseLedgerOperations],
+        *,
+        clock: Callable[[], datetime] = _utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        random: Callable[[], float] = _SYSTEM_RANDOM.random,
+    ) -> None:
+        self.store = store
+        self.operations = operations.get_operation_config()
+        self._clock = clock
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._random = random
+        self._lane = lru_cache(maxsize=HEADS_MAX)(_Lane)
+
+    def config_of(self, operation: str) -> OperationConfig:
+        """One operation's config.
+
+        Raises:
+            UnknownOperationError: the app has no such operation.
+        """
+        for name, config in self.operations.items():
+            if name == operation:
+                return config
+        raise UnknownOperationError(f"operation: must be one of {', '.join(self.operations)}")
+
+    def process(self, request: OperationRequest, *, timeout_seconds: float = TIMEOUT_SECONDS) -> LedgerEntry:
+        """Post one operation and return its entry, stored, with the balance moved.
+
+        When it raises ContentionError or UnavailableError the entry may or may not be stored: the same request under
+        the same nonce finds out, without harm.
+
+        Args:
+            request: what to post.
+            timeout_seconds: how long to keep trying; a call under way then is waited for.
+
+        Raises:
+            UnknownOperationError: the app has no such operation.
+            InvalidRequestError: the amount breaks the operation's bounds, or the balance would exceed BALANCE_MAX.
+            DuplicateNonceError: the owner has an entry under this nonce; it is in the error. Takes precedence over:
+            InsufficientBalanceError: the balance would fall below zero; nothing is stored, the nonce is not spent.
+            ContentionError: other writers moved this ledger until the time was up.
+            UnavailableError: DynamoDB failed or throttled until the time was up.
+            StoreError: DynamoDB refused.
+        """
+        amount = self.config_of(request.operation).signed_amount(request.amount)
+        patience = self._patience(timeout_seconds)
+        lane = self._lane(request.owner_id)
+        if not lane.lock.acquire(timeout=max(timeout_seconds, 0)):
+            raise ContentionError("Other operations of this owner took all the time there was.")
+        try:
+            return self._append(lane, request, amount, patience)
+        finally:
+            lane.lock.release()
+
+    def read(self, call: Callable[[], T], *, timeout_seconds: float = TIMEOUT_SECONDS) -> T:
+        """What a reading call of the store answers, tried again as long as it may succeed and there is time."""
+        return self._patience(timeout_seconds).retry(call, RequestState.PROCESSING)
+
+    def _append(self, lane: "_Lane", request: OperationRequest, amount: int, patience: "_Patience") -> LedgerEntry:
+        head = lane.head or patience.retry(
+            partial(self.store.head, request.owner_id, consistent=False), RequestState.CHECKING_BALANCE
+        )
+        losses = 0
+        while True:
+            if not 0 <= head.balance + amount <= BALANCE_MAX:
+                head = self._refuse_unless_moved(lane, request, amount, patience)
+            entry = LedgerEntry.after(head, request, amount=amount, now=self._clock())
+            lane.head = None  # not known while the transaction is under way
+            # One token for every try of this transaction: if an answer is lost, the next one tells what came of it.
+            cancelled = patience.retry(
+                partial(self.store.append, entry, head=head, token=str(uuid4())), RequestState.PROCESSING
+            )
+            if cancelled is None:
+                lane.head = Head.at(entry)
+                return entry
+            lane.head = head = cancelled.head or head
+            if cancelled.entry is not None:
+                raise DuplicateNonceError(entry=cancelled.entry, replay=cancelled.entry.answers(request, amount=amount))
+            losses += 1
+            if losses > 1 or cancelled.contended:
+                patience.pause(ContentionError("Other writers kept moving this owner's balance."))
+
+    def _refuse_unless_moved(
+        self, lane: "_Lane", request: OperationRequest, amount: int, patience: "_Patience"
+    ) -> Head:
+        """Refuse for the balance's sake, but on the strength of a fresh one, and never what was accepted before.
+
+        Returns the fresh head when the operation is possible after all.
+        """
+        entry, head = patience.retry(
+            partial(self.store.look_up, request.owner_id, request.nonce), RequestState.CHECKING_NONCE
+        )
+        lane.head = head
+        if entry is not None:
+            raise DuplicateNonceError(entry=entry, replay=entry.answers(request, amount=amount))
+        if head.balance + amount < 0:
+            raise InsufficientBalanceError(balance=head.balance, required=-amount)
+        if head.balance + amount > BALANCE_MAX:
+            error = InvalidRequestError(f"amount: the balance is {head.balance} and cannot exceed {BALANCE_MAX}")
+            error.state = RequestState.CHECKING_BALANCE
+            raise error
+        return head
+
+    def _patience(self, timeout_seconds: float) -> "_Patience":
+        return _Patience(self._monotonic() + timeout_seconds, self._monotonic, self._sleep, self._random)
+
+
+@dataclass
+class _Lane:
+    """Where the writes of one owner go single file, and what the last of them left behind."""
+
+    owner_id: str
+    head: Head | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass
+class _Patience:
+    """What is left of a request's time and tries."""
+
+    deadline: float
+    monotonic: Callable[[], float]
+    sleep: Callable[[float], None]
+    random: Callable[[], float]
+    pauses: int = 0
+
+    def pause(self, reason: LedgerError) -> None:
+        """Wait with full jitter before the next try; raise `reason` when there is no time or try left."""
+        seconds = self.random() * min(PAUSE_SECONDS_MAX, PAUSE_SECONDS_BASE * 2**self.pauses)
+        self.pauses += 1
+        if self.pauses >= TRIES_MAX or self.monotonic() + seconds > self.deadline:
+            raise reason
+        self.sleep(seconds)
+
+    def retry(self, call: Callable[[], T], state: RequestState) -> T:
+        """What `call` answers, once it does; `state` is where the request failed if it never does."""
+        while True:
+            try:
+                return call()
+            except (ContentionError, UnavailableError) as error:
+                error.state = state
+                self.pause(error)

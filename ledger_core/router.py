@@ -1,0 +1,220 @@
+"""The ledger's endpoints: parse, call one function, map the answer."""
+
+import asyncio
+import re
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Annotated, Any, TypeVar
+from weakref import WeakValueDictionary
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import (
+    Field,
+    StrictStr,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+)
+
+from ledger_core.access import SCOPE_READ, SCOPE_WRITE, Caller
+from ledger_core.api import RESPONSES
+from ledger_core.audit import Report, audit_store
+from ledger_core.errors import ContentionError, DuplicateNonceError, InvalidRequestError
+from ledger_core.models import Head, LedgerEntry, Nonce, OperationRequest, OwnerId
+from ledger_core.processor import TIMEOUT_SECONDS, OperationProcessor
+from ledger_core.settings import CONNECT_SECONDS_MAX, CONNECTIONS_MAX, READ_SECONDS_MAX, AuthMode
+from ledger_core.shapes import (
+    CURSOR_LENGTH_MAX,
+    Balance,
+    EntryRequest,
+    History,
+    Operation,
+    Operations,
+    QueryInstant,
+    cursor_at,
+    cursor_position,
+)
+
+__all__ = ["HISTORY_LIMIT_DEFAULT", "HISTORY_LIMIT_MAX", "LedgerRouter"]
+
+HISTORY_LIMIT_DEFAULT = 50
+HISTORY_LIMIT_MAX = 100
+
+T = TypeVar("T")
+
+
+class LedgerRouter(APIRouter):
+    """The ledger's own routes, for any app; the app's routers post through `post_operation`.
+
+    Under a server a call to DynamoDB runs in a thread, so that requests overlap; in Lambda, where there is one request
+    at a time, it runs where it is and no thread is paid for.
+
+    Args:
+        processor: posts the app's operations.
+        auth: how callers are known; AuthMode.NONE lets everybody do everything.
+    """
+
+    def __init__(self, processor: OperationProcessor, *, auth: AuthMode) -> None:
+        super().__init__(responses=RESPONSES)
+        self.processor = processor
+        self._auth = auth
+        self._threads = CapacityLimiter(CONNECTIONS_MAX)
+        self._queues: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self.add_api_route("/ledger/entry", self._post_entry(), methods=["POST"])
+        self.add_api_route("/ledger/operations", self.operations)
+        self.add_api_route("/ledger/{owner_id}/balance", self.balance)
+        self.add_api_route("/ledger/{owner_id}/entries", self.entries)
+        self.add_api_route("/ledger/{owner_id}/verify", self.verify)
+        self.add_api_route("/health", self.health)
+
+    async def post_operation(self, request: Request, operation: OperationRequest) -> LedgerEntry:
+        """Post an operation on behalf of whoever sent `request`, and return its entry.
+
+        Raises:
+            UnauthorizedError, ForbiddenError: the sender may not post it.
+            LedgerError: what `OperationProcessor.process` raises.
+        """
+        config = self.processor.config_of(operation.operation)
+        self._caller(request).check_may_post(operation.owner_id, config)
+        timeout_seconds = _timeout_seconds(request)
+        if _in_lambda(request):
+            return self.processor.process(operation, timeout_seconds=timeout_seconds)
+        # An owner's operations go one at a time; they queue here, so that waiting takes no thread from other owners.
+        queue = self._queues.setdefault(operation.owner_id, asyncio.Lock())
+        now = asyncio.get_running_loop().time
+        deadline = now() + timeout_seconds
+        try:
+            async with asyncio.timeout_at(deadline):
+                await queue.acquire()
+        except TimeoutError:
+            raise ContentionError("Other operations of this owner took all the time there was.") from None
+        try:
+            return await self._run(
+                request, partial(self.processor.process, operation, timeout_seconds=deadline - now())
+            )
+        finally:
+            queue.release()
+
+    async def operations(self) -> Operations:
+        """What may be posted, and for how many credits."""
+        items = self.processor.operations.items()
+        return Operations(operations=[Operation(operation=name, **vars(config)) for name, config in items])
+
+    async def balance(self, request: Request, owner_id: OwnerId, at: QueryInstant | None = None) -> Balance:
+        """The balance now, strongly consistent; or as it was at an instant, from the index."""
+        store = self.processor.store
+        if at is None:
+            head = await self._read(request, owner_id, partial(store.head, owner_id, consistent=True))
+        else:
+            entry = await self._read(request, owner_id, partial(store.latest, owner_id, at=at))
+            head = Head.at(entry) if entry else Head(owner_id=owner_id)
+        return Balance.model_validate(head)
+
+    async def entries(
+        self,
+        request: Request,
+        owner_id: OwnerId,
+        limit: Annotated[int, Query(ge=1, le=HISTORY_LIMIT_MAX)] = HISTORY_LIMIT_DEFAULT,
+        cursor: Annotated[str | None, Query(max_length=CURSOR_LENGTH_MAX)] = None,
+        operation: str | None = None,
+        since: Annotated[QueryInstant | None, Query(alias="from")] = None,
+        before: Annotated[QueryInstant | None, Query(alias="to")] = None,
+    ) -> History:
+        """The entries from `from` (inclusive) to `to` (exclusive), newest first.
+
+        With `operation`, a page may be short though more entries follow: go on until `next_cursor` is null.
+        """
+        if operation is not None:
+            self.processor.config_of(operation)
+        if since and before and since > before:
+            raise InvalidRequestError("from: must not be later than to")
+        if cursor is not None:
+            position = cursor_position(owner_id, cursor)
+            before = min(before, position) if before else position
+        page = partial(
+            self.processor.store.page, owner_id, since=since, before=before, operation=operation, limit=limit
+        )
+        entries, following = await self._read(request, owner_id, page)
+        return History(entries=entries, next_cursor=cursor_at(owner_id, following) if following else None)
+
+    async def verify(self, request: Request, owner_id: OwnerId) -> Report:
+        """Fold the owner's entries and compare the outcome with its balance."""
+        return await self._read(request, owner_id, partial(audit_store, self.processor.store, owner_id))
+
+    async def health(self) -> dict[str, str]:
+        """Whether the process answers; asks nothing of DynamoDB."""
+        return {"status": "ok"}
+
+    def _post_entry(self) -> Callable[..., Coroutine[Any, Any, LedgerEntry]]:
+        by_name = {str(operation): operation for operation in self.processor.operations}
+        name = Annotated[StrictStr, Field(json_schema_extra={"enum": list(by_name)})]
+        body_model = create_model("EntryRequest", __base__=EntryRequest, operation=(name, ...))
+
+        async def post_entry(
+            request: Request,
+            response: Response,
+            body: body_model,  # type: ignore[valid-type]  # made here, so that OpenAPI lists the app's operations
+            idempotency_key: Annotated[str | None, Header()] = None,
+        ) -> LedgerEntry:
+            """Post an operation. A nonce in the body is refused the second time (409, with the original entry); one in
+            `Idempotency-Key` gets the original answer again when the request is the same, 422 when it differs."""
+            sent: EntryRequest = body
+            self.processor.config_of(sent.operation)
+            operation = OperationRequest(
+                owner_id=sent.owner_id,
+                operation=by_name[sent.operation],
+                nonce=_nonce(sent.nonce, idempotency_key),
+                amount=sent.amount,
+                metadata=sent.metadata,
+            )
+            try:
+                return await self.post_operation(request, operation)
+            except DuplicateNonceError as error:
+                if idempotency_key is None or not error.replay:
+                    raise
+                response.headers["idempotency-replayed"] = "true"
+                return error.entry
+
+        return post_entry
+
+    def _caller(self, request: Request) -> Caller:
+        if self._auth is AuthMode.NONE:
+            return Caller(subject=None, scopes=frozenset({SCOPE_READ, SCOPE_WRITE}))
+        return Caller.from_event(request.scope.get("aws.event") or {})
+
+    async def _read(self, request: Request, owner_id: str, call: Callable[[], T]) -> T:
+        self._caller(request).check_may_read(owner_id)
+        return await self._run(request, partial(self.processor.read, call, timeout_seconds=_timeout_seconds(request)))
+
+    async def _run(self, request: Request, call: Callable[[], T]) -> T:
+        return call() if _in_lambda(request) else await to_thread.run_sync(call, limiter=self._threads)
+
+
+def _in_lambda(request: Request) -> bool:
+    return "aws.event" in request.scope
+
+
+def _timeout_seconds(request: Request) -> float:
+    """How long to keep trying: in Lambda, as long as the last call would still end before the function's time does."""
+    remaining_time = getattr(request.scope.get("aws.context"), "get_remaining_time_in_millis", None)
+    if remaining_time is None:
+        return TIMEOUT_SECONDS
+    return min(TIMEOUT_SECONDS, float(remaining_time()) / 1000 - CONNECT_SECONDS_MAX - READ_SECONDS_MAX)
+
+
+def _nonce(in_body: str | None, in_header: str | None) -> str:
+    """The one nonce of a request. The header's may stand in quotes, as its draft standard has it, or without."""
+    if in_header is None:
+        if in_body is None:
+            raise InvalidRequestError("nonce: is missing; send it in the body, or as the Idempotency-Key header")
+        return in_body
+    try:
+        nonce = TypeAdapter(Nonce).validate_python(re.sub(r'^"(.*)"$', r"\1", in_header))
+    except ValidationError as error:
+        raise InvalidRequestError(f"Idempotency-Key: {error.errors()[0]['msg']}") from None
+    if not nonce.isascii():
+        raise InvalidRequestError("Idempotency-Key: must be ASCII")
+    if in_body not in {None, nonce}:
+        raise InvalidRequestError("nonce: differs from the Idempotency-Key header; send one of them")
+    return nonce

@@ -1,0 +1,51 @@
+"""What the environment decides: three variables of ours, all others are AWS's own."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+
+from ledger_core.errors import ConfigurationError
+
+__all__ = ["CONNECTIONS_MAX", "CONNECT_SECONDS_MAX", "READ_SECONDS_MAX", "AuthMode", "Settings"]
+
+CONNECT_SECONDS_MAX = 1.0
+READ_SECONDS_MAX = 2.0
+"""Together the longest that one call to DynamoDB takes."""
+CONNECTIONS_MAX = 40
+"""Calls to DynamoDB that a server has under way at once, each in a thread on a connection of its own."""
+
+
+class AuthMode(StrEnum):
+    """How callers are known: `jwt`, by the claims that the API's authorizer has checked; `none`, not at all."""
+
+    JWT = "jwt"
+    NONE = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """LEDGER_ENTRIES_TABLE, LEDGER_BALANCES_TABLE and LEDGER_AUTH (default `jwt`)."""
+
+    entries_table: str
+    balances_table: str
+    auth: AuthMode
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Self:
+        """The settings.
+
+        Raises:
+            ConfigurationError: one is missing or wrong; the message is one line and says which and what to do.
+        """
+        tables = []
+        for name in ("LEDGER_ENTRIES_TABLE", "LEDGER_BALANCES_TABLE"):
+            if not environment.get(name):
+                raise ConfigurationError(f"{name} is not set: give it the name of the DynamoDB table")
+            tables.append(environment[name])
+        auth = environment.get("LEDGER_AUTH", AuthMode.JWT)
+        if auth not in list(AuthMode):
+            raise ConfigurationError(f"LEDGER_AUTH must be one of {', '.join(AuthMode)}: {auth!r}")
+        if auth == AuthMode.NONE and "AWS_LAMBDA_FUNCTION_NAME" in environment:
+            raise ConfigurationError("LEDGER_AUTH=none is for local runs only and is refused inside Lambda")
+        return cls(entries_table=tables[0], balances_table=tables[1], auth=AuthMode(auth))

@@ -1,0 +1,99 @@
+"""What the ledger takes and gives over HTTP, besides entries themselves."""
+
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import datetime
+from hashlib import sha256
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictStr
+
+from ledger_core.errors import InvalidRequestError
+from ledger_core.models import Instant, LedgerEntry, Magnitude, Metadata, Nonce, OwnerId, format_time
+
+__all__ = [
+    "CURSOR_LENGTH_MAX",
+    "Balance",
+    "EntryRequest",
+    "History",
+    "Operation",
+    "Operations",
+    "QueryInstant",
+    "cursor_at",
+    "cursor_position",
+]
+
+CURSOR_LENGTH_MAX = 64
+
+
+def _written_as_time(value: Any) -> Any:
+    if isinstance(value, str) and not re.match(r"\d{4}-\d\d-\d\d[Tt ]", value):  # pydantic would take "5" for an epoch
+        raise ValueError("must be a time with its offset, as in 2026-11-22T09:30:00Z")
+    return value
+
+
+QueryInstant = Annotated[Instant, BeforeValidator(_written_as_time)]
+
+
+class EntryRequest(BaseModel):
+    """An operation to post. The nonce goes here or in the `Idempotency-Key` header."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    owner_id: OwnerId
+    operation: StrictStr
+    nonce: Nonce | None = None
+    amount: Magnitude | None = None
+    metadata: Metadata = {}
+
+
+class Balance(BaseModel):
+    """What an owner has, in credits, after `entry_count` entries, the last of them at `updated_at`."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    owner_id: str
+    balance: int
+    entry_count: int
+    updated_at: Instant | None
+
+
+class History(BaseModel):
+    """One page of entries, newest first; `next_cursor` opens the next one, null at the end."""
+
+    entries: list[LedgerEntry]
+    next_cursor: str | None
+
+
+class Operation(BaseModel):
+    """One operation that the app takes; `magnitude_*` are null where its amount is fixed."""
+
+    operation: str
+    amount: int
+    magnitude_min: int | None
+    magnitude_max: int | None
+    self_service: bool
+
+
+class Operations(BaseModel):
+    """Every operation that the app takes."""
+
+    operations: list[Operation]
+
+
+def cursor_at(owner_id: str, position: datetime) -> str:
+    """A position in one owner's history, opaque and sealed to the owner; not a secret, nor a permission."""
+    text = format_time(position)
+    seal = sha256(f"{owner_id}#{text}".encode()).hexdigest()[:16]
+    return urlsafe_b64encode(f"{text}{seal}".encode()).decode()
+
+
+def cursor_position(owner_id: str, cursor: str) -> datetime:
+    """Raises InvalidRequestError for a cursor that `cursor_at` did not make for this owner."""
+    try:
+        position = datetime.fromisoformat(urlsafe_b64decode(cursor)[:-16].decode())
+        if cursor_at(owner_id, position) == cursor:
+            return position
+    except ValueError:
+        pass
+    raise InvalidRequestError("cursor: is not one of this owner's history")

@@ -1,0 +1,227 @@
+"""The ledger's two DynamoDB tables: conditions, requests, and the one transaction that writes them.
+
+The only file that knows boto3. It decides nothing: it says what DynamoDB said, as values of ours and as errors of ours.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as BotoConnectionError
+from botocore.parsers import ResponseParserError
+
+from ledger_core import items
+from ledger_core.errors import ContentionError, LedgerError, StoreError, UnavailableError
+from ledger_core.models import TIME_STEP_MIN, Head, LedgerEntry, format_time
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+__all__ = ["INDEX_BY_OWNER", "LedgerStore"]
+
+INDEX_BY_OWNER = "by_owner"
+HISTORY_QUERIES_MAX = 4
+"""Requests that one filtered page of history may take before it is handed out short."""
+HISTORY_EVALUATED_MAX = 1000
+"""Entries that one such request looks at."""
+
+# Forbids a second entry under the same owner and nonce.
+NONCE_IS_NEW = "attribute_not_exists(entry_key)"
+# Forbids beginning a ledger that another writer has begun.
+LEDGER_IS_NEW = "attribute_not_exists(owner_id)"
+# Forbids moving a balance that has moved since the entry was computed from it. The count alone would do, but for a
+# table restored to an earlier time under a process that remembers the later one.
+HEAD_IS_KNOWN = "entry_count = :known_count AND head_hash = :known_hash"
+
+MOVE_HEAD = (
+    "SET balance = :balance, entry_count = :entry_count, head_hash = :head_hash, "
+    "updated_at = :now, created_at = if_not_exists(created_at, :now)"
+)
+
+ERRORS: Mapping[str, type[LedgerError]] = {
+    # Codes of errors. All that are not here are StoreError, which is not tried again, unless the status is 5xx.
+    "InternalServerError": UnavailableError,
+    "ProvisionedThroughputExceededException": UnavailableError,
+    "RequestLimitExceeded": UnavailableError,
+    "ServiceUnavailable": UnavailableError,
+    "ThrottlingException": UnavailableError,
+    "TransactionInProgressException": UnavailableError,  # an earlier try under the same token is still on its way
+    # Codes of the reasons why a transaction was cancelled.
+    "ProvisionedThroughputExceeded": UnavailableError,
+    "ThrottlingError": UnavailableError,
+    "TransactionConflict": ContentionError,
+}
+
+
+class LedgerStore:
+    """Reads and writes ledgers through a boto3 DynamoDB client, which must not retry on its own.
+
+    Every method raises ContentionError or UnavailableError when the same call may succeed later (a write may even have
+    been done), and StoreError when it will not.
+    """
+
+    def __init__(self, client: "DynamoDBClient", *, entries_table: str, balances_table: str) -> None:
+        self._client = client
+        self._entries_table = entries_table
+        self._balances_table = balances_table
+
+    def head(self, owner_id: str, *, consistent: bool) -> Head:
+        """An owner's head: one read unit when strongly consistent, half a one when not."""
+        with _translated_errors():
+            response = self._client.get_item(
+                TableName=self._balances_table, Key={"owner_id": {"S": owner_id}}, ConsistentRead=consistent
+            )
+        return items.head_from(owner_id, response.get("Item"))
+
+    def append(self, entry: LedgerEntry, *, head: Head, token: str) -> items.Cancelled | None:
+        """Write `entry` and move the balance from `head`, both or neither; None when done.
+
+        `token` (at most 36 characters) makes it once only: the same entry sent again under the same token within ten
+        minutes is done once, and says so each time. One request; see README for the write units.
+        """
+        put: Any = {
+            "TableName": self._entries_table,
+            "Item": items.entry_item(entry),
+            "ConditionExpression": NONCE_IS_NEW,
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        }
+        update: Any = {
+            "TableName": self._balances_table,
+            "Key": {"owner_id": {"S": entry.owner_id}},
+            "UpdateExpression": MOVE_HEAD,
+            "ConditionExpression": HEAD_IS_KNOWN if head.entry_count else LEDGER_IS_NEW,
+            "ExpressionAttributeValues": items.move_values(entry, head),
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        }
+        with _translated_errors():
+            try:
+                self._client.transact_write_items(
+                    ClientRequestToken=token, TransactItems=[{"Put": put}, {"Update": update}]
+                )
+            except ClientError as error:
+                cancelled = items.cancelled_from(entry.owner_id, error.response.get("CancellationReasons", ()))
+                if cancelled is None:
+                    raise
+                return cancelled
+        return None
+
+    def look_up(self, owner_id: str, nonce: str) -> tuple[LedgerEntry | None, Head]:
+        """The entry under a nonce, if there is one, and the head, both of the same instant; one request."""
+        with _translated_errors():
+            response = self._client.transact_get_items(
+                TransactItems=[
+                    {
+                        "Get": {
+                            "TableName": self._entries_table,
+                            "Key": {"entry_key": {"S": items.entry_key(owner_id, nonce)}},
+                        }
+                    },
+                    {"Get": {"TableName": self._balances_table, "Key": {"owner_id": {"S": owner_id}}}},
+                ]
+            )
+        entry, head = (answer.get("Item") for answer in response["Responses"])
+        return (items.entry_from(entry) if entry else None), items.head_from(owner_id, head)
+
+    def latest(self, owner_id: str, *, at: datetime | None = None) -> LedgerEntry | None:
+        """The last entry, or the last at or before an instant; one eventually consistent request of the index."""
+        found = self._query(owner_id, until=at, newest_first=True, limit=1)["Items"]
+        return items.entry_from(found[0]) if found else None
+
+    def page(
+        self,
+        owner_id: str,
+        *,
+        since: datetime | None = None,
+        before: datetime | None = None,
+        operation: str | None = None,
+        limit: int,
+    ) -> tuple[list[LedgerEntry], datetime | None]:
+        """Entries in [since, before), newest first, and the `before` of the next page (None: there is none).
+
+        One eventually consistent request without `operation`; with it up to HISTORY_QUERIES_MAX, and a page may be
+        short, even empty, though more entries follow.
+        """
+        entries: list[LedgerEntry] = []
+        evaluated = limit + 1 if operation is None else HISTORY_EVALUATED_MAX
+        for _ in range(HISTORY_QUERIES_MAX):
+            until = before - TIME_STEP_MIN if before else None
+            if since and until and since > until:
+                return entries, None
+            response = self._query(owner_id, since, until, operation=operation, newest_first=True, limit=evaluated)
+            for item in response["Items"]:
+                if len(entries) == limit:
+                    return entries, entries[-1].created_at
+                entries.append(items.entry_from(item))
+            if "LastEvaluatedKey" not in response:
+                return entries, None
+            before = datetime.fromisoformat(response["LastEvaluatedKey"]["created_at"]["S"])
+        return entries, before
+
+    def rows(self, owner_id: str, *, until: datetime) -> Iterator[dict[str, Any]]:
+        """Every stored entry up to an instant, oldest first, unchecked; a megabyte a request, a page in memory."""
+        start: Mapping[str, Any] | None = {}
+        while start is not None:
+            response = self._query(owner_id, until=until, newest_first=False, start=start)
+            yield from map(items.row_from, response["Items"])
+            start = response.get("LastEvaluatedKey")
+
+    def _query(
+        self,
+        owner_id: str,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        *,
+        newest_first: bool,
+        operation: str | None = None,
+        limit: int | None = None,
+        start: Mapping[str, Any] | None = None,
+    ) -> Mapping[str, Any]:
+        condition = "owner_id = :owner_id AND created_at BETWEEN :since AND :until"
+        values = {
+            ":owner_id": owner_id,
+            ":since": format_time(since) if since else "0",  # before and after all times there are
+            ":until": format_time(until) if until else "9999-12-31T23:59:59.999999Z",
+        }
+        options: dict[str, Any] = {}
+        if operation is not None:
+            options = {"FilterExpression": "#o = :operation", "ExpressionAttributeNames": {"#o": "operation"}}
+            values[":operation"] = operation
+        if limit:
+            options["Limit"] = limit
+        if start:
+            options["ExclusiveStartKey"] = start
+        with _translated_errors():
+            return self._client.query(
+                TableName=self._entries_table,
+                IndexName=INDEX_BY_OWNER,
+                KeyConditionExpression=condition,
+                ExpressionAttributeValues=items.item_from(values),
+                ScanIndexForward=not newest_first,
+                **options,
+            )
+
+
+@contextmanager
+def _translated_errors() -> Iterator[None]:
+    """The one place where botocore's errors become ours."""
+    try:
+        yield
+    except ClientError as error:
+        raise _translated(error) from error
+    except (HTTPClientError, BotoConnectionError, ResponseParserError) as error:
+        raise UnavailableError(f"DynamoDB did not answer: {type(error).__name__}") from error
+    except BotoCoreError as error:
+        raise StoreError(f"the call to DynamoDB could not be made: {error}") from error
+
+
+def _translated(error: ClientError) -> LedgerError:
+    code = error.response["Error"]["Code"]
+    reasons = [reason["Code"] for reason in error.response.get("CancellationReasons", ())]
+    for candidate in (*reasons, code):
+        if candidate in ERRORS:
+            return ERRORS[candidate](f"DynamoDB is busy: {candidate}")
+    if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:
+        return UnavailableError(f"DynamoDB failed: {code}")
+    return StoreError(f"DynamoDB refused: {error}")

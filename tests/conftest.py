@@ -1,0 +1,89 @@
+"""Stores to test on, and the rule that CI skips nothing."""
+
+import asyncio
+import os
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+
+from functions.example_app.operations import ExampleAppOperations
+from functions.wiring import create_client, create_store
+from infra.dynamodb import ENVIRONMENT, create_tables, dynamodb_local, has_dynamodb_local, moto
+from ledger_core import LedgerStore, OperationProcessor
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+os.environ.update(ENVIRONMENT)  # apps read their settings when they are imported
+asyncio.set_event_loop(asyncio.new_event_loop())  # and their handlers take this thread's loop
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI a skipped test is a failed one."""
+    report = yield
+    if report.skipped and os.environ.get("CI"):
+        report.outcome = "failed"
+        report.longrepr = f"CI refuses skips: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables of a local run, with tables of the test's own, and none of the machine's."""
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "LEDGER_")):
+            monkeypatch.delenv(name)
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, f"{value}-{uuid4()}" if name.endswith("_TABLE") else value)
+
+
+@pytest.fixture(scope="session")
+def dynamodb_local_endpoint() -> Iterator[str]:
+    """DynamoDB Local, one for all tests."""
+    if not has_dynamodb_local():
+        pytest.skip("NOT TESTED on DynamoDB Local: it needs Java and npm, and the guarantees are proved nowhere else")
+    with dynamodb_local() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def moto_client() -> Iterator["DynamoDBClient"]:
+    """A client of moto with the ledger's tables, empty."""
+    with moto() as client:
+        create_tables(client, os.environ)
+        yield client
+
+
+@pytest.fixture
+def real_client(dynamodb_local_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> "DynamoDBClient":
+    """A client of DynamoDB Local with the ledger's tables, empty."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", dynamodb_local_endpoint)
+    client = create_client()
+    create_tables(client, os.environ)
+    return client
+
+
+@pytest.fixture
+def client(moto_client: "DynamoDBClient") -> "DynamoDBClient":
+    """Rules are tested on moto; `conformance` overrides this with both stores, for the guarantees."""
+    return moto_client
+
+
+@pytest.fixture
+def store(client: "DynamoDBClient") -> LedgerStore:
+    return create_store(client)
+
+
+@pytest.fixture
+def processor(store: LedgerStore) -> OperationProcessor:
+    return OperationProcessor(store, ExampleAppOperations)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def event_loop_of_the_handler() -> Iterator[None]:
+    """Closes the loop that handlers use in this thread."""
+    yield
+    asyncio.get_event_loop().close()

@@ -1,0 +1,161 @@
+"""The main job on the real parts: `make run`'s server, killed in the middle; the Lambda handler."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from functions.example_app.app import create_app
+from infra.dynamodb import free_port
+from ledger_core.api import create_handler
+from tests.e2e.main_job import MainJob
+from tests.support import ROOT, Answer, LambdaApi
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+START_SECONDS_MAX = 60
+
+
+class Server:
+    """`make run`, less make: started, killed and started again on one port, over one data folder."""
+
+    def __init__(self, data: Path, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.data = data
+        self.command = [sys.executable, "-m", "infra.run", "--port", str(port), "--data", str(data)]
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            self.command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while True:
+            assert self.process.poll() is None, self.process.stdout and self.process.stdout.read()
+            assert time.monotonic() < deadline
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{self.url}/health").status_code == 200:
+                    return
+            time.sleep(0.1)
+
+    def stop(self, number: signal.Signals) -> str:
+        """End it by a signal; what it printed."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.communicate(timeout=START_SECONDS_MAX)[0]
+
+    def has_children(self) -> bool:
+        """Whether a DynamoDB Local of ours is still running."""
+        return subprocess.run(["pgrep", "-f", str(self.data)], capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture
+def server(dynamodb_local_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    server = Server(tmp_path / "data", free_port())
+    yield server
+    if server.process is not None and server.process.poll() is None:
+        server.stop(signal.SIGTERM)
+
+
+class HttpClient:
+    """Sends requests as a client should: under the same nonce again when the answer does not come."""
+
+    def __init__(self, url: str) -> None:
+        self.http = httpx.Client(base_url=url, limits=httpx.Limits(max_connections=64), timeout=30)
+        self.answered = threading.Semaphore(0)
+
+    def __call__(self, method: str, path: str, body: Any = None, *, query: dict[str, str] | None = None) -> Answer:
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while True:
+            try:
+                response = self.http.request(method, path, json=body, params=query)
+                if response.status_code != 503:
+                    self.answered.release()
+                    return Answer(response.status_code, response.headers, response.json())
+            except httpx.TransportError:
+                assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def test_main_job_over_http_with_a_server_that_is_killed(server: Server) -> None:
+    """1,000 owners, 5,000 operations, 16 clients, and the server killed twice in the middle: all is as answered."""
+    server.start()
+    client = HttpClient(server.url)
+    job = MainJob(client, owners=1000, operations=5000, clients=16, seed=20261122)
+
+    def kill_and_restart() -> None:
+        for _ in range(2):
+            for _ in range(1900):
+                client.answered.acquire()
+            server.stop(signal.SIGKILL)
+            server.start()
+
+    killer = threading.Thread(target=kill_and_restart)
+    killer.start()
+    job.run()
+    killer.join()
+    job.check()
+    client.http.close()
+    assert job.answers["accepted"] > 4000
+    assert job.answers["insufficient_balance"] > 500
+    assert job.answers["duplicate_nonce"] > 300
+
+
+def test_main_job_through_the_lambda_handler(real_client: "DynamoDBClient") -> None:
+    """The same through API Gateway's events, one at a time, as a Lambda gets them."""
+    api = LambdaApi(create_handler(create_app(real_client)))
+    job = MainJob(api, owners=100, operations=500, clients=1, seed=20261123)
+    job.run()
+    job.check()
+    assert job.answers["accepted"] > 400
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_server_ends_with_all_it_started(server: Server, number: signal.Signals) -> None:
+    """Ctrl-C, or a polite kill, ends the server and DynamoDB Local, without a traceback, and the data is kept."""
+    server.start()
+    body = {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "signup"}
+    assert httpx.post(f"{server.url}/ledger/entry", json=body).status_code == 200
+    assert server.has_children()
+    printed = server.stop(number)
+    assert not server.has_children()
+    assert "Traceback" not in printed
+    assert f"The ledger answers at {server.url}" in printed
+    assert "curl" in printed
+    server.start()
+    assert httpx.get(f"{server.url}/ledger/ada/balance").json()["balance"] == 3
+
+
+def test_port_in_use_is_one_line(server: Server) -> None:
+    """A port that somebody else has is said in one line."""
+    with socket.create_server(("127.0.0.1", int(server.url.rpartition(":")[2]))):
+        ended = subprocess.run(server.command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("ledger: port ")
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_without_java_it_runs_on_moto_and_says_what_that_means(server: Server, tmp_path: Path) -> None:
+    """A machine without Java gets a ledger too, and is told that it forgets."""
+    (tmp_path / "bin").mkdir()
+    environment = {**os.environ, "PATH": str(tmp_path / "bin")}
+    process = subprocess.Popen(server.command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    client = HttpClient(server.url)
+    body = {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "signup"}
+    assert client("POST", "/ledger/entry", body).body["balance_after"] == 3
+    client.http.close()
+    process.send_signal(signal.SIGINT)
+    printed = process.communicate(timeout=START_SECONDS_MAX)[0]
+    assert "moto" in printed
+    assert "forgets everything" in printed

@@ -1,0 +1,86 @@
+"""What several tests need: requests, a clock that stands still, API Gateway events, the wire's count."""
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+from ledger_core import LedgerOperationType, OperationRequest
+
+ROOT = Path(__file__).parent.parent
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+def operation(
+    name: StrEnum = LedgerOperationType.SIGNUP_CREDIT,
+    nonce: str = "n",
+    *,
+    owner_id: str = "ada",
+    amount: int | None = None,
+    metadata: dict[str, str] | None = None,
+) -> OperationRequest:
+    return OperationRequest(owner_id=owner_id, operation=name, nonce=nonce, amount=amount, metadata=metadata or {})
+
+
+def add(amount: int, nonce: str, *, owner_id: str = "ada") -> OperationRequest:
+    return operation(LedgerOperationType.CREDIT_ADD, nonce, owner_id=owner_id, amount=amount)
+
+
+def spend(amount: int, nonce: str, *, owner_id: str = "ada") -> OperationRequest:
+    return operation(LedgerOperationType.CREDIT_SPEND, nonce, owner_id=owner_id, amount=amount)
+
+
+def wire(client: Any) -> list[str]:
+    """A list that grows by the name of every request that `client` sends."""
+    sent: list[str] = []
+    client.meta.events.register("before-send.dynamodb", lambda request, **_: sent.append(_target(request)))
+    return sent
+
+
+def _target(request: Any) -> str:
+    target = request.headers["X-Amz-Target"]
+    return str(target.decode() if isinstance(target, bytes) else target).rpartition(".")[2]
+
+
+class Answer(NamedTuple):
+    """An HTTP answer, however it was got."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+
+
+class LambdaApi:
+    """Sends requests to a Lambda handler as API Gateway does."""
+
+    def __init__(self, handler: Callable[[dict[str, Any], Any], dict[str, Any]], *, rest_api: bool = False) -> None:
+        self.handler = handler
+        self.rest_api = rest_api
+        self.claims: dict[str, Any] | None = {"sub": "shop", "scope": "ledger/read ledger/write"}
+        self.context: Any = None
+
+    def __call__(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+        **overrides: Any,
+    ) -> Answer:
+        event = json.loads((ROOT / f"infra/events/{'rest' if self.rest_api else 'http'}_api.json").read_text())
+        authorizer = {"claims": self.claims} if self.rest_api else {"jwt": {"claims": self.claims, "scopes": None}}
+        event["requestContext"]["authorizer"] = authorizer if self.claims is not None else None
+        event["headers"] |= headers or {}
+        if self.rest_api:
+            event |= {"path": path, "httpMethod": method, "queryStringParameters": query, "multiValueHeaders": None}
+        else:
+            event |= {"rawPath": path, "rawQueryString": urlencode(query or {})}
+            event["requestContext"]["http"] |= {"path": path, "method": method}
+        event["body"] = body if body is None or isinstance(body, str) else json.dumps(body)
+        answer = self.handler({**event, **overrides}, self.context)
+        return Answer(answer["statusCode"], answer["headers"], json.loads(answer["body"]))

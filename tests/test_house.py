@@ -1,0 +1,170 @@
+"""The shape of the code base and of the template: facts that a reader relies on."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from infra.dynamodb import TEMPLATE, _TemplateLoader, table_definitions
+from ledger_core.store import INDEX_BY_OWNER
+from tests.support import ROOT
+
+CORE = sorted(ROOT.glob("ledger_core/*.py"))
+SOURCES = [*CORE, *sorted(ROOT.glob("functions/**/*.py"))]
+LINES_MAX = 230
+
+# From the top down; a module imports only from lines below its own.
+LAYERS = [
+    {"functions.example_app.app", "functions.cli"},
+    {"functions.example_app.router"},
+    {"functions.example_app.operations", "functions.wiring"},
+    {"ledger_core"},
+    {"ledger_core.router"},
+    {"ledger_core.api", "ledger_core.shapes"},
+    {"ledger_core.access", "ledger_core.audit", "ledger_core.processor"},
+    {"ledger_core.store"},
+    {"ledger_core.items"},
+    {"ledger_core.models"},
+    {"ledger_core.operations", "ledger_core.settings"},
+    {"ledger_core.errors"},
+]
+HTTP = {"fastapi", "starlette", "mangum", "anyio"}
+AWS = {"boto3", "botocore"}
+MAY_IMPORT = {
+    "ledger_core.router": HTTP,
+    "ledger_core.api": HTTP,
+    "ledger_core.store": AWS,
+    "functions.wiring": AWS,
+    "functions.example_app.app": HTTP,
+    "functions.example_app.router": HTTP,
+}
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports_of(path: Path) -> set[str]:
+    """The modules that a file imports when it runs; what only the type checker reads does not count."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    found = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            # `from ledger_core import items` imports the module ledger_core.items.
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names} & {module_of(path) for path in SOURCES}
+            found |= submodules or {node.module}
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_imports_go_strictly_down(path: Path) -> None:
+    """No module knows the ones above it, nor a library that is not its business."""
+    module = module_of(path)
+    layer = {name: depth for depth, names in enumerate(LAYERS) for name in names}
+    if module in {"functions", "functions.example_app"}:
+        assert not imports_of(path)
+        return
+    for imported in imports_of(path):
+        if imported.startswith(("functions", "ledger_core")):
+            assert layer[imported] > layer[module], f"{module} imports {imported}"
+        elif (library := imported.partition(".")[0]) in HTTP | AWS:
+            assert library in MAY_IMPORT.get(module, set()), f"{module} imports {library}"
+
+
+def test_core_does_not_import_fastapi() -> None:
+    """Functions without HTTP, and the command line, do not pay for it."""
+    program = "import sys, ledger_core, functions.wiring, functions.cli; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert "ledger_core.processor" in modules
+    assert not HTTP & set(modules)
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.stat().st_size], ids=module_of)
+def test_modules_are_small_and_say_what_they_own(path: Path) -> None:
+    """Every module opens with what it is for, is read in one sitting, and sorts its public names."""
+    text = path.read_text()
+    assert ast.get_docstring(ast.parse(text))
+    assert len(text.splitlines()) <= LINES_MAX
+    names = importlib.import_module(module_of(path)).__all__
+    assert names == sorted(names, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+
+
+def test_tests_say_what_they_test() -> None:
+    """Read together, the docstrings of the tests are the specification."""
+    for path in ROOT.glob("tests/**/test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                assert ast.get_docstring(node), f"{path.name}: {node.name}"
+
+
+def test_repository_root_holds_nothing_else() -> None:
+    """The root is a table of contents."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert {name.partition("/")[0] for name in tracked if not name.startswith(".")} <= {
+        *("pyproject.toml", "functions", "ledger_core", "infra", "template.yaml", "tests", "README.md"),
+        *("Makefile", "uv.lock", "LICENSE", "CHANGELOG.md"),
+    }
+
+
+def template() -> Any:
+    return yaml.load(TEMPLATE.read_text(), _TemplateLoader)["Resources"]
+
+
+@pytest.mark.parametrize("table", ["EntriesTable", "BalancesTable"])
+def test_tables_cannot_be_lost(table: str) -> None:
+    """Both tables are on demand, restorable to any point, and survive the stack."""
+    resource = template()[table]
+    assert (resource["DeletionPolicy"], resource["UpdateReplacePolicy"]) == ("Retain", "Retain")
+    assert resource["Properties"]["BillingMode"] == "PAY_PER_REQUEST"
+    assert resource["Properties"]["DeletionProtectionEnabled"] is True
+    assert resource["Properties"]["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+
+
+def test_entries_are_streamed_and_have_one_index() -> None:
+    """New entries go to a stream; the one index is the one the store asks."""
+    entries = template()["EntriesTable"]["Properties"]
+    assert entries["StreamSpecification"] == {"StreamViewType": "NEW_IMAGE"}
+    assert [index["IndexName"] for index in entries["GlobalSecondaryIndexes"]] == [INDEX_BY_OWNER]
+
+
+def test_nobody_may_change_an_entry() -> None:
+    """The function may put entries, inside a transaction only, and has no right to update or delete them."""
+    (policy,) = template()["ApiFunction"]["Properties"]["Policies"]
+    rights: dict[str, Any] = {statement["Action"]: statement for statement in policy["Statement"]}
+    assert set(rights) == {"dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:GetItem", "dynamodb:Query"}
+    in_transactions = {"StringEquals": {"dynamodb:EnclosingOperation": "TransactWriteItems"}}
+    assert rights["dynamodb:PutItem"]["Condition"] == in_transactions
+    assert rights["dynamodb:UpdateItem"]["Condition"] == in_transactions
+    assert rights["dynamodb:PutItem"]["Resource"] == "EntriesTable.Arn"
+    assert rights["dynamodb:UpdateItem"]["Resource"] == "BalancesTable.Arn"
+    assert not any("*" in str(statement) for statement in rights.values())
+
+
+def test_api_needs_a_token() -> None:
+    """Every route but the one for health is behind the authorizer, whose issuer and audience have no default."""
+    routes = [resource["Properties"] for resource in template().values() if resource["Type"].endswith("::Route")]
+    assert {route["RouteKey"]: route["AuthorizationType"] for route in routes} == {
+        "$default": "JWT",
+        "GET /health": "NONE",
+    }
+    parameters = yaml.load(TEMPLATE.read_text(), _TemplateLoader)["Parameters"]
+    assert all("Default" not in parameters[name] for name in ("JwtIssuer", "JwtAudience"))
+    assert template()["ApiFunction"]["Properties"]["Environment"]["Variables"]["LEDGER_AUTH"] == "jwt"
+
+
+def test_local_tables_come_from_the_template() -> None:
+    """What runs locally has the keys and the index that are deployed."""
+    definitions = table_definitions()
+    assert set(definitions) == {"EntriesTable", "BalancesTable"}
+    for name, definition in definitions.items():
+        properties = template()[name]["Properties"]
+        for part in ("KeySchema", "AttributeDefinitions", "BillingMode"):
+            assert definition[part] == properties[part]

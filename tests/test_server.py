@@ -1,0 +1,102 @@
+"""Under a server: requests overlap, none waits for another owner's."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import uvicorn
+
+from functions.example_app.app import create_app
+from infra.dynamodb import free_port
+from ledger_core.settings import CONNECTIONS_MAX
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+SECONDS_MAX = 30
+HOT_REQUESTS = CONNECTIONS_MAX + 10
+
+
+@contextmanager
+def serving(client: "DynamoDBClient") -> Iterator[httpx.Client]:
+    """A server of the Example App in a thread, and a client of it."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(create_app(client), port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    transport = httpx.HTTPTransport(retries=10)
+    with httpx.Client(transport=transport, base_url=f"http://127.0.0.1:{port}", timeout=SECONDS_MAX) as http:
+        yield http
+    server.should_exit = True
+    thread.join()
+
+
+class Gate:
+    """Stops a client's method for one owner until it is opened."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient", owner_id: str) -> None:
+        self.reached, self.opened = threading.Event(), threading.Event()
+        self.owner_id = owner_id
+        self.transact = client.transact_write_items
+        monkeypatch.setattr(client, "transact_write_items", self, raising=False)
+
+    def __call__(self, **arguments: Any) -> Any:
+        if arguments["TransactItems"][1]["Update"]["Key"]["owner_id"]["S"] == self.owner_id:
+            self.reached.set()
+            assert self.opened.wait(SECONDS_MAX)
+        return self.transact(**arguments)
+
+
+def signup(http: httpx.Client, owner_id: str, nonce: str = "n") -> httpx.Response:
+    return http.post("/ledger/entry", json={"owner_id": owner_id, "operation": "SIGNUP_CREDIT", "nonce": nonce})
+
+
+def test_requests_overlap(monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient") -> None:
+    """As many calls as there are connections are under way at once: none returns before all have begun."""
+    together = threading.Barrier(CONNECTIONS_MAX)
+    get_item = client.get_item
+
+    def wait_for_all(**arguments: Any) -> Any:
+        together.wait(SECONDS_MAX)
+        return get_item(**arguments)
+
+    monkeypatch.setattr(client, "get_item", wait_for_all, raising=False)
+    with serving(client) as http, ThreadPoolExecutor(CONNECTIONS_MAX) as threads:
+        paths = [f"/ledger/owner-{number}/balance" for number in range(CONNECTIONS_MAX)]
+        assert {response.status_code for response in threads.map(http.get, paths)} == {200}
+
+
+def test_hot_owner_with_a_slow_call_blocks_nobody_else(
+    monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient"
+) -> None:
+    """While one owner's call hangs and more of its requests wait than there are threads, others are answered."""
+    gate = Gate(monkeypatch, client, "hot")
+    with serving(client) as http, ThreadPoolExecutor(HOT_REQUESTS) as threads:
+        hot: list[Future[httpx.Response]] = [
+            threads.submit(signup, http, "hot", f"n{number}") for number in range(HOT_REQUESTS)
+        ]
+        assert gate.reached.wait(SECONDS_MAX)
+        assert http.get("/health").status_code == 200
+        assert signup(http, "other").status_code == 200
+        assert http.get("/ledger/hot/balance").json()["balance"] == 0
+        assert not any(future.done() for future in hot)
+        gate.opened.set()
+        assert {future.result().status_code for future in hot} == {200}
+        assert http.get("/ledger/hot/balance").json()["entry_count"] == HOT_REQUESTS
+
+
+def test_waiting_in_an_owner_s_line_ends_in_503(monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient") -> None:
+    """A request whose turn does not come in time is told to come back."""
+    monkeypatch.setattr("ledger_core.router.TIMEOUT_SECONDS", 0.2)
+    gate = Gate(monkeypatch, client, "hot")
+    with serving(client) as http, ThreadPoolExecutor(1) as threads:
+        first = threads.submit(signup, http, "hot", "first")
+        assert gate.reached.wait(SECONDS_MAX)
+        second = signup(http, "hot", "second")
+        assert (second.status_code, second.json()["code"]) == (503, "contention")
+        gate.opened.set()
+        assert first.result().status_code == 200

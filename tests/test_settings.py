@@ -1,0 +1,54 @@
+"""Settings: complete and right, or one readable line at the start."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from ledger_core.errors import ConfigurationError
+from ledger_core.settings import AuthMode, Settings
+
+TABLES = {"LEDGER_ENTRIES_TABLE": "entries", "LEDGER_BALANCES_TABLE": "balances"}
+
+
+def test_auth_is_jwt_unless_said_otherwise() -> None:
+    """Deny by default: without LEDGER_AUTH callers need a token."""
+    settings = Settings.from_environment(TABLES)
+    assert settings == Settings(entries_table="entries", balances_table="balances", auth=AuthMode.JWT)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"LEDGER_ENTRIES_TABLE": ""}, "LEDGER_ENTRIES_TABLE is not set"),
+        ({"LEDGER_BALANCES_TABLE": ""}, "LEDGER_BALANCES_TABLE is not set"),
+        ({"LEDGER_AUTH": "off"}, "LEDGER_AUTH must be one of jwt, none: 'off'"),
+        ({"LEDGER_AUTH": "none", "AWS_LAMBDA_FUNCTION_NAME": "api"}, "refused inside Lambda"),
+    ],
+)
+def test_wrong_setting_is_named(changes: dict[str, str], message: str) -> None:
+    """Each mistake has its own message."""
+    with pytest.raises(ConfigurationError, match=message):
+        Settings.from_environment({**TABLES, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"LEDGER_ENTRIES_TABLE": ""},
+            "ledger: LEDGER_ENTRIES_TABLE is not set: give it the name of the DynamoDB table",
+        ),
+        (
+            {"AWS_REGION": "", "AWS_CONFIG_FILE": os.devnull},
+            "ledger: cannot reach DynamoDB: You must specify a region.",
+        ),
+        ({"AWS_ENDPOINT_URL_DYNAMODB": "nonsense"}, "ledger: cannot reach DynamoDB: Invalid endpoint: nonsense"),
+    ],
+)
+def test_app_fails_at_start_with_one_line(changes: dict[str, str], message: str) -> None:
+    """A server or a function with a wrong setting ends at its import, and says why in one line."""
+    command = [sys.executable, "-c", "import functions.example_app.app"]
+    ended = subprocess.run(command, env={**os.environ, **changes}, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr.strip()) == (1, message)

@@ -1,0 +1,222 @@
+"""What DynamoDB says, in our words: its errors, its reasons, its pages."""
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import botocore.session
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
+from botocore.parsers import ResponseParserError
+
+from functions.wiring import create_store
+from ledger_core import ContentionError, LedgerStore, OperationProcessor, UnavailableError
+from ledger_core.errors import StoreError
+from ledger_core.items import BUSY
+from ledger_core.models import BALANCE_MAX, Head, LedgerEntry
+from ledger_core.store import ERRORS, HISTORY_EVALUATED_MAX, HISTORY_QUERIES_MAX
+from tests.support import NOON, add, operation, wire
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+NEVER_TRIED_AGAIN = {
+    "ResourceNotFoundException",
+    "IdempotentParameterMismatchException",
+    "TransactionCanceledException",
+}
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, client: Any, error: Exception) -> None:
+    def fail(**_: Any) -> None:
+        raise error
+
+    for call in ("get_item", "transact_write_items", "transact_get_items", "query"):
+        monkeypatch.setattr(client, call, fail, raising=False)
+
+
+def refusal(code: str, *reasons: str, status: int = 400) -> ClientError:
+    response: Any = {"Error": {"Code": code, "Message": "secret"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    if reasons:
+        response["CancellationReasons"] = [{"Code": reason} for reason in reasons]
+    return ClientError(response, "Call")
+
+
+CALLS: list[Callable[[LedgerStore], Any]] = [
+    lambda store: store.head("ada", consistent=True),
+    lambda store: store.look_up("ada", "n"),
+    lambda store: store.latest("ada"),
+    lambda store: store.page("ada", limit=1),
+    lambda store: list(store.rows("ada", until=NOON)),
+    lambda store: store.append(an_entry(), head=Head(owner_id="ada"), token="t"),
+]
+
+
+def an_entry() -> LedgerEntry:
+    return LedgerEntry.after(Head(owner_id="ada"), operation(), amount=3, now=NOON)
+
+
+@pytest.mark.parametrize(
+    ("error", "ours"),
+    [
+        (refusal("ThrottlingException"), UnavailableError),
+        (refusal("InternalServerError", status=500), UnavailableError),
+        (refusal("502", status=502), UnavailableError),
+        (refusal("TransactionInProgressException"), UnavailableError),
+        (refusal("TransactionCanceledException", "None", "TransactionConflict"), ContentionError),
+        (refusal("TransactionCanceledException", "ThrottlingError", "None"), UnavailableError),
+        (refusal("TransactionCanceledException", "ValidationError", "None"), StoreError),
+        (refusal("ResourceNotFoundException"), StoreError),
+        (refusal("AccessDeniedException"), StoreError),
+        (EndpointConnectionError(endpoint_url="http://nowhere"), UnavailableError),
+        (ReadTimeoutError(endpoint_url="http://nowhere"), UnavailableError),
+        (ResponseParserError("half an answer"), UnavailableError),
+        (NoCredentialsError(), StoreError),
+    ],
+    ids=lambda value: str(value)[:60] if isinstance(value, Exception) else "",
+)
+@pytest.mark.parametrize("call", CALLS)
+def test_errors_of_botocore_become_ours(
+    monkeypatch: pytest.MonkeyPatch,
+    client: "DynamoDBClient",
+    call: Callable[[LedgerStore], Any],
+    error: Exception,
+    ours: type[Exception],
+) -> None:
+    """Every call translates every error: try again, or do not."""
+    failing(monkeypatch, client, error)
+    with pytest.raises(ours) as failure:
+        call(create_store(client))
+    assert failure.value.__cause__ is error
+
+
+def test_table_of_errors_is_complete() -> None:
+    """Every error that DynamoDB declares for the calls that the store makes is one we decided about."""
+    model = botocore.session.get_session().get_service_model("dynamodb")
+    calls = ("GetItem", "Query", "TransactGetItems", "TransactWriteItems")
+    declared = {shape.name for call in calls for shape in model.operation_model(call).error_shapes}
+    assert declared <= set(ERRORS) | NEVER_TRIED_AGAIN
+    assert set(ERRORS) >= BUSY
+
+
+def test_item_is_small_enough_for_one_write_unit(store: LedgerStore, client: "DynamoDBClient") -> None:
+    """With a 20-character owner, a 36-character nonce and 200 bytes of metadata an entry is below 1 KB."""
+    request = operation(owner_id="o" * 20, nonce="n" * 36, metadata={"k" * 20: "v" * 180})
+    entry = LedgerEntry.after(
+        Head(owner_id="o" * 20, balance=BALANCE_MAX - 3, entry_count=10**9), request, amount=3, now=NOON
+    )
+    store.append(entry, head=Head(owner_id="o" * 20), token="t")
+    item = client.scan(TableName=os.environ["LEDGER_ENTRIES_TABLE"])["Items"][0]
+    assert sum(len(name) + size(value) for name, value in item.items()) < 1000
+
+
+def size(typed: Any) -> int:
+    """Bytes of a value, by DynamoDB's published rules, rounded up."""
+    ((kind, value),) = typed.items()
+    if kind == "M":
+        return 3 + sum(1 + len(name.encode()) + size(inner) for name, inner in value.items())
+    return len(value) // 2 + 2 if kind == "N" else len(value.encode())
+
+
+@pytest.fixture
+def ten_entries(store: LedgerStore) -> list[LedgerEntry]:
+    """Ada's ten entries, a second apart, newest first; every third is a signup credit."""
+    times = iter(NOON + timedelta(seconds=second) for second in range(10))
+    from functions.example_app.operations import ExampleAppOperations
+
+    processor = OperationProcessor(store, ExampleAppOperations, clock=lambda: next(times))
+    requests = [operation(nonce=f"n{n}") if n % 3 == 0 else add(1, f"n{n}") for n in range(10)]
+    return [processor.process(request) for request in requests][::-1]
+
+
+def at(second: int) -> Any:
+    return NOON + timedelta(seconds=second)
+
+
+@pytest.mark.parametrize("limit", [1, 3, 5, 10, 11])
+def test_pages_join_without_gap_or_overlap(
+    store: LedgerStore, client: "DynamoDBClient", ten_entries: list[LedgerEntry], limit: int
+) -> None:
+    """Whatever the limit, pages hold every entry once, newest first, one request each, and the last says it is."""
+    sent = wire(client)
+    pages: list[list[LedgerEntry]] = []
+    before = None
+    while not pages or before:
+        page, before = store.page("ada", before=before, limit=limit)
+        pages.append(page)
+    assert [entry for page in pages for entry in page] == ten_entries
+    assert len(sent) == len(pages) == -(-10 // limit)
+
+
+@pytest.mark.parametrize(
+    ("since", "before", "ids"),
+    [
+        (None, at(2), [2, 1]),
+        (at(8), None, [10, 9]),
+        (at(3), at(5), [5, 4]),
+        (at(3), at(3), []),
+        (at(-9), at(0), []),
+        (at(10), None, []),
+    ],
+)
+def test_interval_includes_its_start_and_excludes_its_end(
+    store: LedgerStore, ten_entries: list[LedgerEntry], since: Any, before: Any, ids: list[int]
+) -> None:
+    """Intervals are half open, as accounting periods are, so that periods join."""
+    assert [entry.id for entry in store.page("ada", since=since, before=before, limit=50)[0]] == ids
+
+
+def test_operation_filters_and_still_fills_the_page(store: LedgerStore, ten_entries: list[LedgerEntry]) -> None:
+    """Only the operation asked for is returned, in pages as full as can be."""
+    page, before = store.page("ada", operation="SIGNUP_CREDIT", limit=3)
+    assert [entry.id for entry in page] == [10, 7, 4]
+    assert [entry.id for entry in store.page("ada", operation="SIGNUP_CREDIT", before=before, limit=3)[0]] == [1]
+
+
+def test_filtered_page_is_bounded_in_requests(
+    monkeypatch: pytest.MonkeyPatch, store: LedgerStore, client: "DynamoDBClient", ten_entries: list[LedgerEntry]
+) -> None:
+    """A rare operation in a long history costs at most HISTORY_QUERIES_MAX requests a page, and paging goes on."""
+    assert HISTORY_EVALUATED_MAX >= 100
+    monkeypatch.setattr("ledger_core.store.HISTORY_EVALUATED_MAX", 2)
+    sent = wire(client)
+    page, before = store.page("ada", operation="SIGNUP_CREDIT", limit=9)
+    assert [entry.id for entry in page] == [10, 7, 4]
+    assert len(sent) == HISTORY_QUERIES_MAX
+    assert [entry.id for entry in store.page("ada", operation="SIGNUP_CREDIT", before=before, limit=9)[0]] == [1]
+
+
+def test_latest_at_an_instant(store: LedgerStore, ten_entries: list[LedgerEntry]) -> None:
+    """The last entry at or before an instant, or none before the first."""
+    assert [(found := store.latest("ada", at=at(second))) and found.id for second in (-1, 0, 5, 99)] == [None, 1, 6, 10]
+    assert store.latest("bob") is None
+
+
+def test_rows_cross_pages(
+    monkeypatch: pytest.MonkeyPatch, store: LedgerStore, client: "DynamoDBClient", ten_entries: list[LedgerEntry]
+) -> None:
+    """Reading all entries follows DynamoDB's pages to the end."""
+    query = client.query
+    monkeypatch.setattr(client, "query", lambda **arguments: query(**arguments, Limit=3), raising=False)
+    sent = wire(client)
+    assert [row["id"] for row in store.rows("ada", until=at(99))] == list(range(1, 11))
+    assert len(sent) == 4
+
+
+def test_malformed_stored_entry_is_named_without_its_content(store: LedgerStore, client: "DynamoDBClient") -> None:
+    """An item that is no entry is an error of the store, which does not show what is in it."""
+    client.put_item(
+        TableName=os.environ["LEDGER_ENTRIES_TABLE"],
+        Item={
+            "entry_key": {"S": "ada#n"},
+            "owner_id": {"S": "ada"},
+            "created_at": {"S": "2026-11-22T12:00:00.000000Z"},
+            "amount": {"N": "1.5"},
+            "metadata": {"M": {"k": {"S": "secret"}}},
+        },
+    )
+    with pytest.raises(StoreError, match="malformed") as failure:
+        store.page("ada", limit=1)
+    assert "amount" in str(failure.value)
+    assert "secret" not in str(failure.value)

@@ -48,10 +48,21 @@ Auth:  LEDGER_AUTH={os.environ["LEDGER_AUTH"]} (with `none` everybody may do eve
 Try it, and end it with Ctrl-C:
   curl http://127.0.0.1:{port}/ledger/entry -H 'Content-Type: application/json' \\
     -d '{{"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "signup"}}'
-""",
+{_for_tools()}""",
             flush=True,
         )
         uvicorn.run(create_app(client), host="127.0.0.1", port=port, log_level="warning")
+
+
+def _for_tools() -> str:
+    """How other tools reach the same store; the credentials shown are the fake's, never the machine's."""
+    if ENDPOINT not in os.environ:
+        return ""
+    names = (ENDPOINT, "AWS_REGION", "LEDGER_ENTRIES_TABLE", "LEDGER_BALANCES_TABLE")
+    variables = {name: os.environ[name] for name in names}
+    variables |= {name: ENVIRONMENT[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    exports = " ".join(f"{name}={value}" for name, value in variables.items())
+    return f"\nFor `ledger export`, `ledger verify` and other tools:\n  export {exports}\n"
 
 
 def _free(port: int) -> int:

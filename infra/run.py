@@ -28,7 +28,10 @@ def main() -> None:
         if ENDPOINT in os.environ:
             client, where = create_client(), f"the DynamoDB at {os.environ[ENDPOINT]}"
         elif has_dynamodb_local():
-            os.environ[ENDPOINT] = stack.enter_context(dynamodb_local(options.data.resolve()))
+            try:
+                os.environ[ENDPOINT] = stack.enter_context(dynamodb_local(options.data.resolve()))
+            except (OSError, RuntimeError) as error:
+                sys.exit(f"ledger: DynamoDB Local cannot be had: {error}")
             client, where = create_client(), f"DynamoDB Local, which keeps its data in {options.data}"
         else:
             client = stack.enter_context(moto())

@@ -6,6 +6,7 @@ Each problem has `code`, `state` and `request_id`; none repeats the request's co
 import asyncio
 import base64
 import logging
+import re
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -117,8 +118,8 @@ async def _ledger_problem(request: Request, error: Exception) -> JSONResponse:
     status, detail, more, headers = STATUS[error.code], str(error), dict[str, Any](), {}
     if isinstance(error, DuplicateNonceError):
         more = {"replay": error.replay, "entry": error.entry.model_dump(mode="json")}
-        if "idempotency-key" in request.headers:
-            status = 422  # that header's convention for another request under a used key
+        if getattr(request.state, "nonce_in_header", False):
+            status = 422  # the convention of Idempotency-Key for another request under a used key
     elif isinstance(error, InsufficientBalanceError):
         more = {"balance": error.balance, "required": error.required}
     elif isinstance(error, StoreError):
@@ -132,7 +133,9 @@ async def _ledger_problem(request: Request, error: Exception) -> JSONResponse:
 async def _validation_problem(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if any(e["loc"][0] == "body" for e in error.errors()) and media_type not in {"", "application/json"}:
+    if any(e["loc"][0] == "body" for e in error.errors()) and not re.fullmatch(
+        r"(application/(.+\+)?json)?", media_type
+    ):
         detail = "The body must be JSON, with Content-Type: application/json."
         return _problem(request, 415, CODE[415], RequestState.RECEIVED, detail)
     errors = [{"field": ".".join(map(str, e["loc"])), "message": e["msg"]} for e in error.errors()]

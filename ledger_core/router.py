@@ -171,6 +171,7 @@ class LedgerRouter(APIRouter):
             try:
                 return await self.post_operation(request, operation)
             except DuplicateNonceError as error:
+                request.state.nonce_in_header = idempotency_key is not None
                 if idempotency_key is None or not error.replay:
                     raise
                 response.headers["idempotency-replayed"] = "true"

@@ -163,6 +163,7 @@ def test_bad_body_is_refused_and_nothing_written(
     [
         ({"headers": {"Content-Type": "text/plain"}}, 415, "unsupported_media_type"),
         ({"headers": {"Content-Type": "application/x-www-form-urlencoded"}}, 415, "unsupported_media_type"),
+        ({"headers": {"Content-Type": "application/merge-patch+json"}, "body": "[]"}, 422, "invalid"),
         ({"headers": {"Idempotency-Key": ""}}, 422, "invalid"),
         ({"headers": {"Idempotency-Key": "n" * (NONCE_LENGTH_MAX + 1)}}, 422, "invalid"),
         ({"headers": {"Idempotency-Key": "ledger:mine"}}, 422, "invalid"),
@@ -369,6 +370,8 @@ def test_app_s_own_endpoints_post_through_the_ledger(api: LambdaApi) -> None:
     created = api("PUT", "/content/c1", {"owner_id": "ada"})
     assert (created.body["operation"], created.body["balance_after"]) == ("CONTENT_CREATION", 5)
     assert api("PUT", "/content/c1", {"owner_id": "ada"}).body["code"] == "duplicate_nonce"
+    stray = {"Idempotency-Key": "means nothing here"}
+    assert api("PUT", "/content/c1", {"owner_id": "ada"}, headers=stray).status == 409
     for nonce in ("first", "second"):
         accessed = api("POST", "/content/c1/access", {"owner_id": "ada", "nonce": nonce})
         assert (accessed.body["amount"], accessed.body["metadata"]) == (0, {"content_id": "c1"})

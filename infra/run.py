@@ -54,7 +54,9 @@ Try it, and end it with Ctrl-C:
 {_for_tools()}""",
             flush=True,
         )
-        uvicorn.run(create_app(client), host="127.0.0.1", port=port, log_level="warning")
+        uvicorn.run(
+            create_app(client), host="127.0.0.1", port=port, log_level="warning", ws="none", timeout_graceful_shutdown=5
+        )
 
 
 def _for_tools() -> str:
@@ -65,7 +67,7 @@ def _for_tools() -> str:
     variables = {name: os.environ[name] for name in names}
     variables |= {name: ENVIRONMENT[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
     exports = " ".join(f"{name}={value}" for name, value in variables.items())
-    return f"\nFor `ledger export`, `ledger verify` and other tools:\n  export {exports}\n"
+    return f"\nFor .venv/bin/ledger and other tools:\n  export {exports}\n"
 
 
 def _free(port: int) -> int:

@@ -1,6 +1,6 @@
 """From routers to an ASGI app and a Lambda handler, whose every failure is a problem document (RFC 9457).
 
-Each problem has `code`, `state` and `request_id`; none repeats the request's content.
+Each problem has `code`, `state` and `request_id`, and names fields without repeating what was in them.
 """
 
 import asyncio
@@ -123,7 +123,6 @@ async def _ledger_problem(request: Request, error: Exception) -> JSONResponse:
     elif isinstance(error, InsufficientBalanceError):
         more = {"balance": error.balance, "required": error.required}
     elif isinstance(error, StoreError):
-        logger.error("the store refused", exc_info=error)
         return await _unforeseen_problem(request, error)
     if status == 503:
         headers = {"retry-after": str(RETRY_AFTER_SECONDS)}
@@ -138,21 +137,33 @@ async def _validation_problem(request: Request, error: Exception) -> JSONRespons
     ):
         detail = "The body must be JSON, with Content-Type: application/json."
         return _problem(request, 415, CODE[415], RequestState.RECEIVED, detail)
-    errors = [{"field": ".".join(map(str, e["loc"])), "message": e["msg"]} for e in error.errors()]
+    errors = [{"field": _field(e), "message": _message(e)} for e in error.errors()]
     detail = "; ".join(f"{e['field']}: {e['message']}" for e in errors)
     return _problem(request, 422, "invalid", RequestState.VALIDATING, detail, {"errors": errors})
 
 
 async def _http_problem(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    code = CODE.get(error.status_code, "invalid")
-    headers = dict(error.headers or {})
+    if error.status_code == 400:  # what FastAPI says of a body in which it cannot even look for an error
+        return _problem(request, 422, "invalid", RequestState.VALIDATING, "body: cannot be read as JSON")
+    code, headers = CODE.get(error.status_code, "invalid"), dict(error.headers or {})
     return _problem(request, error.status_code, code, RequestState.RECEIVED, str(error.detail), {}, headers)
 
 
 async def _unforeseen_problem(request: Request, error: Exception) -> JSONResponse:
     state = error.state if isinstance(error, LedgerError) else RequestState.PROCESSING
+    logger.error("request_id=%s failed", _request_id(request), exc_info=error)
     return _problem(request, 500, "internal", state, "The ledger failed; its log tells why under this request id.")
+
+
+def _field(error: Mapping[str, Any]) -> str:
+    return "body" if error["type"] == "json_invalid" else ".".join(map(str, error["loc"]))
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    if error["type"] == "string_pattern_mismatch":
+        return "Holds characters that are not allowed here"
+    return str(error["msg"]).removeprefix("Value error, ")
 
 
 def _problem(
@@ -164,17 +175,26 @@ def _problem(
     more: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    event = request.scope.get("aws.event") or {}
+    if status == 503:
+        logger.warning("request_id=%s %s in %s: %s", _request_id(request), code, state, detail)
     body = {
         "title": HTTPStatus(status).phrase,
         "status": status,
         "code": code,
         "state": state,
         "detail": detail,
-        "request_id": event.get("requestContext", {}).get("requestId") or str(uuid4()),
+        "request_id": _request_id(request),
         **(more or {}),
     }
     return JSONResponse(body, status, dict(headers or {}), MEDIA_TYPE)
+
+
+def _request_id(request: Request) -> str:
+    """API Gateway's id of the request, or one of ours; the same whenever it is asked for."""
+    if not hasattr(request.state, "request_id"):
+        context = (request.scope.get("aws.event") or {}).get("requestContext") or {}
+        request.state.request_id = context.get("requestId") or str(uuid4())
+    return str(request.state.request_id)
 
 
 class _BodyLimit:

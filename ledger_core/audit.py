@@ -89,7 +89,7 @@ def audit_export(lines: Iterable[str]) -> Iterator[Report]:
     """Audit an export, of one owner or several one after the other, line by line and without a store.
 
     Raises:
-        InvalidRequestError: it does not begin with a head, or a head is malformed.
+        InvalidRequestError: it is empty or does not begin with a head, or a head is malformed.
     """
     for head, section in groupby(_export_rows(lines), key=itemgetter(0)):
         yield audit(head, (row for _, row in section if row is not None))
@@ -144,3 +144,5 @@ def _export_rows(lines: Iterable[str]) -> Iterator[tuple[Head, Any]]:
         if head is None:
             raise InvalidRequestError("line 1: an export begins with the head of a ledger")
         yield head, row
+    if head is None:
+        raise InvalidRequestError("line 1: the export is empty")

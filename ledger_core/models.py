@@ -64,8 +64,8 @@ def _in_utc(time: datetime) -> datetime:
 
 
 def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("must not hold control, invisible or unassigned characters")
+    if not text.isprintable() or "\ufffd" in text:  # which is what decoders put for bytes that are no text
+        raise ValueError("must not hold control, format or unassigned characters")
     return text
 
 
@@ -82,7 +82,11 @@ def _not_reserved(nonce: str) -> str:
 
 
 def _small(metadata: dict[str, str]) -> dict[str, str]:
-    if sum(len(text.encode()) for item in metadata.items() for text in item) > METADATA_BYTES_MAX:
+    try:
+        size = sum(len(text.encode()) for item in metadata.items() for text in item)
+    except UnicodeEncodeError:
+        raise ValueError("must not hold lone surrogates") from None
+    if size > METADATA_BYTES_MAX:
         raise ValueError(f"must not exceed {METADATA_BYTES_MAX} bytes, keys and values together")
     return metadata
 

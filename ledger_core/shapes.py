@@ -26,9 +26,12 @@ __all__ = [
 CURSOR_LENGTH_MAX = 64
 
 
+RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d+)?)?([Zz]|[+-]\d\d:\d\d)")
+
+
 def _written_as_time(value: Any) -> Any:
-    if isinstance(value, str) and not re.match(r"\d{4}-\d\d-\d\d[Tt ]", value):  # pydantic would take "5" for an epoch
-        raise ValueError("must be a time with its offset, as in 2026-11-22T09:30:00Z")
+    if isinstance(value, str) and not RFC_3339.fullmatch(value):  # pydantic would take "5" for an epoch
+        raise ValueError("must be a time with its offset, as in 2026-11-22T09:30:00Z; in a URL, write + as %2B")
     return value
 
 

@@ -106,8 +106,9 @@ def test_export_of_several_owners_gives_a_report_each(processor: OperationProces
 @pytest.mark.parametrize("line", ["", "no json", '{"id": 1}', '{"head_hash": 1}', "[" * 100_000])
 def test_export_must_begin_with_a_head(line: str) -> None:
     """What is no export is refused with a clear message."""
-    with pytest.raises(InvalidRequestError, match="line 1"):
-        list(audit_export([line]))
+    for lines in ([line], []):
+        with pytest.raises(InvalidRequestError, match="line 1"):
+            list(audit_export(lines))
 
 
 def test_unreadable_line_is_a_discrepancy(ledger: Ledger) -> None:
@@ -203,5 +204,8 @@ def test_command_line_exports_and_verifies(
     assert not json.loads(capsys.readouterr().out)["valid"]
     assert main(["verify", "--file", str(tmp_path / "missing")]) == 2
     assert "No such file" in capsys.readouterr().err
+    file.write_bytes(b"\xff\xfe")
+    assert main(["verify", "--file", str(file)]) == 2
+    assert "line 1" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["verify"])

@@ -152,9 +152,7 @@ def test_bad_body_is_refused_and_nothing_written(
     """Everything bad in a body is a 4xx that names it, and no request goes to DynamoDB."""
     sent = wire(client)
     refusal = post(api, body)
-    assert refusal.status in {400, 422}
-    assert is_problem(refusal, refusal.status, code, refusal.body["state"])
-    assert refusal.body["state"] in {"Received", "Validating"}
+    assert is_problem(refusal, 422, code, "Validating")
     assert sent == []
 
 
@@ -171,7 +169,7 @@ def test_bad_body_is_refused_and_nothing_written(
         ({"isBase64Encoded": True, "body": "no Base64!"}, 422, "invalid"),
         ({"isBase64Encoded": True, "body": "abc"}, 422, "invalid"),
         ({"isBase64Encoded": True, "body": json.dumps(SIGNUP)}, 422, "invalid"),
-        ({"isBase64Encoded": True, "body": base64.b64encode(b"\xff\xfe\xfd").decode()}, 400, "invalid"),
+        ({"isBase64Encoded": True, "body": base64.b64encode(b"\xff\xfe\xfd").decode()}, 422, "invalid"),
         ({"body": " " * (BODY_BYTES_MAX + 1)}, 413, "too_large"),
     ],
 )
@@ -291,6 +289,7 @@ def test_limits_of_history(api: LambdaApi) -> None:
         ("/ledger/ada/entries", {"from": "2026-11-22T10:00:00Z", "to": "2026-11-22T09:00:00Z"}),
         ("/ledger/ada/entries", {"from": "yesterday"}),
         ("/ledger/ada/entries", {"from": "5"}),
+        ("/ledger/ada/entries", {"from": "2026-11-22T10:00:00 01:00"}),
         ("/ledger/ada/entries", {"to": "2026-11-22T10:00:00"}),
         ("/ledger/ada/entries", {"to": "0001-01-01T00:00:00+14:00"}),
         ("/ledger/ada/entries", {"operation": "LEVEL_UP"}),
@@ -300,6 +299,7 @@ def test_limits_of_history(api: LambdaApi) -> None:
         ("/ledger/a%23b/balance", {}),
         ("/ledger/a%0Ab/verify", {}),
         ("/ledger/a%20b/entries", {}),
+        ("/ledger/%ff/entries", {}),
     ],
 )
 def test_bad_query_is_refused(api: LambdaApi, client: "DynamoDBClient", path: str, query: dict[str, str]) -> None:
@@ -470,6 +470,7 @@ def test_what_nobody_foresaw_is_a_bare_500(
     assert answer.body["code"] == "internal"
     assert "secret" not in json.dumps(answer.body)
     assert ("secret" if failure else "ResourceNotFoundException") in caplog.text
+    assert f"request_id={answer.body['request_id']}" in caplog.text
 
 
 def test_no_thread_is_paid_for_in_lambda(monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient") -> None:

@@ -100,6 +100,17 @@ def test_port_in_use_is_one_line(server: Server) -> None:
     assert len(ended.stderr.splitlines()) == 1
 
 
+def test_data_in_use_is_one_line(server: Server, tmp_path: Path) -> None:
+    """A second ledger over the same data is refused in one line."""
+    server.start()
+    second = Server(tmp_path)
+    ended = subprocess.run(second.command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        f"ledger: DynamoDB Local cannot be had: another one is using {server.data}\n",
+    )
+
+
 def test_without_java_it_runs_on_moto_and_says_what_that_means(server: Server, tmp_path: Path) -> None:
     """A machine without Java gets a ledger too, and is told that it forgets."""
     (tmp_path / "bin").mkdir()

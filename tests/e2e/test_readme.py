@@ -45,6 +45,7 @@ def test_commands_print_what_the_readme_says(server: Server, tmp_path: Path) -> 
     server.start()
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {"PATH": path, "HOME": str(tmp_path), **server.variables}
+    (tmp_path / ".venv").symlink_to(sys.prefix)
     count = 0
     for command, output in exchanges():
         command = command.replace("http://127.0.0.1:8000", server.url)

@@ -4,9 +4,10 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 
-from functions.wiring import create_store
+from functions.wiring import create_processor
 from ledger_core.audit import Report, audit_export, audit_store, export
 from ledger_core.errors import LedgerError
+from ledger_core.operations import BaseLedgerOperations
 
 __all__ = ["main"]
 
@@ -22,9 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _export(owner_ids: Sequence[str]) -> int:
-    store = create_store()
+    processor = create_processor(BaseLedgerOperations)
     for owner_id in owner_ids:
-        for line in export(store, owner_id):
+        for line in export(processor.store, owner_id, read=processor.read):
             print(line)
     return 0
 
@@ -39,9 +40,9 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _reports(options: argparse.Namespace) -> Iterator[Report]:
     if options.file is None:
-        store = create_store()
+        processor = create_processor(BaseLedgerOperations)
         for owner_id in options.owner_id:
-            yield audit_store(store, owner_id)
+            yield audit_store(processor.store, owner_id, read=processor.read)
     else:
         with open(options.file, encoding="utf-8", errors="replace") as lines:
             yield from audit_export(lines)

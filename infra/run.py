@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import uvicorn
+from botocore.exceptions import BotoCoreError, ClientError
 
 from functions.wiring import create_client
 from infra.dynamodb import CACHE, ENVIRONMENT, create_tables, dynamodb_local, has_dynamodb_local, moto
@@ -25,8 +26,8 @@ def main() -> None:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     with contextlib.ExitStack() as stack:
-        if ENDPOINT in os.environ:
-            client, where = create_client(), f"the DynamoDB at {os.environ[ENDPOINT]}"
+        if endpoint := os.environ.get(ENDPOINT) or os.environ.get("AWS_ENDPOINT_URL"):
+            client, where = create_client(), f"the DynamoDB at {endpoint}"
         elif has_dynamodb_local():
             try:
                 os.environ[ENDPOINT] = stack.enter_context(dynamodb_local(options.data.resolve()))
@@ -39,7 +40,10 @@ def main() -> None:
                 "moto, in this process, because Java or npm is not here: a fake that forgets everything at the end, "
                 "grows slower with every entry and knows no contention; good for a first look only"
             )
-        create_tables(client, os.environ)
+        try:
+            create_tables(client, os.environ)
+        except (BotoCoreError, ClientError) as error:
+            sys.exit(f"ledger: the tables cannot be created: {error}")
         from functions.example_app.app import create_app  # reads its settings from the environment prepared above
 
         print(

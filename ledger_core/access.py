@@ -29,8 +29,8 @@ class Caller:
         Raises:
             UnauthorizedError: no authorizer has vouched for anybody.
         """
-        authorizer = (event.get("requestContext") or {}).get("authorizer") or {}
-        claims = (authorizer.get("jwt") or authorizer).get("claims") or {}
+        authorizer = _mapping(_mapping(event.get("requestContext")).get("authorizer"))
+        claims = _mapping((_mapping(authorizer.get("jwt")) or authorizer).get("claims"))
         scope = claims.get("scope") or ""
         # HTTP APIs hand a list on as the text "[a b]".
         scopes = scope.strip("[]").replace(",", " ").split() if isinstance(scope, str) else scope
@@ -47,3 +47,7 @@ class Caller:
         """Raise ForbiddenError unless the caller may post anything, or is the owner and this is self-service."""
         if SCOPE_WRITE not in self.scopes and not (config.self_service and self.subject == owner_id):
             raise ForbiddenError("The token does not allow this.")
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

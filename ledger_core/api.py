@@ -78,7 +78,8 @@ logger = logging.getLogger(__name__)
 
 def create_api(title: str, *routers: APIRouter) -> FastAPI:
     """An ASGI app of the ledger's router and the app's own."""
-    api = FastAPI(title=title, strict_content_type=False)  # a missing Content-Type is JSON, a wrong one is refused
+    # A missing Content-Type is taken for JSON, a wrong one is refused.
+    api = FastAPI(title=title, strict_content_type=False, redirect_slashes=False)
     for router in routers:
         api.include_router(router)
     api.add_middleware(_BodyLimit)
@@ -100,7 +101,13 @@ def create_handler(api: FastAPI) -> Callable[[dict[str, Any], Any], dict[str, An
             except ValueError:  # the adapter would fail on it; this is refused as the JSON it is not
                 event = {**event, "isBase64Encoded": False, "body": "not Base64"}
         _ensure_event_loop()
-        return adapter(event, context)
+        try:
+            return adapter(event, context)
+        except Exception:  # of the adapter, before the API saw the event; the API answers for its own failures
+            logger.exception("this event cannot be read as an HTTP request")
+            request = Request({"type": "http", "headers": [], "aws.event": event})
+            problem = _problem(request, 422, "invalid", RequestState.RECEIVED, "The request cannot be read.")
+            return {"statusCode": 422, "headers": dict(problem.headers), "body": bytes(problem.body).decode()}
 
     return handler
 

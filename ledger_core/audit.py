@@ -6,20 +6,42 @@ Works on a store, or offline on an export. It reports what it finds and repairs 
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from ledger_core.errors import InvalidRequestError
+from ledger_core.errors import InvalidRequestError, UnavailableError
 from ledger_core.models import Head, LedgerEntry, format_time
 from ledger_core.store import LedgerStore
 
-__all__ = ["INDEX_LAG_PAUSES_SECONDS", "Discrepancy", "Report", "audit", "audit_export", "audit_store", "export"]
+__all__ = [
+    "INDEX_LAG_PAUSES_SECONDS",
+    "Discrepancy",
+    "Read",
+    "Report",
+    "audit",
+    "audit_export",
+    "audit_store",
+    "export",
+]
 
 INDEX_LAG_PAUSES_SECONDS = (0.0, 0.2, 1.0)
 """The index follows the tables within moments, so what does not add up is looked at again after these."""
+
+HEAD_FIELDS = ("balance", "entry_count", "head_hash", "updated_at")
+HEAD = TypeAdapter(Head)
+
+T = TypeVar("T")
+
+
+class Read(Protocol):
+    """Makes a reading call of the store, in whatever way: once, or again when it may succeed."""
+
+    def __call__(self, call: Callable[[], T], /) -> T: ...
 
 
 class Discrepancy(BaseModel):
@@ -64,24 +86,38 @@ def audit(head: Head, rows: Iterable[Any]) -> Report:
         found += _entry_discrepancies(head.owner_id, so_far, entry)
         so_far = Head.at(entry)
     found += [
-        Discrepancy(entry_id=None, field=field, expected=getattr(so_far, field), found=getattr(head, field))
-        for field in ("balance", "entry_count", "head_hash")
-        if getattr(so_far, field) != getattr(head, field)
+        Discrepancy(entry_id=None, field=field, expected=expected, found=claimed)
+        for field, expected, claimed in zip(HEAD_FIELDS, _head_values(so_far), _head_values(head), strict=True)
+        if expected != claimed
     ]
     return Report(owner_id=head.owner_id, valid=not found, entries_checked=count, head=head, discrepancies=found)
 
 
-def audit_store(store: LedgerStore, owner_id: str, *, sleep: Callable[[float], None] = time.sleep) -> Report:
+def audit_store(
+    store: LedgerStore, owner_id: str, *, read: Read, sleep: Callable[[float], None] = time.sleep
+) -> Report:
     """Audit an owner's ledger in the store, as of now; writers may go on meanwhile.
 
+    Args:
+        store: where the ledger is.
+        owner_id: whose it is.
+        read: makes each call of the store; it may try again, or say that the time is up.
+        sleep: waits for the index when something does not add up.
+
     Raises:
-        LedgerError: the store could not be read.
+        LedgerError: the store could not be read to the end.
     """
+    report = None
     for pause_seconds in INDEX_LAG_PAUSES_SECONDS:
         sleep(pause_seconds)
-        report = audit(*_ledger(store, owner_id))
+        try:
+            report = audit(*_ledger(store, owner_id, read))
+        except UnavailableError:
+            if report is None:
+                raise
         if report.valid:
             break
+    assert report is not None  # there is at least one pause
     return report
 
 
@@ -91,24 +127,38 @@ def audit_export(lines: Iterable[str]) -> Iterator[Report]:
     Raises:
         InvalidRequestError: it is empty or does not begin with a head, or a head is malformed.
     """
-    for head, section in groupby(_export_rows(lines), key=itemgetter(0)):
-        yield audit(head, (row for _, row in section if row is not None))
+    for _, section in groupby(_export_rows(lines), key=itemgetter(0)):
+        _, head = next(section)
+        yield audit(head, (row for _, row in section))  # noqa: B031  # the rest of it, once
 
 
-def export(store: LedgerStore, owner_id: str) -> Iterator[str]:
-    """An owner's ledger as JSON Lines: its head, then its entries, oldest first."""
-    head, rows = _ledger(store, owner_id)
-    yield TypeAdapter(Head).dump_json(head).decode()
+def export(store: LedgerStore, owner_id: str, *, read: Read) -> Iterator[str]:
+    """An owner's ledger as JSON Lines: its head, then its entries, oldest first. `read` as for `audit_store`."""
+    head, rows = _ledger(store, owner_id, read)
+    yield HEAD.dump_json(head).decode()
     for row in rows:
         yield json.dumps(row, ensure_ascii=False)
 
 
-def _ledger(store: LedgerStore, owner_id: str) -> tuple[Head, Iterator[dict[str, Any]]]:
+def _ledger(store: LedgerStore, owner_id: str, read: Read) -> tuple[Head, Iterator[dict[str, Any]]]:
     # The index first: whatever it shows, a consistent head that is read later covers, unless somebody forged it.
-    latest = store.latest(owner_id)
-    head = store.head(owner_id, consistent=True)
+    latest = read(partial(store.latest, owner_id))
+    head = read(partial(store.head, owner_id, consistent=True))
     times = [time for time in (head.updated_at, latest and latest.created_at) if time]
-    return head, store.rows(owner_id, until=max(times)) if times else iter(())
+    return head, _rows(store, owner_id, max(times), read) if times else iter(())
+
+
+def _rows(store: LedgerStore, owner_id: str, until: datetime, read: Read) -> Iterator[dict[str, Any]]:
+    rows, start = read(partial(store.rows, owner_id, until=until))
+    yield from rows
+    while start is not None:
+        rows, start = read(partial(store.rows, owner_id, until=until, start=start))
+        yield from rows
+
+
+def _head_values(head: Head) -> tuple[int | str | None, ...]:
+    updated_at = format_time(head.updated_at) if head.updated_at else None
+    return head.balance, head.entry_count, head.head_hash, updated_at
 
 
 def _entry_discrepancies(owner_id: str, so_far: Head, entry: LedgerEntry) -> Iterator[Discrepancy]:
@@ -129,20 +179,25 @@ def _entry_discrepancies(owner_id: str, so_far: Head, entry: LedgerEntry) -> Ite
         yield Discrepancy(entry_id=entry.id, field="created_at", expected=later, found=found)
 
 
-def _export_rows(lines: Iterable[str]) -> Iterator[tuple[Head, Any]]:
-    head = None
+def _export_rows(lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
+    """Each row of an export with the number of its section; the first of a section is its head."""
+    section = 0
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
             row = line  # unreadable, and so reported
         if isinstance(row, dict) and "head_hash" in row:
+            section += 1
             try:
-                head, row = TypeAdapter(Head).validate_python(row), None
-            except ValidationError:
+                if set(row) != {"owner_id", *HEAD_FIELDS}:
+                    raise ValueError("not the fields of a head")
+                row = HEAD.validate_json(line, strict=True)
+            except ValueError:
                 raise InvalidRequestError(f"line {number}: this head is malformed") from None
-        if head is None:
+        elif not section:
             raise InvalidRequestError("line 1: an export begins with the head of a ledger")
-        yield head, row
-    if head is None:
+        if row != "\n":
+            yield section, row
+    if not section:
         raise InvalidRequestError("line 1: the export is empty")

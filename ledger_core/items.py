@@ -97,21 +97,26 @@ def _plain(typed: Mapping[str, Any]) -> Any:
 
 
 def entry_from(item: Mapping[str, Any]) -> LedgerEntry:
+    """The entry that is stored, less attributes that a later version may have added."""
+    row = row_from(item)
     try:
-        return LedgerEntry(**row_from(item))
+        return LedgerEntry(**{name: row[name] for name in LedgerEntry.model_fields if name in row})
     except ValidationError as error:
-        raise StoreError(
-            f"a stored entry is malformed: {error.errors(include_input=False, include_url=False)}"
-        ) from error
+        reasons = error.errors(include_input=False, include_url=False)
+        raise StoreError(f"a stored entry is malformed: {reasons}") from error
 
 
 def head_from(owner_id: str, item: Mapping[str, Any] | None) -> Head:
-    if not item:
+    """The head that is stored; a row that has no entry yet, whatever else is in it, is like none."""
+    if not item or "entry_count" not in item:
         return Head(owner_id=owner_id)
-    return Head(
-        owner_id=owner_id,
-        balance=int(item["balance"]["N"]),
-        entry_count=int(item["entry_count"]["N"]),
-        head_hash=item["head_hash"]["S"],
-        updated_at=datetime.fromisoformat(item["updated_at"]["S"]),
-    )
+    try:
+        return Head(
+            owner_id=owner_id,
+            balance=int(item["balance"]["N"]),
+            entry_count=int(item["entry_count"]["N"]),
+            head_hash=item["head_hash"]["S"],
+            updated_at=datetime.fromisoformat(item["updated_at"]["S"]),
+        )
+    except (KeyError, ValueError) as error:
+        raise StoreError(f"a stored balance is malformed: {type(error).__name__} {error}") from error

@@ -27,12 +27,12 @@ from ledger_core.models import BALANCE_MAX, Head, LedgerEntry, OperationRequest
 from ledger_core.operations import BaseLedgerOperations, OperationConfig
 from ledger_core.store import LedgerStore
 
-__all__ = ["HEADS_MAX", "TIMEOUT_SECONDS", "TRIES_MAX", "OperationProcessor"]
+__all__ = ["HEADS_MAX", "PAUSES_MAX", "TIMEOUT_SECONDS", "OperationProcessor", "Patience"]
 
 TIMEOUT_SECONDS = 10.0
 """How long a caller waits who does not say."""
-TRIES_MAX = 100
-"""Transactions that one request may send, however much time it has."""
+PAUSES_MAX = 100
+"""Times that one request may try again, however much time it has."""
 PAUSE_SECONDS_BASE = 0.025
 PAUSE_SECONDS_MAX = 1.0
 """Full jitter: the n-th pause is random below base * 2^n, and never longer than this."""
@@ -79,7 +79,9 @@ class OperationProcessor:
         self._monotonic = monotonic
         self._sleep = sleep
         self._random = random
-        self._lane = lru_cache(maxsize=HEADS_MAX)(_Lane)
+        self._configs = {str(name): config for name, config in self.operations.items()}
+        self._lane_of = lru_cache(maxsize=HEADS_MAX)(_Lane)
+        self._lanes_lock = threading.Lock()
 
     def config_of(self, operation: str) -> OperationConfig:
         """One operation's config.
@@ -87,10 +89,9 @@ class OperationProcessor:
         Raises:
             UnknownOperationError: the app has no such operation.
         """
-        for name, config in self.operations.items():
-            if name == operation:
-                return config
-        raise UnknownOperationError(f"operation: must be one of {', '.join(self.operations)}")
+        if operation not in self._configs:
+            raise UnknownOperationError(f"operation: must be one of {', '.join(self._configs)}")
+        return self._configs[operation]
 
     def process(self, request: OperationRequest, *, timeout_seconds: float = TIMEOUT_SECONDS) -> LedgerEntry:
         """Post one operation and return its entry, stored, with the balance moved.
@@ -100,7 +101,8 @@ class OperationProcessor:
 
         Args:
             request: what to post.
-            timeout_seconds: how long to keep trying; a call under way then is waited for.
+            timeout_seconds: how long to keep trying. The first call is made however little time there is, no further
+                one begins after it, and one that is under way then is waited for.
 
         Raises:
             UnknownOperationError: the app has no such operation.
@@ -112,8 +114,9 @@ class OperationProcessor:
             StoreError: DynamoDB refused.
         """
         amount = self.config_of(request.operation).signed_amount(request.amount)
-        patience = self._patience(timeout_seconds)
-        lane = self._lane(request.owner_id)
+        patience = self.patience(timeout_seconds)
+        with self._lanes_lock:
+            lane = self._lane_of(request.owner_id)
         if not lane.lock.acquire(timeout=max(timeout_seconds, 0)):
             raise ContentionError("Other operations of this owner took all the time there was.")
         try:
@@ -123,9 +126,13 @@ class OperationProcessor:
 
     def read(self, call: Callable[[], T], *, timeout_seconds: float = TIMEOUT_SECONDS) -> T:
         """What a reading call of the store answers, tried again as long as it may succeed and there is time."""
-        return self._patience(timeout_seconds).retry(call, RequestState.PROCESSING)
+        return self.patience(timeout_seconds).read(call)
 
-    def _append(self, lane: "_Lane", request: OperationRequest, amount: int, patience: "_Patience") -> LedgerEntry:
+    def patience(self, timeout_seconds: float) -> "Patience":
+        """What a request has that takes several calls: their time is in common."""
+        return Patience(self._monotonic() + timeout_seconds, self._monotonic, self._sleep, self._random)
+
+    def _append(self, lane: "_Lane", request: OperationRequest, amount: int, patience: "Patience") -> LedgerEntry:
         head = lane.head or patience.retry(
             partial(self.store.head, request.owner_id, consistent=False), RequestState.CHECKING_BALANCE
         )
@@ -144,14 +151,12 @@ class OperationProcessor:
                 return entry
             lane.head = head = cancelled.head or head
             if cancelled.entry is not None:
-                raise DuplicateNonceError(entry=cancelled.entry, replay=cancelled.entry.answers(request, amount=amount))
+                raise self._duplicate(cancelled.entry, request, amount)
             losses += 1
             if losses > 1 or cancelled.contended:
                 patience.pause(ContentionError("Other writers kept moving this owner's balance."))
 
-    def _refuse_unless_moved(
-        self, lane: "_Lane", request: OperationRequest, amount: int, patience: "_Patience"
-    ) -> Head:
+    def _refuse_unless_moved(self, lane: "_Lane", request: OperationRequest, amount: int, patience: "Patience") -> Head:
         """Refuse for the balance's sake, but on the strength of a fresh one, and never what was accepted before.
 
         Returns the fresh head when the operation is possible after all.
@@ -161,7 +166,7 @@ class OperationProcessor:
         )
         lane.head = head
         if entry is not None:
-            raise DuplicateNonceError(entry=entry, replay=entry.answers(request, amount=amount))
+            raise self._duplicate(entry, request, amount)
         if head.balance + amount < 0:
             raise InsufficientBalanceError(balance=head.balance, required=-amount)
         if head.balance + amount > BALANCE_MAX:
@@ -170,8 +175,10 @@ class OperationProcessor:
             raise error
         return head
 
-    def _patience(self, timeout_seconds: float) -> "_Patience":
-        return _Patience(self._monotonic() + timeout_seconds, self._monotonic, self._sleep, self._random)
+    def _duplicate(self, entry: LedgerEntry, request: OperationRequest, amount: int) -> DuplicateNonceError:
+        if self.config_of(request.operation).magnitude_min is None:
+            amount = entry.amount  # fixed by the app, which may have changed it since: the request is the same
+        return DuplicateNonceError(entry=entry, replay=entry.answers(request, amount=amount))
 
 
 @dataclass
@@ -184,7 +191,7 @@ class _Lane:
 
 
 @dataclass
-class _Patience:
+class Patience:
     """What is left of a request's time and tries."""
 
     deadline: float
@@ -192,12 +199,13 @@ class _Patience:
     sleep: Callable[[float], None]
     random: Callable[[], float]
     pauses: int = 0
+    begun: bool = False
 
     def pause(self, reason: LedgerError) -> None:
         """Wait with full jitter before the next try; raise `reason` when there is no time or try left."""
         seconds = self.random() * min(PAUSE_SECONDS_MAX, PAUSE_SECONDS_BASE * 2**self.pauses)
         self.pauses += 1
-        if self.pauses >= TRIES_MAX or self.monotonic() + seconds > self.deadline:
+        if self.pauses >= PAUSES_MAX or self.monotonic() + seconds > self.deadline:
             raise reason
         self.sleep(seconds)
 
@@ -205,7 +213,14 @@ class _Patience:
         """What `call` answers, once it does; `state` is where the request failed if it never does."""
         while True:
             try:
+                if self.begun and self.monotonic() >= self.deadline:
+                    raise UnavailableError("The time was up before all was done.")
+                self.begun = True
                 return call()
             except (ContentionError, UnavailableError) as error:
                 error.state = state
                 self.pause(error)
+
+    def read(self, call: Callable[[], T], /) -> T:
+        """`retry` for a call that is not part of posting."""
+        return self.retry(call, RequestState.PROCESSING)

@@ -1,8 +1,9 @@
 """The ledger's endpoints: parse, call one function, map the answer."""
 
 import asyncio
-import re
+import logging
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Annotated, Any, TypeVar
 from weakref import WeakValueDictionary
@@ -12,16 +13,14 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import (
     Field,
     StrictStr,
-    TypeAdapter,
-    ValidationError,
     create_model,
 )
 
 from ledger_core.access import SCOPE_READ, SCOPE_WRITE, Caller
 from ledger_core.api import RESPONSES
 from ledger_core.audit import Report, audit_store
-from ledger_core.errors import ContentionError, DuplicateNonceError, InvalidRequestError
-from ledger_core.models import Head, LedgerEntry, Nonce, OperationRequest, OwnerId
+from ledger_core.errors import DuplicateNonceError, InvalidRequestError, UnavailableError
+from ledger_core.models import Head, LedgerEntry, OperationRequest, OwnerId
 from ledger_core.processor import TIMEOUT_SECONDS, OperationProcessor
 from ledger_core.settings import CONNECT_SECONDS_MAX, CONNECTIONS_MAX, READ_SECONDS_MAX, AuthMode
 from ledger_core.shapes import (
@@ -34,6 +33,7 @@ from ledger_core.shapes import (
     QueryInstant,
     cursor_at,
     cursor_position,
+    one_nonce,
 )
 
 __all__ = ["HISTORY_LIMIT_DEFAULT", "HISTORY_LIMIT_MAX", "LedgerRouter"]
@@ -42,6 +42,7 @@ HISTORY_LIMIT_DEFAULT = 50
 HISTORY_LIMIT_MAX = 100
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 
 class LedgerRouter(APIRouter):
@@ -59,7 +60,10 @@ class LedgerRouter(APIRouter):
         super().__init__(responses=RESPONSES)
         self.processor = processor
         self._auth = auth
-        self._threads = CapacityLimiter(CONNECTIONS_MAX)
+        if auth is AuthMode.NONE:
+            logger.warning("LEDGER_AUTH=none: everybody may do everything")
+        self._threads = asyncio.Semaphore(CONNECTIONS_MAX)  # waited for within a request's time, as the limiter is not
+        self._limiter = CapacityLimiter(CONNECTIONS_MAX)
         self._queues: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.add_api_route("/ledger/entry", self._post_entry(), methods=["POST"])
         self.add_api_route("/ledger/operations", self.operations)
@@ -75,26 +79,13 @@ class LedgerRouter(APIRouter):
             UnauthorizedError, ForbiddenError: the sender may not post it.
             LedgerError: what `OperationProcessor.process` raises.
         """
-        config = self.processor.config_of(operation.operation)
-        self._caller(request).check_may_post(operation.owner_id, config)
-        timeout_seconds = _timeout_seconds(request)
-        if _in_lambda(request):
-            return self.processor.process(operation, timeout_seconds=timeout_seconds)
+        caller = self._caller(request)
+        caller.check_may_post(operation.owner_id, self.processor.config_of(operation.operation))
         # An owner's operations go one at a time; they queue here, so that waiting takes no thread from other owners.
         queue = self._queues.setdefault(operation.owner_id, asyncio.Lock())
-        now = asyncio.get_running_loop().time
-        deadline = now() + timeout_seconds
-        try:
-            async with asyncio.timeout_at(deadline):
-                await queue.acquire()
-        except TimeoutError:
-            raise ContentionError("Other operations of this owner took all the time there was.") from None
-        try:
-            return await self._run(
-                request, partial(self.processor.process, operation, timeout_seconds=deadline - now())
-            )
-        finally:
-            queue.release()
+        return await self._run(
+            request, lambda seconds: self.processor.process(operation, timeout_seconds=seconds), queue
+        )
 
     async def operations(self) -> Operations:
         """What may be posted, and for how many credits."""
@@ -125,6 +116,7 @@ class LedgerRouter(APIRouter):
 
         With `operation`, a page may be short though more entries follow: go on until `next_cursor` is null.
         """
+        self._caller(request).check_may_read(owner_id)
         if operation is not None:
             self.processor.config_of(operation)
         if since and before and since > before:
@@ -140,7 +132,9 @@ class LedgerRouter(APIRouter):
 
     async def verify(self, request: Request, owner_id: OwnerId) -> Report:
         """Fold the owner's entries and compare the outcome with its balance."""
-        return await self._read(request, owner_id, partial(audit_store, self.processor.store, owner_id))
+        self._caller(request).check_may_read(owner_id)
+        store, patience = self.processor.store, self.processor.patience
+        return await self._run(request, lambda seconds: audit_store(store, owner_id, read=patience(seconds).read))
 
     async def health(self) -> dict[str, str]:
         """Whether the process answers; asks nothing of DynamoDB."""
@@ -160,11 +154,12 @@ class LedgerRouter(APIRouter):
             """Post an operation. A nonce in the body is refused the second time (409, with the original entry); one in
             `Idempotency-Key` gets the original answer again when the request is the same, 422 when it differs."""
             sent: EntryRequest = body
+            self._caller(request)
             self.processor.config_of(sent.operation)
             operation = OperationRequest(
                 owner_id=sent.owner_id,
                 operation=by_name[sent.operation],
-                nonce=_nonce(sent.nonce, idempotency_key),
+                nonce=one_nonce(sent.nonce, idempotency_key),
                 amount=sent.amount,
                 metadata=sent.metadata,
             )
@@ -186,10 +181,27 @@ class LedgerRouter(APIRouter):
 
     async def _read(self, request: Request, owner_id: str, call: Callable[[], T]) -> T:
         self._caller(request).check_may_read(owner_id)
-        return await self._run(request, partial(self.processor.read, call, timeout_seconds=_timeout_seconds(request)))
+        return await self._run(request, lambda seconds: self.processor.read(call, timeout_seconds=seconds))
 
-    async def _run(self, request: Request, call: Callable[[], T]) -> T:
-        return call() if _in_lambda(request) else await to_thread.run_sync(call, limiter=self._threads)
+    async def _run(self, request: Request, call: Callable[[float], T], queue: asyncio.Lock | None = None) -> T:
+        """What `call` answers, given the seconds that it has: where it is in Lambda, else in a thread.
+
+        The time that a request waits, for its turn in `queue` and for a thread, is taken from what it has.
+        """
+        timeout_seconds = _timeout_seconds(request)
+        if _in_lambda(request):
+            return call(timeout_seconds)
+        now = asyncio.get_running_loop().time
+        deadline = now() + timeout_seconds
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    if queue is not None:
+                        await held.enter_async_context(queue)
+                    await held.enter_async_context(self._threads)
+            except TimeoutError:
+                raise UnavailableError("The requests before this one took all the time there was.") from None
+            return await to_thread.run_sync(lambda: call(deadline - now()), limiter=self._limiter)
 
 
 def _in_lambda(request: Request) -> bool:
@@ -202,20 +214,3 @@ def _timeout_seconds(request: Request) -> float:
     if remaining_time is None:
         return TIMEOUT_SECONDS
     return min(TIMEOUT_SECONDS, float(remaining_time()) / 1000 - CONNECT_SECONDS_MAX - READ_SECONDS_MAX)
-
-
-def _nonce(in_body: str | None, in_header: str | None) -> str:
-    """The one nonce of a request. The header's may stand in quotes, as its draft standard has it, or without."""
-    if in_header is None:
-        if in_body is None:
-            raise InvalidRequestError("nonce: is missing; send it in the body, or as the Idempotency-Key header")
-        return in_body
-    try:
-        nonce = TypeAdapter(Nonce).validate_python(re.sub(r'^"(.*)"$', r"\1", in_header))
-    except ValidationError as error:
-        raise InvalidRequestError(f"Idempotency-Key: {error.errors()[0]['msg']}") from None
-    if not nonce.isascii():
-        raise InvalidRequestError("Idempotency-Key: must be ASCII")
-    if in_body not in {None, nonce}:
-        raise InvalidRequestError("nonce: differs from the Idempotency-Key header; send one of them")
-    return nonce

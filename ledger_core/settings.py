@@ -1,5 +1,6 @@
 """What the environment decides: three variables of ours, all others are AWS's own."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,6 +15,9 @@ READ_SECONDS_MAX = 2.0
 """Together the longest that one call to DynamoDB takes."""
 CONNECTIONS_MAX = 40
 """Calls to DynamoDB that a server has under way at once, each in a thread on a connection of its own."""
+
+
+TABLE_NAME = re.compile(r"[A-Za-z0-9_.-]{3,255}|arn:\S+")
 
 
 class AuthMode(StrEnum):
@@ -42,7 +46,11 @@ class Settings:
         for name in ("LEDGER_ENTRIES_TABLE", "LEDGER_BALANCES_TABLE"):
             if not environment.get(name):
                 raise ConfigurationError(f"{name} is not set: give it the name of the DynamoDB table")
+            if not TABLE_NAME.fullmatch(environment[name]):
+                raise ConfigurationError(f"{name} is no name that a DynamoDB table can have: {environment[name]!r}")
             tables.append(environment[name])
+        if tables[0] == tables[1]:
+            raise ConfigurationError("LEDGER_ENTRIES_TABLE and LEDGER_BALANCES_TABLE must be two tables")
         auth = environment.get("LEDGER_AUTH", AuthMode.JWT)
         if auth not in list(AuthMode):
             raise ConfigurationError(f"LEDGER_AUTH must be one of {', '.join(AuthMode)}: {auth!r}")

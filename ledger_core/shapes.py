@@ -6,7 +6,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictStr, TypeAdapter, ValidationError
 
 from ledger_core.errors import InvalidRequestError
 from ledger_core.models import Instant, LedgerEntry, Magnitude, Metadata, Nonce, OwnerId, format_time
@@ -21,11 +21,14 @@ __all__ = [
     "QueryInstant",
     "cursor_at",
     "cursor_position",
+    "one_nonce",
 ]
 
 CURSOR_LENGTH_MAX = 64
 
 
+INSTANT: TypeAdapter[datetime] = TypeAdapter(Instant)
+NONCE: TypeAdapter[str] = TypeAdapter(Nonce)
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d+)?)?([Zz]|[+-]\d\d:\d\d)")
 
 
@@ -84,6 +87,23 @@ class Operations(BaseModel):
     operations: list[Operation]
 
 
+def one_nonce(in_body: str | None, in_header: str | None) -> str:
+    """The one nonce of a request. The header's may stand in quotes, as its draft standard has it, or without."""
+    if in_header is None:
+        if in_body is None:
+            raise InvalidRequestError("nonce: is missing; send it in the body, or as the Idempotency-Key header")
+        return in_body
+    try:
+        nonce = NONCE.validate_python(re.sub(r'^"(.*)"$', r"\1", in_header))
+    except ValidationError as error:
+        raise InvalidRequestError(f"Idempotency-Key: {error.errors()[0]['msg']}") from None
+    if not nonce.isascii() or ", " in nonce:  # which is how several headers are joined
+        raise InvalidRequestError("Idempotency-Key: must be ASCII, and sent once")
+    if in_body not in {None, nonce}:
+        raise InvalidRequestError("nonce: differs from the Idempotency-Key header; send one of them")
+    return nonce
+
+
 def cursor_at(owner_id: str, position: datetime) -> str:
     """A position in one owner's history, opaque and sealed to the owner; not a secret, nor a permission."""
     text = format_time(position)
@@ -94,7 +114,7 @@ def cursor_at(owner_id: str, position: datetime) -> str:
 def cursor_position(owner_id: str, cursor: str) -> datetime:
     """Raises InvalidRequestError for a cursor that `cursor_at` did not make for this owner."""
     try:
-        position = datetime.fromisoformat(urlsafe_b64decode(cursor)[:-16].decode())
+        position = INSTANT.validate_python(urlsafe_b64decode(cursor)[:-16].decode())
         if cursor_at(owner_id, position) == cursor:
             return position
     except ValueError:

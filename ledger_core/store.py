@@ -30,7 +30,7 @@ HISTORY_EVALUATED_MAX = 1000
 # Forbids a second entry under the same owner and nonce.
 NONCE_IS_NEW = "attribute_not_exists(entry_key)"
 # Forbids beginning a ledger that another writer has begun.
-LEDGER_IS_NEW = "attribute_not_exists(owner_id)"
+LEDGER_IS_NEW = "attribute_not_exists(entry_count)"
 # Forbids moving a balance that has moved since the entry was computed from it. The count alone would do, but for a
 # table restored to an earlier time under a process that remembers the later one.
 HEAD_IS_KNOWN = "entry_count = :known_count AND head_hash = :known_hash"
@@ -159,13 +159,15 @@ class LedgerStore:
             before = datetime.fromisoformat(response["LastEvaluatedKey"]["created_at"]["S"])
         return entries, before
 
-    def rows(self, owner_id: str, *, until: datetime) -> Iterator[dict[str, Any]]:
-        """Every stored entry up to an instant, oldest first, unchecked; a megabyte a request, a page in memory."""
-        start: Mapping[str, Any] | None = {}
-        while start is not None:
-            response = self._query(owner_id, until=until, newest_first=False, start=start)
-            yield from map(items.row_from, response["Items"])
-            start = response.get("LastEvaluatedKey")
+    def rows(
+        self, owner_id: str, *, until: datetime, start: Mapping[str, Any] | None = None
+    ) -> tuple[list[dict[str, Any]], Mapping[str, Any] | None]:
+        """Stored entries up to an instant, oldest first, unchecked, and the `start` of the rest (None: that was all).
+
+        One eventually consistent request, of a megabyte at most.
+        """
+        response = self._query(owner_id, until=until, newest_first=False, start=start)
+        return [items.row_from(item) for item in response["Items"]], response.get("LastEvaluatedKey")
 
     def _query(
         self,

@@ -54,6 +54,8 @@ def test_deeds(
         {},
         {"requestContext": None},
         {"requestContext": {"authorizer": None}},
+        {"requestContext": {"authorizer": "text"}},
+        {"requestContext": {"authorizer": {"claims": "text"}}},
         {"requestContext": {"authorizer": {"jwt": {"claims": {}}}}},
         {"requestContext": {"authorizer": {"jwt": {"claims": {"email": "ada@example.com"}}}}},
         {"headers": {"authorization": "Bearer unchecked"}},

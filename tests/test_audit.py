@@ -2,16 +2,16 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
 from functions.cli import main
-from ledger_core import InvalidRequestError, LedgerStore, OperationProcessor
-from ledger_core.audit import INDEX_LAG_PAUSES_SECONDS, audit_export, audit_store, export
+from ledger_core import InvalidRequestError, LedgerStore, OperationProcessor, UnavailableError
+from ledger_core.audit import HEAD_FIELDS, INDEX_LAG_PAUSES_SECONDS, Read, audit_export, audit_store, export
 from ledger_core.models import format_time
 from tests.support import NOON, add
 
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 Ledger = list[dict[str, Any]]
+T = TypeVar("T")
+
+
+BAD_HEAD = '{"owner_id": "ada", "balance": "6", "entry_count": 0, "head_hash": "", "updated_at": null}'
+
+
+def once(call: Callable[[], T]) -> T:
+    return call()
 
 
 @pytest.fixture
@@ -26,7 +34,7 @@ def ledger(processor: OperationProcessor) -> Ledger:
     """Ada's five entries and her head, as an export has them: the head first."""
     for step in range(5):
         processor.process(add(step + 1, f"n{step}"))
-    return [json.loads(line) for line in export(processor.store, "ada")]
+    return [json.loads(line) for line in export(processor.store, "ada", read=once)]
 
 
 def findings(ledger: Ledger) -> list[tuple[int | None, str]]:
@@ -62,10 +70,11 @@ def test_untouched_ledger_is_valid(ledger: Ledger) -> None:
         (change(3, surprise=1), [(3, "entry"), (4, "id"), (4, "balance_after"), (4, "prev_hash")]),
         (lambda ledger: ledger.pop(3), [(4, "id"), (4, "balance_after"), (4, "prev_hash")]),
         (insert_twice, [(2, "id"), (2, "balance_after"), (2, "prev_hash"), (2, "created_at")]),
-        (lambda ledger: ledger.pop(), [(None, "balance"), (None, "entry_count"), (None, "head_hash")]),
+        (lambda ledger: ledger.pop(), [(None, field) for field in HEAD_FIELDS]),
         (change(0, balance=99), [(None, "balance")]),
         (change(0, entry_count=6), [(None, "entry_count")]),
         (change(0, head_hash="0" * 64), [(None, "head_hash")]),
+        (change(0, updated_at="2099-01-01T00:00:00Z"), [(None, "updated_at")]),
     ],
 )  # fmt: skip
 def test_tampering_is_named(ledger: Ledger, tamper: Callable[[Ledger], None], found: list[tuple[int, str]]) -> None:
@@ -94,16 +103,29 @@ def test_export_of_several_owners_gives_a_report_each(processor: OperationProces
     """Exports can be put one after the other; an owner without entries is a valid ledger too."""
     for owner_id in ("ada", "bob"):
         processor.process(add(1, "n", owner_id=owner_id))
-    lines = [line for owner_id in ("ada", "nobody", "bob") for line in export(processor.store, owner_id)]
+    lines = [
+        line for owner_id in ("ada", "ada", "nobody", "bob") for line in export(processor.store, owner_id, read=once)
+    ]
     reports = list(audit_export(lines))
     assert [(report.owner_id, report.valid, report.entries_checked) for report in reports] == [
+        ("ada", True, 1),
         ("ada", True, 1),
         ("nobody", True, 0),
         ("bob", True, 1),
     ]
 
 
-@pytest.mark.parametrize("line", ["", "no json", '{"id": 1}', '{"head_hash": 1}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "no json",
+        '{"id": 1}',
+        '{"head_hash": 1}',
+        BAD_HEAD,
+        "[" * 100_000,
+    ],
+)
 def test_export_must_begin_with_a_head(line: str) -> None:
     """What is no export is refused with a clear message."""
     for lines in ([line], []):
@@ -122,9 +144,30 @@ def test_store_is_audited_as_it_is(processor: OperationProcessor) -> None:
     """A good ledger is valid at the first look, an owner never seen too."""
     pauses: list[float] = []
     processor.process(add(1, "n"))
-    assert audit_store(processor.store, "ada", sleep=pauses.append).valid
-    assert audit_store(processor.store, "nobody", sleep=pauses.append).valid
+    assert audit_store(processor.store, "ada", read=once, sleep=pauses.append).valid
+    assert audit_store(processor.store, "nobody", read=once, sleep=pauses.append).valid
     assert pauses == [0, 0]
+
+
+def test_time_that_is_up_ends_an_audit(processor: OperationProcessor, client: "DynamoDBClient") -> None:
+    """A first look that is not done in time is an error; after it, what was found is reported."""
+    processor.process(add(1, "n"))
+    client.delete_item(TableName=os.environ["LEDGER_BALANCES_TABLE"], Key={"owner_id": {"S": "ada"}})
+    calls = iter(range(99))
+
+    def reading(calls_possible: int) -> Read:
+        def read(call: Callable[[], T]) -> T:
+            if next(calls) >= calls_possible:
+                raise UnavailableError("The time was up.")
+            return call()
+
+        return read
+
+    with pytest.raises(UnavailableError):
+        audit_store(processor.store, "ada", read=reading(2), sleep=lambda _: None)
+    calls = iter(range(99))
+    report = audit_store(processor.store, "ada", read=reading(3), sleep=lambda _: None)
+    assert {(d.entry_id, d.field) for d in report.discrepancies} >= {(None, "entry_count")}
 
 
 def test_edited_balance_in_the_store_is_found(processor: OperationProcessor, client: "DynamoDBClient") -> None:
@@ -137,7 +180,7 @@ def test_edited_balance_in_the_store_is_found(processor: OperationProcessor, cli
         ExpressionAttributeValues={":b": {"N": "1000"}},
     )
     pauses: list[float] = []
-    report = audit_store(processor.store, "ada", sleep=pauses.append)
+    report = audit_store(processor.store, "ada", read=once, sleep=pauses.append)
     assert [(d.field, d.expected, d.found) for d in report.discrepancies] == [("balance", 1, 1000)]
     assert pauses == list(INDEX_LAG_PAUSES_SECONDS)
 
@@ -147,9 +190,10 @@ def test_lagging_index_is_waited_for(
 ) -> None:
     """An entry that the index shows only at the second look is no discrepancy."""
     processor.process(add(1, "n"))
-    rows, looks = store.rows, iter([lambda *_, **__: iter(())])
+    rows = store.rows
+    looks: Iterator[Any] = iter([lambda *_, **__: ([], None)])
     monkeypatch.setattr(store, "rows", lambda *a, **k: next(looks, rows)(*a, **k))
-    assert audit_store(store, "ada", sleep=lambda _: None).valid
+    assert audit_store(store, "ada", read=once, sleep=lambda _: None).valid
 
 
 def test_entry_beyond_the_head_is_found(processor: OperationProcessor, client: "DynamoDBClient") -> None:
@@ -161,7 +205,7 @@ def test_entry_beyond_the_head_is_found(processor: OperationProcessor, client: "
     client.put_item(
         TableName=table, Item={**item, "entry_key": {"S": "ada#x"}, "id": {"N": "2"}, "created_at": {"S": later}}
     )
-    report = audit_store(processor.store, "ada", sleep=lambda _: None)
+    report = audit_store(processor.store, "ada", read=once, sleep=lambda _: None)
     assert {(2, "hash"), (None, "entry_count")} <= {(d.entry_id, d.field) for d in report.discrepancies}
 
 
@@ -177,7 +221,7 @@ def test_writers_may_go_on_while_a_ledger_is_audited(
         return rows(*arguments, **options)
 
     monkeypatch.setattr(store, "rows", rows_after_another_entry)
-    report = audit_store(store, "ada", sleep=lambda _: pytest.fail("looked again") if _ else None)
+    report = audit_store(store, "ada", read=once, sleep=lambda _: pytest.fail("looked again") if _ else None)
     assert (report.valid, report.entries_checked) == (True, 1)
 
 
@@ -186,10 +230,10 @@ def test_command_line_exports_and_verifies(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     ledger: Ledger,
-    store: LedgerStore,
+    client: "DynamoDBClient",
 ) -> None:
     """`ledger export` and `ledger verify` do the same for people; the exit code says whether all is well."""
-    monkeypatch.setattr("functions.cli.create_store", lambda: store)
+    monkeypatch.setattr("functions.wiring.create_client", lambda: client)
     assert main(["export", "ada"]) == 0
     exported = capsys.readouterr().out
     assert [json.loads(line) for line in exported.splitlines()] == ledger

@@ -22,7 +22,7 @@ from ledger_core import (
 from ledger_core.errors import RequestState, StoreError
 from ledger_core.items import Cancelled
 from ledger_core.models import BALANCE_MAX, Head
-from ledger_core.processor import PAUSE_SECONDS_BASE, PAUSE_SECONDS_MAX, TRIES_MAX
+from ledger_core.processor import PAUSE_SECONDS_BASE, PAUSE_SECONDS_MAX, PAUSES_MAX
 from tests.support import NOON, add, operation, spend
 
 AnyOperation = ExampleAppOperationType | LedgerOperationType
@@ -182,7 +182,7 @@ def test_unknown_outcome_is_asked_again_under_the_same_token() -> None:
 
 def test_head_is_forgotten_after_an_unknown_outcome() -> None:
     """Once a write ended in doubt, the next one reads the head again."""
-    bench = Bench(NEW, *[UnavailableError("lost")] * TRIES_MAX, head(1, 1), None)
+    bench = Bench(NEW, *[UnavailableError("lost")] * PAUSES_MAX, head(1, 1), None)
     with pytest.raises(UnavailableError):
         bench.processor.process(add(1, "n"))
     bench.store.answers = [head(1, 1), None]
@@ -202,22 +202,37 @@ def test_retries_end_inside_the_deadline(cause: Callable[[str], LedgerError]) ->
     assert max(bench.pauses) <= PAUSE_SECONDS_MAX
 
 
-def test_first_try_is_made_even_when_there_is_no_time_left() -> None:
-    """A deadline in the past leaves one try of each call, and no pause."""
+def test_first_call_is_made_even_when_there_is_no_time_left() -> None:
+    """A deadline in the past leaves one call, and no pause."""
     bench = Bench(NEW, None)
-    assert bench.processor.process(add(1, "n"), timeout_seconds=-1).id == 1
-    bench = Bench(NEW, UnavailableError("busy"))
-    with pytest.raises(UnavailableError):
+    with pytest.raises(UnavailableError) as failure:
         bench.processor.process(add(1, "n"), timeout_seconds=-1)
-    assert bench.pauses == []
+    assert ([name for name, _ in bench.store.calls], bench.pauses) == (["head"], [])
+    assert failure.value.state == RequestState.PROCESSING
+
+
+@pytest.mark.parametrize("answered", range(1, 5))
+def test_no_call_begins_after_the_deadline(monkeypatch: pytest.MonkeyPatch, answered: int) -> None:
+    """Calls that succeed slowly use up the time too: the one after the deadline is not made, whichever it is."""
+    bench = Bench(NEW, moved(0, 1), moved(0, 2), moved(0, 3), None)
+    answer = bench.store._answer
+
+    def answer_slowly(name: str, **arguments: Any) -> Any:
+        bench.pauses.append(3)
+        return answer(name, **arguments)
+
+    monkeypatch.setattr(bench.store, "_answer", answer_slowly)
+    with pytest.raises(LedgerError):
+        bench.processor.process(add(1, "n"), timeout_seconds=3 * answered)
+    assert len(bench.store.calls) == answered
 
 
 def test_tries_are_bounded_however_much_time_there_is() -> None:
     """An owner that others keep moving ends in contention, not in an endless loop."""
-    bench = Bench(NEW, *(moved(0, count) for count in range(1, 2 * TRIES_MAX)))
+    bench = Bench(NEW, *(moved(0, count) for count in range(1, 2 * PAUSES_MAX)))
     with pytest.raises(ContentionError):
         bench.processor.process(add(1, "n"), timeout_seconds=1e6)
-    assert len(bench.appended("entry")) == TRIES_MAX + 1
+    assert len(bench.appended("entry")) == PAUSES_MAX + 1
 
 
 def test_head_that_cannot_be_read_fails_while_checking_the_balance() -> None:
@@ -251,6 +266,15 @@ def test_confirmation_may_find_the_entry_or_enough() -> None:
     assert refusal.value.state == RequestState.CHECKING_BALANCE
 
 
+def test_replay_of_a_fixed_amount_is_the_same_request_whatever_it_is_now() -> None:
+    """An app may change what an operation costs; a retry from before is still told that it is one."""
+    original = stored(operation(CREATE), -4)
+    bench = Bench(head(9, 1), Cancelled(entry=original, head=None, contended=False))
+    with pytest.raises(DuplicateNonceError) as duplicate:
+        bench.processor.process(operation(CREATE))
+    assert duplicate.value.replay
+
+
 def test_balance_stops_at_its_limit() -> None:
     """BALANCE_MAX can be reached and not exceeded."""
     bench = Bench(head(BALANCE_MAX - 1, 1), None)
@@ -263,7 +287,7 @@ def test_balance_stops_at_its_limit() -> None:
 
 def test_waiting_for_another_write_of_the_owner_ends_at_the_deadline(processor: OperationProcessor) -> None:
     """A caller that waits in line longer than it wanted is told so."""
-    with processor._lane("ada").lock, pytest.raises(ContentionError):
+    with processor._lane_of("ada").lock, pytest.raises(ContentionError):
         processor.process(operation(), timeout_seconds=0.01)
 
 

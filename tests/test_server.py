@@ -97,6 +97,6 @@ def test_waiting_in_an_owner_s_line_ends_in_503(monkeypatch: pytest.MonkeyPatch,
         first = threads.submit(signup, http, "hot", "first")
         assert gate.reached.wait(SECONDS_MAX)
         second = signup(http, "hot", "second")
-        assert (second.status_code, second.json()["code"]) == (503, "contention")
+        assert (second.status_code, second.json()["code"]) == (503, "unavailable")
         gate.opened.set()
         assert first.result().status_code == 200

@@ -23,6 +23,8 @@ def test_auth_is_jwt_unless_said_otherwise() -> None:
     [
         ({"LEDGER_ENTRIES_TABLE": ""}, "LEDGER_ENTRIES_TABLE is not set"),
         ({"LEDGER_BALANCES_TABLE": ""}, "LEDGER_BALANCES_TABLE is not set"),
+        ({"LEDGER_ENTRIES_TABLE": "same table!"}, "LEDGER_ENTRIES_TABLE is no name"),
+        ({"LEDGER_ENTRIES_TABLE": "balances"}, "must be two tables"),
         ({"LEDGER_AUTH": "off"}, "LEDGER_AUTH must be one of jwt, none: 'off'"),
         ({"LEDGER_AUTH": "none", "AWS_LAMBDA_FUNCTION_NAME": "api"}, "refused inside Lambda"),
     ],

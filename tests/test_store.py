@@ -12,6 +12,7 @@ from botocore.parsers import ResponseParserError
 
 from functions.wiring import create_store
 from ledger_core import ContentionError, LedgerStore, OperationProcessor, UnavailableError
+from ledger_core.audit import audit_store
 from ledger_core.errors import StoreError
 from ledger_core.items import BUSY
 from ledger_core.models import BALANCE_MAX, Head, LedgerEntry
@@ -48,7 +49,7 @@ CALLS: list[Callable[[LedgerStore], Any]] = [
     lambda store: store.look_up("ada", "n"),
     lambda store: store.latest("ada"),
     lambda store: store.page("ada", limit=1),
-    lambda store: list(store.rows("ada", until=NOON)),
+    lambda store: store.rows("ada", until=NOON),
     lambda store: store.append(an_entry(), head=Head(owner_id="ada"), token="t"),
 ]
 
@@ -193,15 +194,44 @@ def test_latest_at_an_instant(store: LedgerStore, ten_entries: list[LedgerEntry]
     assert store.latest("bob") is None
 
 
-def test_rows_cross_pages(
+def test_rows_come_in_pages(
     monkeypatch: pytest.MonkeyPatch, store: LedgerStore, client: "DynamoDBClient", ten_entries: list[LedgerEntry]
 ) -> None:
-    """Reading all entries follows DynamoDB's pages to the end."""
+    """An audit reads all entries, oldest first, page by page to the end."""
     query = client.query
-    monkeypatch.setattr(client, "query", lambda **arguments: query(**arguments, Limit=3), raising=False)
+    monkeypatch.setattr(client, "query", lambda **arguments: query(**{"Limit": 3, **arguments}), raising=False)
     sent = wire(client)
-    assert [row["id"] for row in store.rows("ada", until=at(99))] == list(range(1, 11))
-    assert len(sent) == 4
+    assert audit_store(store, "ada", read=lambda call: call()).entries_checked == 10
+    assert sent == ["Query", "GetItem", *["Query"] * 4]
+    assert [row["id"] for row in store.rows("ada", until=at(1))[0]] == [1, 2]
+
+
+def test_row_without_an_entry_is_a_new_ledger(store: LedgerStore, client: "DynamoDBClient") -> None:
+    """A balance row that holds something else only does not stand in the way of the first entry."""
+    client.put_item(
+        TableName=os.environ["LEDGER_BALANCES_TABLE"], Item={"owner_id": {"S": "ada"}, "mark": {"S": "2026-11-22"}}
+    )
+    head = store.head("ada", consistent=True)
+    assert head == Head(owner_id="ada")
+    assert store.append(an_entry(), head=head, token="t") is None
+    assert store.head("ada", consistent=True).balance == 3
+
+
+def test_malformed_balance_is_an_error_of_the_store(store: LedgerStore, client: "DynamoDBClient") -> None:
+    """A balance row that is broken is named as such."""
+    client.put_item(
+        TableName=os.environ["LEDGER_BALANCES_TABLE"], Item={"owner_id": {"S": "ada"}, "entry_count": {"N": "1"}}
+    )
+    with pytest.raises(StoreError, match="stored balance is malformed"):
+        store.head("ada", consistent=True)
+
+
+def test_attribute_of_a_later_version_is_no_obstacle(store: LedgerStore, client: "DynamoDBClient") -> None:
+    """An entry with an attribute more is still read, so that versions can run side by side."""
+    store.append(an_entry(), head=Head(owner_id="ada"), token="t")
+    table = os.environ["LEDGER_ENTRIES_TABLE"]
+    client.put_item(TableName=table, Item={**client.scan(TableName=table)["Items"][0], "later": {"S": "x"}})
+    assert store.latest("ada") == an_entry()
 
 
 def test_malformed_stored_entry_is_named_without_its_content(store: LedgerStore, client: "DynamoDBClient") -> None:

@@ -60,7 +60,7 @@ def test_entries_form_a_gapless_chain(processor: OperationProcessor) -> None:
     assert [entry.id for entry in entries] == [1, 2, 3, 4, 5]
     assert [entry.balance_after for entry in entries] == [1, 3, 6, 10, 15]
     assert [entry.prev_hash for entry in entries] == ["0" * 64, *(entry.hash for entry in entries[:-1])]
-    assert audit_store(processor.store, "ada").valid
+    assert audit_store(processor.store, "ada", read=lambda call: call()).valid
 
 
 def test_created_at_strictly_increases_even_when_the_clock_does_not(store: LedgerStore) -> None:
@@ -148,14 +148,14 @@ def test_one_request_an_entry(client: "DynamoDBClient") -> None:
     assert requests_of(theirs, add(9, "theirs")) == ["TransactWriteItems"]
     assert requests_of(ours, add(9, "stale head")) == ["TransactWriteItems", "TransactWriteItems"]
     assert requests_of(theirs, add(9, "theirs")) == ["TransactWriteItems"]
-    assert audit_store(store, "ada").valid
+    assert audit_store(store, "ada", read=lambda call: call()).valid
 
 
 @pytest.mark.parametrize("processes", [1, 2, WRITERS])
 def test_racing_writers_of_one_owner_lose_nothing(store: LedgerStore, processes: int) -> None:
     """However the writers are spread over processes, each nonce counts once and the balance never falls below zero."""
     answers = race([another_process(store) for _ in range(processes)])
-    report = audit_store(store, "ada")
+    report = audit_store(store, "ada", read=lambda call: call())
     assert report.valid
     assert report.head.balance == 0
     assert answers["accepted"] == report.entries_checked - 1 == CREDITS
@@ -168,7 +168,7 @@ def test_race_catches_a_ledger_that_checks_and_then_writes(client: "DynamoDBClie
     naive = CheckThenWrite(client, entries_table=store._entries_table, balances_table=store._balances_table)
     answers = race([another_process(naive) for _ in range(WRITERS)])
     assert answers["accepted"] > CREDITS
-    assert not audit_store(store, "ada").valid
+    assert not audit_store(store, "ada", read=lambda call: call()).valid
 
 
 def race(processors: list[OperationProcessor]) -> Counter[str]:

@@ -106,7 +106,7 @@ def test_export_of_several_owners_gives_a_report_each(processor: OperationProces
     lines = [
         line for owner_id in ("ada", "ada", "nobody", "bob") for line in export(processor.store, owner_id, read=once)
     ]
-    reports = list(audit_export(lines))
+    reports = list(audit_export([*lines, "\n"]))
     assert [(report.owner_id, report.valid, report.entries_checked) for report in reports] == [
         ("ada", True, 1),
         ("ada", True, 1),

@@ -128,6 +128,22 @@ def test_zero_credit_operation_is_still_an_entry(processor: OperationProcessor) 
     assert (entry.amount, entry.balance_after, entry.id) == (0, 0, 1)
 
 
+def test_transaction_is_cancelled_for_each_condition(store: LedgerStore) -> None:
+    """A ledger is begun once, a head moved once, a nonce used once; the reasons tell which, with what is stored."""
+    nothing = Head(owner_id="ada")
+    first, other = (LedgerEntry.after(nothing, add(1, nonce), amount=1, now=NOON) for nonce in ("n", "m"))
+    assert store.append(first, head=nothing, token="1") is None
+    assert store.append(other, head=nothing, token="2") == Cancelled(entry=None, head=Head.at(first), contended=False)
+    second = LedgerEntry.after(Head.at(first), add(1, "m"), amount=1, now=NOON)
+    assert store.append(second, head=Head.at(first), token="3") is None
+    third = LedgerEntry.after(Head.at(first), add(1, "o"), amount=1, now=NOON)
+    assert store.append(third, head=Head.at(first), token="4") == Cancelled(None, Head.at(second), contended=False)
+    again = LedgerEntry.after(Head.at(second), add(1, "n"), amount=1, now=NOON)
+    assert store.append(again, head=Head.at(second), token="5") == Cancelled(first, None, contended=False)
+    assert store.append(again, head=Head.at(first), token="6") == Cancelled(first, Head.at(second), contended=False)
+    assert history(store) == [first, second]
+
+
 def test_one_request_an_entry(client: "DynamoDBClient") -> None:
     """Warm: one request. Cold: one more. Replay: one. A refusal: two. A lost race: one more, and no read."""
     store = create_store(client)

@@ -25,6 +25,7 @@ def main() -> None:
     port = _free(options.port)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    fake = None
     with contextlib.ExitStack() as stack:
         if endpoint := os.environ.get(ENDPOINT) or os.environ.get("AWS_ENDPOINT_URL"):
             client, where = create_client(), f"the DynamoDB at {endpoint}"
@@ -35,7 +36,7 @@ def main() -> None:
                 sys.exit(f"ledger: DynamoDB Local cannot be had: {error}")
             client, where = create_client(), f"DynamoDB Local, which keeps its data in {options.data}"
         else:
-            client = stack.enter_context(moto())
+            client = fake = stack.enter_context(moto())
             where = (
                 "moto, in this process, because Java or npm is not here: a fake that forgets everything at the end, "
                 "grows slower with every entry and knows no contention; good for a first look only"
@@ -44,7 +45,7 @@ def main() -> None:
             create_tables(client, os.environ)
         except (BotoCoreError, ClientError) as error:
             sys.exit(f"ledger: the tables cannot be created: {error}")
-        from functions.example_app.app import create_app  # reads its settings from the environment prepared above
+        from functions.example_app.app import app, create_app  # reads its settings from the environment made above
 
         print(
             f"""
@@ -59,7 +60,12 @@ Try it, and end it with Ctrl-C:
             flush=True,
         )
         uvicorn.run(
-            create_app(client), host="127.0.0.1", port=port, log_level="warning", ws="none", timeout_graceful_shutdown=5
+            create_app(fake) if fake else app,
+            host="127.0.0.1",
+            port=port,
+            log_level="warning",
+            ws="none",
+            timeout_graceful_shutdown=5,
         )
 
 

@@ -94,11 +94,12 @@ class LedgerRouter(APIRouter):
 
     async def balance(self, request: Request, owner_id: OwnerId, at: QueryInstant | None = None) -> Balance:
         """The balance now, strongly consistent; or as it was at an instant, from the index."""
+        self._check_may_read(request, owner_id)
         store = self.processor.store
         if at is None:
-            head = await self._read(request, owner_id, partial(store.head, owner_id, consistent=True))
+            head = await self._read(request, partial(store.head, owner_id, consistent=True))
         else:
-            entry = await self._read(request, owner_id, partial(store.latest, owner_id, at=at))
+            entry = await self._read(request, partial(store.latest, owner_id, at=at))
             head = Head.at(entry) if entry else Head(owner_id=owner_id)
         return Balance.model_validate(head)
 
@@ -116,7 +117,7 @@ class LedgerRouter(APIRouter):
 
         With `operation`, a page may be short though more entries follow: go on until `next_cursor` is null.
         """
-        self._caller(request).check_may_read(owner_id)
+        self._check_may_read(request, owner_id)
         if operation is not None:
             self.processor.config_of(operation)
         if since and before and since > before:
@@ -127,12 +128,12 @@ class LedgerRouter(APIRouter):
         page = partial(
             self.processor.store.page, owner_id, since=since, before=before, operation=operation, limit=limit
         )
-        entries, following = await self._read(request, owner_id, page)
+        entries, following = await self._read(request, page)
         return History(entries=entries, next_cursor=cursor_at(owner_id, following) if following else None)
 
     async def verify(self, request: Request, owner_id: OwnerId) -> Report:
         """Fold the owner's entries and compare the outcome with its balance."""
-        self._caller(request).check_may_read(owner_id)
+        self._check_may_read(request, owner_id)
         store, patience = self.processor.store, self.processor.patience
         return await self._run(request, lambda seconds: audit_store(store, owner_id, read=patience(seconds).read))
 
@@ -179,8 +180,10 @@ class LedgerRouter(APIRouter):
             return Caller(subject=None, scopes=frozenset({SCOPE_READ, SCOPE_WRITE}))
         return Caller.from_event(request.scope.get("aws.event") or {})
 
-    async def _read(self, request: Request, owner_id: str, call: Callable[[], T]) -> T:
+    def _check_may_read(self, request: Request, owner_id: str) -> None:
         self._caller(request).check_may_read(owner_id)
+
+    async def _read(self, request: Request, call: Callable[[], T]) -> T:
         return await self._run(request, lambda seconds: self.processor.read(call, timeout_seconds=seconds))
 
     async def _run(self, request: Request, call: Callable[[float], T], queue: asyncio.Lock | None = None) -> T:

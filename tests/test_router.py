@@ -391,7 +391,8 @@ def test_callers_do_what_their_token_allows(monkeypatch: pytest.MonkeyPatch, cli
     assert post(api).status == 200
     api.claims = None
     assert is_problem(post(api), 401, "unauthorized", "Received")
-    assert is_problem(api("GET", "/ledger/ada/balance"), 401, "unauthorized", "Received")
+    for path in ("balance", "entries", "verify"):
+        assert is_problem(api("GET", f"/ledger/ada/{path}"), 401, "unauthorized", "Received")
     api.claims = {"sub": "ada"}
     assert post(api, SPEND).status == 200
     assert api("GET", "/ledger/ada/entries").status == 200
@@ -399,6 +400,8 @@ def test_callers_do_what_their_token_allows(monkeypatch: pytest.MonkeyPatch, cli
         post(api, {**SIGNUP, "nonce": "self-granted"}),
         post(api, {**SPEND, "owner_id": "bob"}),
         api("GET", "/ledger/bob/balance"),
+        api("GET", "/ledger/bob/balance", query={"at": "2026-11-22T09:30:00Z"}),
+        api("GET", "/ledger/bob/entries"),
         api("GET", "/ledger/bob/verify"),
         api("PUT", "/content/c1", {"owner_id": "bob"}),
     ):

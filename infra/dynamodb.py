@@ -46,6 +46,7 @@ ENVIRONMENT = {
     "LEDGER_ENTRIES_TABLE": "entries",
     "LEDGER_BALANCES_TABLE": "balances",
     "LEDGER_AUTH": "none",
+    "POWERTOOLS_SERVICE_NAME": "ledger",
 }
 """What the ledger needs to know on one machine; AWS's fakes take any credentials."""
 

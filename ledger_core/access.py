@@ -38,6 +38,11 @@ class Caller:
             raise UnauthorizedError("A valid bearer token is needed.")
         return cls(subject=claims.get("sub"), scopes=frozenset(scopes))
 
+    @classmethod
+    def anybody(cls) -> Self:
+        """Whoever calls when nobody is asked who they are: LEDGER_AUTH=none."""
+        return cls(subject=None, scopes=frozenset({SCOPE_READ, SCOPE_WRITE}))
+
     def check_may_read(self, owner_id: str) -> None:
         """Raise ForbiddenError unless the caller is the owner or may read any."""
         if self.subject != owner_id and SCOPE_READ not in self.scopes:

@@ -1,13 +1,16 @@
-"""The ledger's keys and items, as DynamoDB types them, and back."""
+"""The ledger's keys, items and conditions, as DynamoDB types them, and back."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
 from ledger_core.errors import StoreError
 from ledger_core.models import Head, LedgerEntry, format_time
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
 
 __all__ = [
     "Cancelled",
@@ -19,8 +22,22 @@ __all__ = [
     "item_from",
     "move_values",
     "row_from",
+    "transact_items",
+    "units_from",
 ]
 
+# Forbids a second entry under the same owner and nonce.
+NONCE_IS_NEW = "attribute_not_exists(entry_key)"
+# Forbids beginning a ledger that another writer has begun.
+LEDGER_IS_NEW = "attribute_not_exists(entry_count)"
+# Forbids moving a balance that has moved since the entry was computed from it. The count alone would do, but for a
+# table restored to an earlier time under a process that remembers the later one.
+HEAD_IS_KNOWN = "entry_count = :known_count AND head_hash = :known_hash"
+
+MOVE_HEAD = (
+    "SET balance = :balance, entry_count = :entry_count, head_hash = :head_hash, "
+    "updated_at = :now, created_at = if_not_exists(created_at, :now)"
+)
 
 BUSY = frozenset({"ProvisionedThroughputExceeded", "ThrottlingError", "TransactionConflict"})
 """Reasons for which a cancelled transaction should wait before it is sent again."""
@@ -47,6 +64,32 @@ def entry_item(entry: LedgerEntry) -> dict[str, Any]:
     return item_from({"entry_key": entry_key(entry.owner_id, entry.nonce), **fields})
 
 
+def transact_items(
+    entry: LedgerEntry, head: Head, *, entries_table: str, balances_table: str
+) -> list["TransactWriteItemTypeDef"]:
+    """The two writes that append `entry` and move the balance from `head`, each under its condition."""
+    return [
+        {
+            "Put": {
+                "TableName": entries_table,
+                "Item": entry_item(entry),
+                "ConditionExpression": NONCE_IS_NEW,
+                "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            }
+        },
+        {
+            "Update": {
+                "TableName": balances_table,
+                "Key": {"owner_id": {"S": entry.owner_id}},
+                "UpdateExpression": MOVE_HEAD,
+                "ConditionExpression": HEAD_IS_KNOWN if head.entry_count else LEDGER_IS_NEW,
+                "ExpressionAttributeValues": move_values(entry, head),
+                "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            }
+        },
+    ]
+
+
 def move_values(entry: LedgerEntry, head: Head) -> dict[str, Any]:
     """The values of the expressions that move the balance from `head` to what it is after `entry`."""
     values: dict[str, Any] = {
@@ -70,6 +113,12 @@ def cancelled_from(owner_id: str, reasons: Sequence[Mapping[str, Any]]) -> Cance
         head=head_from(owner_id, reasons[1].get("Item")) if failed[1] else None,
         contended=any(reason["Code"] in BUSY for reason in reasons),
     )
+
+
+def units_from(response: Mapping[str, Any]) -> float:
+    """The capacity units that a response says were consumed, of all its tables and their indexes."""
+    consumed = response.get("ConsumedCapacity", [])
+    return float(sum(table["CapacityUnits"] for table in (consumed if isinstance(consumed, list) else [consumed])))
 
 
 def item_from(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -122,7 +122,7 @@ class OperationRequest(BaseModel):
     credits, for operations that let the caller choose it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     owner_id: OwnerId
     operation: StrEnum
@@ -139,7 +139,7 @@ class LedgerEntry(BaseModel):
     `prev_hash` is the hash of the entry before it, 64 zeros for the first: change one and every later one shows it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     id: StrictInt
     operation: StrictStr

@@ -18,24 +18,19 @@ from ledger_core.errors import (
     DuplicateNonceError,
     InsufficientBalanceError,
     InvalidRequestError,
-    LedgerError,
     RequestState,
-    UnavailableError,
     UnknownOperationError,
 )
 from ledger_core.models import BALANCE_MAX, Head, LedgerEntry, OperationRequest
 from ledger_core.operations import BaseLedgerOperations, OperationConfig
+from ledger_core.patience import Patience
 from ledger_core.store import LedgerStore
+from ledger_core.usage import current_usage
 
-__all__ = ["HEADS_MAX", "PAUSES_MAX", "TIMEOUT_SECONDS", "OperationProcessor", "Patience"]
+__all__ = ["HEADS_MAX", "TIMEOUT_SECONDS", "OperationProcessor"]
 
 TIMEOUT_SECONDS = 10.0
 """How long a caller waits who does not say."""
-PAUSES_MAX = 100
-"""Times that one request may try again, however much time it has."""
-PAUSE_SECONDS_BASE = 0.025
-PAUSE_SECONDS_MAX = 1.0
-"""Full jitter: the n-th pause is random below base * 2^n, and never longer than this."""
 HEADS_MAX = 4096
 """Owners whose head a process remembers."""
 
@@ -128,20 +123,21 @@ class OperationProcessor:
         """What a reading call of the store answers, tried again as long as it may succeed and there is time."""
         return self.patience(timeout_seconds).read(call)
 
-    def patience(self, timeout_seconds: float) -> "Patience":
+    def patience(self, timeout_seconds: float) -> Patience:
         """What a request has that takes several calls: their time is in common."""
         return Patience(self._monotonic() + timeout_seconds, self._monotonic, self._sleep, self._random)
 
-    def _append(self, lane: "_Lane", request: OperationRequest, amount: int, patience: "Patience") -> LedgerEntry:
+    def _append(self, lane: "_Lane", request: OperationRequest, amount: int, patience: Patience) -> LedgerEntry:
         head = lane.head or patience.retry(
             partial(self.store.head, request.owner_id, consistent=False), RequestState.CHECKING_BALANCE
         )
-        losses = 0
+        losses, usage = 0, current_usage()
         while True:
             if not 0 <= head.balance + amount <= BALANCE_MAX:
                 head = self._refuse_unless_moved(lane, request, amount, patience)
             entry = LedgerEntry.after(head, request, amount=amount, now=self._clock())
             lane.head = None  # not known while the transaction is under way
+            usage.attempts += 1
             # One token for every try of this transaction: if an answer is lost, the next one tells what came of it.
             cancelled = patience.retry(
                 partial(self.store.append, entry, head=head, token=str(uuid4())), RequestState.PROCESSING
@@ -153,10 +149,11 @@ class OperationProcessor:
             if cancelled.entry is not None:
                 raise self._duplicate(cancelled.entry, request, amount)
             losses += 1
+            usage.stale_heads += cancelled.head is not None
             if losses > 1 or cancelled.contended:
                 patience.pause(ContentionError("Other writers kept moving this owner's balance."))
 
-    def _refuse_unless_moved(self, lane: "_Lane", request: OperationRequest, amount: int, patience: "Patience") -> Head:
+    def _refuse_unless_moved(self, lane: "_Lane", request: OperationRequest, amount: int, patience: Patience) -> Head:
         """Refuse for the balance's sake, but on the strength of a fresh one, and never what was accepted before.
 
         Returns the fresh head when the operation is possible after all.
@@ -188,39 +185,3 @@ class _Lane:
     owner_id: str
     head: Head | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
-
-
-@dataclass
-class Patience:
-    """What is left of a request's time and tries."""
-
-    deadline: float
-    monotonic: Callable[[], float]
-    sleep: Callable[[float], None]
-    random: Callable[[], float]
-    pauses: int = 0
-    begun: bool = False
-
-    def pause(self, reason: LedgerError) -> None:
-        """Wait with full jitter before the next try; raise `reason` when there is no time or try left."""
-        seconds = self.random() * min(PAUSE_SECONDS_MAX, PAUSE_SECONDS_BASE * 2**self.pauses)
-        self.pauses += 1
-        if self.pauses >= PAUSES_MAX or self.monotonic() + seconds > self.deadline:
-            raise reason
-        self.sleep(seconds)
-
-    def retry(self, call: Callable[[], T], state: RequestState) -> T:
-        """What `call` answers, once it does; `state` is where the request failed if it never does."""
-        while True:
-            try:
-                if self.begun and self.monotonic() >= self.deadline:
-                    raise UnavailableError("The time was up before all was done.")
-                self.begun = True
-                return call()
-            except (ContentionError, UnavailableError) as error:
-                error.state = state
-                self.pause(error)
-
-    def read(self, call: Callable[[], T], /) -> T:
-        """`retry` for a call that is not part of posting."""
-        return self.retry(call, RequestState.PROCESSING)

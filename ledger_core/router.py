@@ -1,7 +1,6 @@
 """The ledger's endpoints: parse, call one function, map the answer."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
@@ -16,13 +15,13 @@ from pydantic import (
     create_model,
 )
 
-from ledger_core.access import SCOPE_READ, SCOPE_WRITE, Caller
-from ledger_core.api import RESPONSES
+from ledger_core.access import Caller
 from ledger_core.audit import Report, audit_store
 from ledger_core.errors import DuplicateNonceError, InvalidRequestError, UnavailableError
 from ledger_core.models import Head, LedgerEntry, OperationRequest, OwnerId
+from ledger_core.problems import RESPONSES
 from ledger_core.processor import TIMEOUT_SECONDS, OperationProcessor
-from ledger_core.settings import CONNECT_SECONDS_MAX, CONNECTIONS_MAX, READ_SECONDS_MAX, AuthMode
+from ledger_core.settings import CONNECT_SECONDS_MAX, CONNECTIONS_MAX, READ_SECONDS_MAX
 from ledger_core.shapes import (
     CURSOR_LENGTH_MAX,
     Balance,
@@ -42,7 +41,6 @@ HISTORY_LIMIT_DEFAULT = 50
 HISTORY_LIMIT_MAX = 100
 
 T = TypeVar("T")
-logger = logging.getLogger(__name__)
 
 
 class LedgerRouter(APIRouter):
@@ -53,15 +51,11 @@ class LedgerRouter(APIRouter):
 
     Args:
         processor: posts the app's operations.
-        auth: how callers are known; AuthMode.NONE lets everybody do everything.
     """
 
-    def __init__(self, processor: OperationProcessor, *, auth: AuthMode) -> None:
+    def __init__(self, processor: OperationProcessor) -> None:
         super().__init__(responses=RESPONSES)
         self.processor = processor
-        self._auth = auth
-        if auth is AuthMode.NONE:
-            logger.warning("LEDGER_AUTH=none: everybody may do everything")
         self._threads = asyncio.Semaphore(CONNECTIONS_MAX)  # waited for within a request's time, as the limiter is not
         self._limiter = CapacityLimiter(CONNECTIONS_MAX)
         self._queues: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -76,16 +70,19 @@ class LedgerRouter(APIRouter):
         """Post an operation on behalf of whoever sent `request`, and return its entry.
 
         Raises:
-            UnauthorizedError, ForbiddenError: the sender may not post it.
+            ForbiddenError: the sender may not post it.
             LedgerError: what `OperationProcessor.process` raises.
         """
-        caller = self._caller(request)
+        request.state.owner_id, request.state.operation = operation.owner_id, operation.operation
+        caller: Caller = request.state.caller
         caller.check_may_post(operation.owner_id, self.processor.config_of(operation.operation))
         # An owner's operations go one at a time; they queue here, so that waiting takes no thread from other owners.
         queue = self._queues.setdefault(operation.owner_id, asyncio.Lock())
-        return await self._run(
+        entry = await self._run(
             request, lambda seconds: self.processor.process(operation, timeout_seconds=seconds), queue
         )
+        request.state.code = "accepted"
+        return entry
 
     async def operations(self) -> Operations:
         """What may be posted, and for how many credits."""
@@ -155,7 +152,6 @@ class LedgerRouter(APIRouter):
             """Post an operation. A nonce in the body is refused the second time (409, with the original entry); one in
             `Idempotency-Key` gets the original answer again when the request is the same, 422 when it differs."""
             sent: EntryRequest = body
-            self._caller(request)
             self.processor.config_of(sent.operation)
             operation = OperationRequest(
                 owner_id=sent.owner_id,
@@ -170,18 +166,16 @@ class LedgerRouter(APIRouter):
                 request.state.nonce_in_header = idempotency_key is not None
                 if idempotency_key is None or not error.replay:
                     raise
+                request.state.code = error.code
                 response.headers["idempotency-replayed"] = "true"
                 return error.entry
 
         return post_entry
 
-    def _caller(self, request: Request) -> Caller:
-        if self._auth is AuthMode.NONE:
-            return Caller(subject=None, scopes=frozenset({SCOPE_READ, SCOPE_WRITE}))
-        return Caller.from_event(request.scope.get("aws.event") or {})
-
     def _check_may_read(self, request: Request, owner_id: str) -> None:
-        self._caller(request).check_may_read(owner_id)
+        request.state.owner_id = owner_id
+        caller: Caller = request.state.caller
+        caller.check_may_read(owner_id)
 
     async def _read(self, request: Request, call: Callable[[], T]) -> T:
         return await self._run(request, lambda seconds: self.processor.read(call, timeout_seconds=seconds))
@@ -208,7 +202,7 @@ class LedgerRouter(APIRouter):
 
 
 def _in_lambda(request: Request) -> bool:
-    return "aws.event" in request.scope
+    return "aws.context" in request.scope
 
 
 def _timeout_seconds(request: Request) -> float:

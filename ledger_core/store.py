@@ -1,4 +1,4 @@
-"""The ledger's two DynamoDB tables: conditions, requests, and the one transaction that writes them.
+"""The ledger's two DynamoDB tables: the requests that read them, and the one transaction that writes them.
 
 The only file that knows boto3. It decides nothing: it says what DynamoDB said, as values of ours and as errors of ours.
 """
@@ -6,6 +6,7 @@ The only file that knows boto3. It decides nothing: it says what DynamoDB said, 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
@@ -15,6 +16,7 @@ from botocore.parsers import ResponseParserError
 from ledger_core import items
 from ledger_core.errors import ContentionError, LedgerError, StoreError, UnavailableError
 from ledger_core.models import TIME_STEP_MIN, Head, LedgerEntry, format_time
+from ledger_core.usage import Usage, current_usage
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -26,19 +28,6 @@ HISTORY_QUERIES_MAX = 4
 """Requests that one filtered page of history may take before it is handed out short."""
 HISTORY_EVALUATED_MAX = 1000
 """Entries that one such request looks at."""
-
-# Forbids a second entry under the same owner and nonce.
-NONCE_IS_NEW = "attribute_not_exists(entry_key)"
-# Forbids beginning a ledger that another writer has begun.
-LEDGER_IS_NEW = "attribute_not_exists(entry_count)"
-# Forbids moving a balance that has moved since the entry was computed from it. The count alone would do, but for a
-# table restored to an earlier time under a process that remembers the later one.
-HEAD_IS_KNOWN = "entry_count = :known_count AND head_hash = :known_hash"
-
-MOVE_HEAD = (
-    "SET balance = :balance, entry_count = :entry_count, head_hash = :head_hash, "
-    "updated_at = :now, created_at = if_not_exists(created_at, :now)"
-)
 
 ERRORS: Mapping[str, type[LedgerError]] = {
     # Codes of errors. All that are not here are StoreError, which is not tried again, unless the status is 5xx.
@@ -69,10 +58,14 @@ class LedgerStore:
 
     def head(self, owner_id: str, *, consistent: bool) -> Head:
         """An owner's head: one read unit when strongly consistent, half a one when not."""
-        with _translated_errors():
+        with _request() as usage:
             response = self._client.get_item(
-                TableName=self._balances_table, Key={"owner_id": {"S": owner_id}}, ConsistentRead=consistent
+                TableName=self._balances_table,
+                Key={"owner_id": {"S": owner_id}},
+                ConsistentRead=consistent,
+                ReturnConsumedCapacity="TOTAL",
             )
+            usage.read_units += items.units_from(response)
         return items.head_from(owner_id, response.get("Item"))
 
     def append(self, entry: LedgerEntry, *, head: Head, token: str) -> items.Cancelled | None:
@@ -81,25 +74,13 @@ class LedgerStore:
         `token` (at most 36 characters) makes it once only: the same entry sent again under the same token within ten
         minutes is done once, and says so each time. One request; see README for the write units.
         """
-        put: Any = {
-            "TableName": self._entries_table,
-            "Item": items.entry_item(entry),
-            "ConditionExpression": NONCE_IS_NEW,
-            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-        }
-        update: Any = {
-            "TableName": self._balances_table,
-            "Key": {"owner_id": {"S": entry.owner_id}},
-            "UpdateExpression": MOVE_HEAD,
-            "ConditionExpression": HEAD_IS_KNOWN if head.entry_count else LEDGER_IS_NEW,
-            "ExpressionAttributeValues": items.move_values(entry, head),
-            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-        }
-        with _translated_errors():
+        pair = items.transact_items(entry, head, entries_table=self._entries_table, balances_table=self._balances_table)
+        with _request() as usage:
             try:
-                self._client.transact_write_items(
-                    ClientRequestToken=token, TransactItems=[{"Put": put}, {"Update": update}]
+                response = self._client.transact_write_items(
+                    ClientRequestToken=token, TransactItems=pair, ReturnConsumedCapacity="TOTAL"
                 )
+                usage.write_units += items.units_from(response)
             except ClientError as error:
                 cancelled = items.cancelled_from(entry.owner_id, error.response.get("CancellationReasons", ()))
                 if cancelled is None:
@@ -109,7 +90,7 @@ class LedgerStore:
 
     def look_up(self, owner_id: str, nonce: str) -> tuple[LedgerEntry | None, Head]:
         """The entry under a nonce, if there is one, and the head, both of the same instant; one request."""
-        with _translated_errors():
+        with _request() as usage:
             response = self._client.transact_get_items(
                 TransactItems=[
                     {
@@ -119,8 +100,10 @@ class LedgerStore:
                         }
                     },
                     {"Get": {"TableName": self._balances_table, "Key": {"owner_id": {"S": owner_id}}}},
-                ]
+                ],
+                ReturnConsumedCapacity="TOTAL",
             )
+            usage.read_units += items.units_from(response)
         entry, head = (answer.get("Item") for answer in response["Responses"])
         return (items.entry_from(entry) if entry else None), items.head_from(owner_id, head)
 
@@ -194,28 +177,35 @@ class LedgerStore:
             options["Limit"] = limit
         if start:
             options["ExclusiveStartKey"] = start
-        with _translated_errors():
-            return self._client.query(
+        with _request() as usage:
+            response = self._client.query(
                 TableName=self._entries_table,
                 IndexName=INDEX_BY_OWNER,
                 KeyConditionExpression=condition,
                 ExpressionAttributeValues=items.item_from(values),
                 ScanIndexForward=not newest_first,
+                ReturnConsumedCapacity="TOTAL",
                 **options,
             )
+            usage.read_units += items.units_from(response)
+            return response
 
 
 @contextmanager
-def _translated_errors() -> Iterator[None]:
-    """The one place where botocore's errors become ours."""
+def _request() -> Iterator[Usage]:
+    """Around each request: counts it, and is the one place where botocore's errors become ours."""
+    usage, begun = current_usage(), perf_counter()
+    usage.dynamodb_requests += 1
     try:
-        yield
+        yield usage
     except ClientError as error:
         raise _translated(error) from error
     except (HTTPClientError, BotoConnectionError, ResponseParserError) as error:
         raise UnavailableError(f"DynamoDB did not answer: {type(error).__name__}") from error
     except BotoCoreError as error:
         raise StoreError(f"the call to DynamoDB could not be made: {error}") from error
+    finally:
+        usage.dynamodb_seconds += perf_counter() - begun
 
 
 def _translated(error: ClientError) -> LedgerError:

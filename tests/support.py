@@ -83,4 +83,7 @@ class LambdaApi:
             event["requestContext"]["http"] |= {"path": path, "method": method}
         event["body"] = body if body is None or isinstance(body, str) else json.dumps(body)
         answer = self.handler({**event, **overrides}, self.context)
-        return Answer(answer["statusCode"], answer["headers"], json.loads(answer["body"]))
+        is_json = answer["headers"]["content-type"].endswith("json")
+        return Answer(
+            answer["statusCode"], answer["headers"], json.loads(answer["body"]) if is_json else answer["body"]
+        )

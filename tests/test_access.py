@@ -1,51 +1,124 @@
-"""Who may do what: a table of callers and deeds."""
+"""Who may do what: every route, every kind of caller."""
 
-from typing import Any
+import json
+from itertools import count
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from starlette.routing import Route
 
-from ledger_core import ForbiddenError, OperationConfig, UnauthorizedError
+from functions.example_app.app import create_app
+from functions.wiring import create_processor
+from ledger_core import BaseLedgerOperations, UnauthorizedError
 from ledger_core.access import Caller
+from ledger_core.api import OPEN_PATHS, create_handler
+from tests.support import Answer, LambdaApi, add
 
-SPENDING = OperationConfig(amount=-1, self_service=True)
-GRANTING = OperationConfig(amount=1)
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
 
-OWNER = {"sub": "ada"}
-READER = {"sub": "support", "scope": "openid ledger/read"}
-WRITER = {"sub": "shop", "scope": "ledger/write"}
+CALLERS: dict[str, dict[str, Any] | None] = {
+    # Nobody is known: the authorizer let the request through without a token, or with one that names nobody.
+    "no claims": None,
+    "empty claims": {},
+    "nameless": {"email": "ada@example.com", "username": "ada", "cognito:username": "ada", "scope": ""},
+    # Owners: `sub`, and nothing else, is who they are.
+    "ada": {"sub": "ada"},
+    "eve": {
+        "sub": "eve",
+        "scope": "openid ledger/readers xledger/write",
+        "cognito:username": "ada",
+        "client_id": "ada",
+    },
+    # Applications.
+    "reader": {"sub": "support", "scope": "openid ledger/read"},
+    "writer": {"sub": "shop", "scope": "ledger/write"},
+    "both": {"scope": "ledger/read ledger/write"},
+    "list": {"sub": "support", "scope": ["ledger/read"]},
+    "list as text": {"sub": "support", "scope": "[ledger/read openid]"},
+}
+
+OWN = {"ada": 200, "eve": 403, "reader": 403, "writer": 200, "both": 200, "list": 403, "list as text": 403}
+READ = {"ada": 200, "eve": 403, "reader": 200, "writer": 403, "both": 200, "list": 200, "list as text": 200}
+GRANT = {"ada": 403, "eve": 403, "reader": 403, "writer": 200, "both": 200, "list": 403, "list as text": 403}
+KNOWN = dict.fromkeys(OWN, 200)
+NOT_THERE = dict.fromkeys(OWN, 404)
+ANYBODY = dict.fromkeys(CALLERS, 200)
+
+DEEDS: list[tuple[str, str, dict[str, Any] | None, dict[str, int]]] = [
+    # What a caller is not named for here is 401.
+    ("POST", "/ledger/entry", {"owner_id": "ada", "operation": "CREDIT_SPEND", "nonce": "NEW"}, OWN),
+    ("POST", "/ledger/entry", {"owner_id": "ada", "operation": "CONTENT_ACCESS", "nonce": "NEW"}, OWN),
+    ("POST", "/ledger/entry", {"owner_id": "ada", "operation": "CREDIT_ADD", "nonce": "NEW"}, GRANT),
+    ("POST", "/ledger/entry", {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "NEW"}, GRANT),
+    ("POST", "/ledger/entry", {"owner_id": "ada", "operation": "DAILY_REWARD", "nonce": "NEW"}, GRANT),
+    ("POST", "/ledger/entry", {"nonsense": True}, dict.fromkeys(OWN, 422)),
+    ("GET", "/ledger/operations", None, KNOWN),
+    ("GET", "/ledger/ada/balance", None, READ),
+    ("GET", "/ledger/ada/balance?at=2026-11-22T09:30:00Z", None, READ),
+    ("GET", "/ledger/ada/entries", None, READ),
+    ("GET", "/ledger/ada/verify", None, READ),
+    ("PUT", "/content/NEW", {"owner_id": "ada"}, OWN),
+    ("POST", "/content/c/access", {"owner_id": "ada", "nonce": "NEW"}, OWN),
+    ("GET", "/health", None, ANYBODY),
+    ("GET", "/docs", None, KNOWN),
+    ("GET", "/docs/oauth2-redirect", None, KNOWN),
+    ("GET", "/redoc", None, KNOWN),
+    ("GET", "/openapi.json", None, KNOWN),
+    ("GET", "/nowhere", None, NOT_THERE),
+    ("GET", "/health/", None, NOT_THERE),
+]
 
 
-@pytest.mark.parametrize(
-    ("claims", "read_ada", "read_bob", "spend_ada", "grant_ada", "spend_bob"),
-    [
-        (OWNER,                                 True,  False, True,  False, False),
-        (READER,                                True,  True,  False, False, False),
-        (WRITER,                                False, False, True,  True,  True),
-        ({"scope": "ledger/read ledger/write"}, True,  True,  True,  True,  True),
-        ({"scope": ["ledger/read"]},            True,  True,  False, False, False),
-        ({"scope": "[ledger/read openid]"},     True,  True,  False, False, False),
-        ({"scope": "ledger/readers"},           False, False, False, False, False),
-        ({"sub": "eve", "username": "ada", "cognito:username": "ada"}, False, False, False, False, False),
-    ],
-)  # fmt: skip
-def test_deeds(
-    claims: dict[str, Any], read_ada: bool, read_bob: bool, spend_ada: bool, grant_ada: bool, spend_bob: bool
-) -> None:
-    """An owner reads and spends its own; a scope opens all ledgers for reading or for posting; all else is denied."""
-    caller = Caller.from_event({"requestContext": {"authorizer": {"jwt": {"claims": claims}}}})
+@pytest.fixture(params=["http_api", "rest_api"])
+def api(request: pytest.FixtureRequest, client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch) -> LambdaApi:
+    """The Example App with LEDGER_AUTH=jwt, and an owner with credits."""
+    monkeypatch.setenv("LEDGER_AUTH", "jwt")
+    create_processor(BaseLedgerOperations, client).process(add(1000, "before"))
+    return LambdaApi(create_handler(create_app(client)), rest_api=request.param == "rest_api")
 
-    def may(check: Any, *arguments: Any) -> bool:
-        try:
-            check(*arguments)
-        except ForbiddenError:
-            return False
-        return True
 
-    assert may(caller.check_may_read, "ada") == read_ada
-    assert may(caller.check_may_read, "bob") == read_bob
-    assert may(caller.check_may_post, "ada", SPENDING) == spend_ada
-    assert may(caller.check_may_post, "ada", GRANTING) == grant_ada
-    assert may(caller.check_may_post, "bob", SPENDING) == spend_bob
+def do(api: LambdaApi, method: str, path: str, body: Any, *, new: str) -> Answer:
+    path, _, query = path.replace("NEW", new).partition("?")
+    sent = None if body is None else json.loads(json.dumps(body).replace("NEW", new))
+    return api(method, path, sent, query=dict([query.split("=")]) if query else None)
+
+
+def test_every_route_and_every_kind_of_caller(api: LambdaApi) -> None:
+    """The table of deeds: who is not known is 401 whatever is asked, who may not is 403, and all else is as it is."""
+    new = (f"n{number}" for number in count())
+    got, expected = {}, {}
+    for method, path, body, table in DEEDS:
+        for name, claims in CALLERS.items():
+            api.claims = claims
+            deed = (method, path, json.dumps(body), name)
+            got[deed] = do(api, method, path, body, new=next(new)).status
+            expected[deed] = table.get(name, 401)
+    assert got == expected
+
+
+def test_no_route_is_left_out(client: "DynamoDBClient") -> None:
+    """A route that is added without a line in the table fails here."""
+    routes = create_app(client).routes
+    flat = [route for part in routes for route in getattr(getattr(part, "original_router", part), "routes", [part])]
+    deeds = {(method, path.partition("?")[0]) for method, path, *_ in DEEDS}
+    for route in flat:
+        assert isinstance(route, Route)
+        for method in (route.methods or set()) - {"HEAD"}:
+            assert any(m == method and route.path_regex.match(path) for m, path in deeds), f"{method} {route.path}"
+    assert {"/health"} == OPEN_PATHS
+
+
+def test_refusals_reveal_nothing(api: LambdaApi) -> None:
+    """All that is not allowed is answered with the same few words, whoever asks and whatever there is."""
+    for name, status in (("no claims", 401), ("eve", 403)):
+        api.claims = CALLERS[name]
+        answers = [do(api, m, p, body, new="n") for m, p, body, table in DEEDS if table.get(name, 401) == status]
+        answers.append(api("GET", "/ledger/nobody-there/balance"))
+        assert len({json.dumps(answer.body, sort_keys=True) for answer in answers}) == 1
+        assert answers[0].headers["content-type"] == "application/problem+json"
+        assert answers[0].body["status"] == status
+        assert ("www-authenticate" in answers[0].headers) == (status == 401)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import re
 
 from ledger_core import errors
-from ledger_core.api import STATUS
+from ledger_core.problems import STATUS
 
 
 def error_classes() -> dict[str, type[errors.LedgerError]]:

@@ -16,7 +16,7 @@ from tests.support import ROOT
 
 CORE = sorted(ROOT.glob("ledger_core/*.py"))
 SOURCES = [*CORE, *sorted(ROOT.glob("functions/**/*.py"))]
-LINES_MAX = 230
+LINES_MAX = 220
 
 # From the top down; a module imports only from lines below its own.
 LAYERS = [
@@ -26,18 +26,22 @@ LAYERS = [
     {"ledger_core"},
     {"ledger_core.router"},
     {"ledger_core.api", "ledger_core.shapes"},
+    {"ledger_core.telemetry"},
+    {"ledger_core.problems"},
     {"ledger_core.access", "ledger_core.audit", "ledger_core.processor"},
-    {"ledger_core.store"},
+    {"ledger_core.patience", "ledger_core.store"},
     {"ledger_core.items"},
     {"ledger_core.models"},
     {"ledger_core.operations", "ledger_core.settings"},
-    {"ledger_core.errors"},
+    {"ledger_core.errors", "ledger_core.usage"},
 ]
-HTTP = {"fastapi", "starlette", "mangum", "anyio"}
+HTTP = {"fastapi", "starlette", "mangum", "anyio", "aws_lambda_powertools"}
 AWS = {"boto3", "botocore"}
 MAY_IMPORT = {
     "ledger_core.router": HTTP,
     "ledger_core.api": HTTP,
+    "ledger_core.problems": HTTP,
+    "ledger_core.telemetry": HTTP,
     "ledger_core.store": AWS,
     "functions.wiring": AWS,
     "functions.example_app.app": HTTP,

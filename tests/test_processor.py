@@ -22,7 +22,7 @@ from ledger_core import (
 from ledger_core.errors import RequestState, StoreError
 from ledger_core.items import Cancelled
 from ledger_core.models import BALANCE_MAX, Head
-from ledger_core.processor import PAUSE_SECONDS_BASE, PAUSE_SECONDS_MAX, PAUSES_MAX
+from ledger_core.patience import PAUSE_SECONDS_BASE, PAUSE_SECONDS_MAX, PAUSES_MAX
 from tests.support import NOON, add, operation, spend
 
 AnyOperation = ExampleAppOperationType | LedgerOperationType

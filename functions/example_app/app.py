@@ -18,8 +18,8 @@ __all__ = ["app", "create_app", "handler"]
 
 def create_app(client: "DynamoDBClient | None" = None) -> FastAPI:
     """The Example App over the tables that the environment names; `client` is for tests and local runs."""
-    ledger = LedgerRouter(create_processor(ExampleAppOperations, client), auth=load_settings().auth)
-    return create_api("Example App", ledger, create_app_router(ledger))
+    ledger = LedgerRouter(create_processor(ExampleAppOperations, client))
+    return create_api("Example App", ledger, create_app_router(ledger), auth=load_settings().auth)
 
 
 app = create_app()

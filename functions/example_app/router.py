@@ -6,8 +6,8 @@ from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel, ConfigDict
 
 from functions.example_app.operations import ExampleAppOperationType
-from ledger_core.api import RESPONSES
 from ledger_core.models import LedgerEntry, Nonce, OperationRequest, OwnerId
+from ledger_core.problems import RESPONSES
 from ledger_core.router import LedgerRouter
 
 __all__ = ["create_app_router"]

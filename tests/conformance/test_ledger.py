@@ -21,9 +21,8 @@ from ledger_core import (
     OperationRequest,
 )
 from ledger_core.audit import audit_store
-from ledger_core.items import Cancelled, entry_item, move_values
+from ledger_core.items import MOVE_HEAD, Cancelled, entry_item, move_values
 from ledger_core.models import Head
-from ledger_core.store import MOVE_HEAD
 from tests.support import NOON, add, operation, spend, wire
 
 if TYPE_CHECKING:

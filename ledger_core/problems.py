@@ -1,0 +1,182 @@
+"""Every failure as a problem document (RFC 9457).
+
+Each has `code`, `state` and `request_id`, and names fields without repeating what was in them. The code and the state
+are left in the request's state too, for the log.
+"""
+
+import logging
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+from uuid import uuid4
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from ledger_core.errors import DuplicateNonceError, InsufficientBalanceError, LedgerError, RequestState, StoreError
+
+__all__ = [
+    "CODE",
+    "PROBLEM_MEDIA_TYPE",
+    "RESPONSES",
+    "STATUS",
+    "handle_errors",
+    "ledger_problem",
+    "request_id",
+    "unreadable_problem",
+]
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 1
+
+STATUS: Mapping[str, int] = {
+    "invalid": 422,
+    "unknown_operation": 422,
+    "duplicate_nonce": 409,
+    "insufficient_balance": 402,
+    "unauthorized": 401,
+    "forbidden": 403,
+    "contention": 503,
+    "unavailable": 503,
+    "internal": 500,
+}
+"""By the code of a LedgerError."""
+
+CODE: Mapping[int, str] = {
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    415: "unsupported_media_type",
+}
+"""By the status of what HTTP itself refuses; `invalid` for any other 4xx."""
+
+HEADERS: Mapping[int, Mapping[str, str]] = {
+    401: {"www-authenticate": "Bearer"},
+    503: {"retry-after": str(RETRY_AFTER_SECONDS)},
+}
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    kind: {
+        "description": description,
+        "content": {
+            PROBLEM_MEDIA_TYPE: {
+                "schema": {
+                    "type": "object",
+                    "title": "Problem",
+                    "required": ["title", "status", "code", "state", "detail", "request_id"],
+                    "properties": {
+                        "title": {"type": "string"},
+                        "status": {"type": "integer"},
+                        "code": {"type": "string", "enum": sorted({*STATUS, *CODE.values()})},
+                        "state": {"type": "string", "enum": list(RequestState)},
+                        "detail": {"type": "string"},
+                        "request_id": {"type": "string"},
+                    },
+                }
+            }
+        },
+    }
+    for kind, description in (("4XX", "The request is refused; nothing is written."), ("5XX", "Try again later."))
+}
+"""For the OpenAPI document."""
+
+logger = logging.getLogger(__name__)
+
+
+def handle_errors(api: FastAPI) -> None:
+    """Answer every error that `api` meets with its problem document."""
+    api.add_exception_handler(LedgerError, ledger_problem)
+    api.add_exception_handler(RequestValidationError, _validation_problem)
+    api.add_exception_handler(HTTPException, _http_problem)
+    api.add_exception_handler(Exception, _unforeseen_problem)
+
+
+async def ledger_problem(request: Request, error: Exception) -> JSONResponse:
+    """The problem that a LedgerError is."""
+    assert isinstance(error, LedgerError)
+    status, more = STATUS[error.code], dict[str, Any]()
+    if isinstance(error, DuplicateNonceError):
+        more = {"replay": error.replay, "entry": error.entry.model_dump(mode="json")}
+        if getattr(request.state, "nonce_in_header", False):
+            status = 422  # the convention of Idempotency-Key for another request under a used key
+    elif isinstance(error, InsufficientBalanceError):
+        more = {"balance": error.balance, "required": error.required}
+    elif isinstance(error, StoreError):
+        return await _unforeseen_problem(request, error)
+    return _problem(request, status, error.code, error.state, str(error), more)
+
+
+def unreadable_problem(request: Request) -> JSONResponse:
+    """The problem of what cannot even be read as an HTTP request."""
+    return _problem(request, 422, "invalid", RequestState.RECEIVED, "The request cannot be read.")
+
+
+async def _validation_problem(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if any(e["loc"][0] == "body" for e in error.errors()) and not re.fullmatch(
+        r"(application/(.+\+)?json)?", media_type
+    ):
+        detail = "The body must be JSON, with Content-Type: application/json."
+        return _problem(request, 415, CODE[415], RequestState.RECEIVED, detail)
+    errors = [{"field": _field(e), "message": _message(e)} for e in error.errors()]
+    detail = "; ".join(f"{e['field']}: {e['message']}" for e in errors)
+    return _problem(request, 422, "invalid", RequestState.VALIDATING, detail, {"errors": errors})
+
+
+async def _http_problem(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 400:  # what FastAPI says of a body in which it cannot even look for an error
+        return _problem(request, 422, "invalid", RequestState.VALIDATING, "body: cannot be read as JSON")
+    code, headers = CODE.get(error.status_code, "invalid"), error.headers or {}
+    return _problem(request, error.status_code, code, RequestState.RECEIVED, str(error.detail), headers=headers)
+
+
+async def _unforeseen_problem(request: Request, error: Exception) -> JSONResponse:
+    state = error.state if isinstance(error, LedgerError) else RequestState.PROCESSING
+    told = request_id(request)
+    logger.error("request_id=%s failed", told, exc_info=error, extra={"request_id": told})
+    return _problem(request, 500, "internal", state, "The ledger failed; its log tells why under this request id.")
+
+
+def _field(error: Mapping[str, Any]) -> str:
+    return "body" if error["type"] == "json_invalid" else ".".join(map(str, error["loc"]))
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    if error["type"] == "string_pattern_mismatch":
+        return "Holds characters that are not allowed here"
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
+def _problem(
+    request: Request,
+    status: int,
+    code: str,
+    state: RequestState,
+    detail: str,
+    more: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    request.state.code, request.state.failed_in = code, state
+    body = {
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "state": state,
+        "detail": detail,
+        "request_id": request_id(request),
+        **(more or {}),
+    }
+    return JSONResponse(body, status, {**HEADERS.get(status, {}), **(headers or {})}, PROBLEM_MEDIA_TYPE)
+
+
+def request_id(request: Request) -> str:
+    """API Gateway's id of the request, or one of ours; the same whenever it is asked for."""
+    if not hasattr(request.state, "request_id"):
+        context = (request.scope.get("aws.event") or {}).get("requestContext") or {}
+        request.state.request_id = context.get("requestId") or str(uuid4())
+    return str(request.state.request_id)

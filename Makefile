@@ -3,21 +3,52 @@
 PYTHON ?= python3
 PORT ?= 8000
 DATA ?= .local/data
-UV := .venv/bin/uv
+AUTH ?= $(or $(LEDGER_AUTH),none)
+ISSUER_PORT ?= 8010
+OWNER ?=
+SCOPE ?=
 
-.PHONY: run test lint format clean
+UV := .venv/bin/uv
+# Tools that cannot share an environment with the ledger have their own, from the same lock. Lambda runs Python 3.13,
+# and so do they; a shim of pyenv has to be told.
+TOOL := PYENV_VERSION=3.13 UV_PROJECT_ENVIRONMENT
+SAM := .local/sam/bin/sam
+# No metrics of ours to its makers, and no look for a newer version.
+export SAM_CLI_TELEMETRY := 0
+
+.PHONY: run token run-stack build test cold e2e lint format clean
 
 run: .venv/ready
-	@exec .venv/bin/python -m infra.run --port $(PORT) --data $(DATA)
+	@exec .venv/bin/python -m infra.run --port $(PORT) --data $(DATA) --auth $(AUTH) --issuer-port $(ISSUER_PORT)
 
-test: .venv/ready
+token: .venv/ready
+	@.venv/bin/python -m infra.issuer --owner "$(OWNER)" --scope "$(SCOPE)" --port $(ISSUER_PORT)
+
+run-stack: .venv/ready .local/ministack/ready build
+	@exec .venv/bin/python -m infra.stack --port $(PORT) --issuer-port $(ISSUER_PORT)
+
+build: .venv/ready .local/sam/ready
+	$(SAM) build --build-in-source
+
+# What `sam build` calls: the artifact of a function, which runs on both architectures.
+build-%: .venv/ready .local/runtime/ready
+	.venv/bin/python -m infra.build "$(ARTIFACTS_DIR)"
+
+test: .venv/ready .local/runtime/ready .local/ministack/ready build
 	.venv/bin/python -m pytest
 
-lint: .venv/ready
+cold: .venv/ready .local/runtime/ready build
+	.venv/bin/python -m pytest tests/lambda_runtime --no-cov -s
+
+e2e: .venv/ready .local/ministack/ready build
+	.venv/bin/python -m pytest tests/e2e/test_stack.py --no-cov
+
+lint: .venv/ready .local/sam/ready
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/cfn-lint template.yaml
+	$(SAM) validate --lint
 	$(UV) lock --check --quiet
 
 format: .venv/ready
@@ -25,10 +56,15 @@ format: .venv/ready
 	.venv/bin/ruff format
 
 clean:
-	rm -rf .venv .local .mypy_cache .pytest_cache .ruff_cache .coverage
+	rm -rf .venv .local .aws-sam .mypy_cache .pytest_cache .ruff_cache .coverage
 
 .venv/ready: pyproject.toml uv.lock
 	@echo "Setting up .venv from uv.lock"
 	@test -x $(UV) || { $(PYTHON) -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check uv; }
 	@$(UV) sync --frozen --quiet
+	@touch $@
+
+.local/%/ready: pyproject.toml uv.lock | .venv/ready
+	@echo "Setting up $(@D) from uv.lock"
+	@$(TOOL)=$(@D) $(UV) sync --frozen --quiet --python 3.13 --only-group $*
 	@touch $@

@@ -7,8 +7,8 @@ import base64
 import contextlib
 import fcntl
 import hashlib
+import os
 import shutil
-import socket
 import subprocess
 import sys
 import tarfile
@@ -22,21 +22,26 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import yaml
+from botocore.exceptions import ReadTimeoutError
+
+from infra.processes import free_port, running
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-__all__ = ["create_tables", "dynamodb_local", "free_port", "has_dynamodb_local", "moto", "table_definitions"]
+__all__ = ["create_tables", "dynamodb_local", "has_dynamodb_local", "moto", "table_definitions"]
 
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / ".local"
 TEMPLATE = ROOT / "template.yaml"
+CREATE_TABLE = ("AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode", "StreamSpecification")
+CREATE_TRIES_MAX = 10
+"""A DynamoDB Local that has just started may take longer for its first answer than the ledger's client waits."""
 TABLES = {"EntriesTable": "LEDGER_ENTRIES_TABLE", "BalancesTable": "LEDGER_BALANCES_TABLE"}
 
 PACKAGE = "amplify-dynamodb-simulator@2.9.30"
 PACKAGE_SHA512 = "xTeeRLvzEfqyd5lh3bH4c0kHvSHHmmhD5ZDsHFKAQ5g2Zl6JqlFdutaQhCLHzxEp6Ry1o7TB6niIoXuQAnSewQ=="
 FOLDER = CACHE / PACKAGE / "package" / "emulator"
-START_SECONDS_MAX = 30
 LOCK_SECONDS_MAX = 5
 """How long one run waits for the end of the one before."""
 ENVIRONMENT = {
@@ -58,32 +63,19 @@ def has_dynamodb_local() -> bool:
 
 @contextlib.contextmanager
 def dynamodb_local(data: Path | None = None) -> Iterator[str]:
-    """Run DynamoDB Local on a free loopback port and give its endpoint; `data` keeps what is written, across runs.
-
-    It ends with this process however that ends: a shell beside it waits for the end of a pipe that we hold.
-    """
+    """Run DynamoDB Local on a free loopback port and give its endpoint; `data` keeps what is written, across runs."""
     folder = _fetched()
     port = free_port()
     store = ["-inMemory"] if data is None else ["-dbPath", str(data)]
     java = ["java", "-Xmx512m", "-Djava.library.path=./DynamoDBLocal_lib", "-jar", "DynamoDBLocal.jar", "-sharedDb"]
     command = [*java, "-port", str(port), *store]
-    with _locked(data) as lock, (CACHE / "dynamodb-local.log").open("ab") as log:
-        process = subprocess.Popen(
-            ["sh", "-c", '"$@" </dev/null & java=$!; cat; kill $java; wait $java', "dynamodb-local", *command],
-            cwd=folder,
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,  # so that Ctrl-C reaches us alone, and we end in order
-            pass_fds=lock,
-        )
-        assert process.stdin is not None
-        try:
-            _wait_for(port)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.stdin.close()
-            process.wait()
+    log = CACHE / "dynamodb-local.log"
+    quiet = {**os.environ, "DDB_LOCAL_TELEMETRY": "0"}
+    with (
+        _locked(data) as lock,
+        running("DynamoDB Local", command, port=port, log=log, folder=folder, environment=quiet, pass_fds=lock),
+    ):
+        yield f"http://127.0.0.1:{port}"
 
 
 @contextlib.contextmanager
@@ -98,8 +90,15 @@ def moto() -> Iterator["DynamoDBClient"]:
 def create_tables(client: "DynamoDBClient", names: Mapping[str, str]) -> None:
     """Create the tables of template.yaml, by the names that LEDGER_ENTRIES_TABLE and LEDGER_BALANCES_TABLE give."""
     for resource, definition in table_definitions().items():
-        with contextlib.suppress(client.exceptions.ResourceInUseException):
-            client.create_table(TableName=names[TABLES[resource]], **definition)
+        for tries_left in reversed(range(CREATE_TRIES_MAX)):
+            try:
+                client.create_table(TableName=names[TABLES[resource]], **definition)
+                break
+            except client.exceptions.ResourceInUseException:
+                break
+            except ReadTimeoutError:
+                if not tries_left:
+                    raise
 
 
 def table_definitions() -> dict[str, dict[str, Any]]:
@@ -108,8 +107,8 @@ def table_definitions() -> dict[str, dict[str, Any]]:
     template = yaml.load(TEMPLATE.read_text(), _TemplateLoader)  # noqa: S506  # a SafeLoader
     for logical_id, resource in template["Resources"].items():
         if resource["Type"] == "AWS::DynamoDB::Table":
-            definition = dict(resource["Properties"])
-            del definition["PointInTimeRecoverySpecification"], definition["DeletionProtectionEnabled"]  # AWS's only
+            properties = resource["Properties"]  # of which those of protection and encryption are AWS's only
+            definition = {name: properties[name] for name in CREATE_TABLE if name in properties}
             if "StreamSpecification" in definition:
                 definition["StreamSpecification"] = {"StreamEnabled": True, **definition["StreamSpecification"]}
             definitions[logical_id] = definition
@@ -161,25 +160,6 @@ def _locked(data: Path | None) -> Iterator[list[int]]:
 def _session() -> boto3.Session:
     """One for all clients: reading botocore's data takes longer than most tests."""
     return boto3.Session()
-
-
-def free_port() -> int:
-    """A loopback port that nobody has just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait_for(port: int) -> None:
-    deadline = time.monotonic() + START_SECONDS_MAX
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"DynamoDB Local did not start: see {CACHE / 'dynamodb-local.log'}") from None
-            time.sleep(0.05)
 
 
 class _OneAtATime:

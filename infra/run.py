@@ -4,25 +4,35 @@ import argparse
 import contextlib
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 
 import uvicorn
 from botocore.exceptions import BotoCoreError, ClientError
+from starlette.types import ASGIApp
 
 from functions.wiring import create_client
+from infra import issuer
 from infra.dynamodb import CACHE, ENVIRONMENT, create_tables, dynamodb_local, has_dynamodb_local, moto
+from infra.processes import own_port
+from ledger_core.settings import AuthMode
 
 ENDPOINT = "AWS_ENDPOINT_URL_DYNAMODB"
+LOOPBACK = "127.0.0.1"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m infra.run", description=__doc__)
+    parser.add_argument("--host", default=LOOPBACK, help="where to listen; in a container 0.0.0.0, elsewhere never")
     parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--reload", action="store_true", help="serve an edit as soon as it is saved")
     parser.add_argument("--data", type=Path, default=CACHE / "data", help="where DynamoDB Local keeps what is posted")
+    parser.add_argument("--auth", choices=list(AuthMode), help="LEDGER_AUTH; jwt brings an issuer of tokens with it")
+    parser.add_argument("--issuer-port", type=int, default=issuer.PORT)
     options = parser.parse_args()
-    port = _free(options.port)
+    port = own_port(options.port)
+    if options.auth:
+        os.environ["LEDGER_AUTH"] = options.auth
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     fake = None
@@ -35,6 +45,8 @@ def main() -> None:
             except (OSError, RuntimeError) as error:
                 sys.exit(f"ledger: DynamoDB Local cannot be had: {error}")
             client, where = create_client(), f"DynamoDB Local, which keeps its data in {options.data}"
+        elif options.reload:
+            sys.exit(f"ledger: --reload needs Java and npm, or {ENDPOINT}: the fake would forget with every edit")
         else:
             client = fake = stack.enter_context(moto())
             where = (
@@ -45,24 +57,42 @@ def main() -> None:
             create_tables(client, os.environ)
         except (BotoCoreError, ClientError) as error:
             sys.exit(f"ledger: the tables cannot be created: {error}")
-        from functions.example_app.app import app, create_app  # reads its settings from the environment made above
+        served: ASGIApp | str
+        if options.reload:
+            served = "functions.example_app.app:app"  # which another process imports, anew after each edit
+        else:
+            from functions.example_app.app import app, create_app  # reads its settings from the environment made above
 
+            served = create_app(fake) if fake else app
+        auth = "LEDGER_AUTH=none: everybody may do everything. With tokens: make run AUTH=jwt"
+        if os.environ["LEDGER_AUTH"] == AuthMode.JWT:
+            if isinstance(served, str):
+                sys.exit("ledger: --reload serves without tokens only: LEDGER_AUTH has to be none")
+            local_issuer = issuer.Issuer(own_port(options.issuer_port))
+            stack.enter_context(local_issuer.serving())
+            served = issuer.JwtAuthorizer(served, local_issuer)
+            auth = (
+                f"LEDGER_AUTH=jwt, tokens of {local_issuer.url}: make token OWNER=ada, "
+                'or make token OWNER=shop SCOPE="ledger/read ledger/write"'
+            )
         print(
             f"""
 The ledger answers at http://127.0.0.1:{port}, its interactive docs at http://127.0.0.1:{port}/docs
 Store: {where}.
-Auth:  LEDGER_AUTH={os.environ["LEDGER_AUTH"]} (with `none` everybody may do everything).
+Auth:  {auth}.
 
 Try it, and end it with Ctrl-C:
   curl http://127.0.0.1:{port}/ledger/entry -H 'Content-Type: application/json' \\
     -d '{{"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "signup"}}'
-{_for_tools()}""",
+{_for_tools() if options.host == LOOPBACK else ""}""",
             flush=True,
         )
         uvicorn.run(
-            create_app(fake) if fake else app,
-            host="127.0.0.1",
+            served,
+            host=options.host,
             port=port,
+            reload=options.reload,
+            reload_dirs=["functions", "ledger_core"] if options.reload else None,
             log_level="warning",
             ws="none",
             timeout_graceful_shutdown=5,
@@ -78,17 +108,6 @@ def _for_tools() -> str:
     variables |= {name: ENVIRONMENT[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
     exports = " ".join(f"{name}={value}" for name, value in variables.items())
     return f"\nFor .venv/bin/ledger and other tools:\n  export {exports}\n"
-
-
-def _free(port: int) -> int:
-    """The port, if it can be had; else this ends with one line."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except (OSError, OverflowError) as error:
-            sys.exit(f"ledger: port {port} cannot be had ({error}); choose another, as in: make run PORT=8001")
-    return port
 
 
 if __name__ == "__main__":

@@ -46,8 +46,10 @@ class Patience:
                     raise UnavailableError("The time was up before all was done.")
                 self.begun = True
                 return call()
-            except (ContentionError, UnavailableError) as error:
+            except LedgerError as error:
                 error.state = state
+                if not isinstance(error, (ContentionError, UnavailableError)):
+                    raise
                 self.pause(error)
 
     def read(self, call: Callable[[], T], /) -> T:

@@ -54,6 +54,8 @@ class Settings:
         auth = environment.get("LEDGER_AUTH", AuthMode.JWT)
         if auth not in list(AuthMode):
             raise ConfigurationError(f"LEDGER_AUTH must be one of {', '.join(AuthMode)}: {auth!r}")
-        if auth == AuthMode.NONE and "AWS_LAMBDA_FUNCTION_NAME" in environment:
+        # `sam local` runs on one machine what looks like Lambda from inside, and says so.
+        in_lambda = "AWS_LAMBDA_FUNCTION_NAME" in environment and environment.get("AWS_SAM_LOCAL") != "true"
+        if auth == AuthMode.NONE and in_lambda:
             raise ConfigurationError("LEDGER_AUTH=none is for local runs only and is refused inside Lambda")
         return cls(entries_table=tables[0], balances_table=tables[1], auth=AuthMode(auth))

@@ -79,7 +79,7 @@ class Telemetry:
 
     def tell(self, request: Request, status: int, usage: Usage, seconds: float) -> None:
         """Write the line of one request that ended with `status` after `seconds`."""
-        state, metrics = request.scope["state"], self._metrics
+        state, metrics = request.scope.setdefault("state", {}), self._metrics
         code, failed_in = state.get("code", "answered"), state.get("failed_in")
         line = {
             "request_id": request_id(request),
@@ -109,13 +109,14 @@ class Telemetry:
             OUTCOMES.get(code, f"Failed{failed_in}"): 1,
             **({code.capitalize(): 1} if code in ALARMING else {}),
             "Retries": usage.retries,
-            "StaleHeads": usage.stale_heads,
             "ReadUnits": usage.read_units,
             "WriteUnits": usage.write_units,
         }
         for name, count in counts.items():
             if count:
                 metrics.add_metric(name, MetricUnit.Count, count)
+        if usage.attempts:  # 0 as well: their average is alarmed on
+            metrics.add_metric("StaleHeads", MetricUnit.Count, usage.stale_heads)
         metrics.add_metric("Latency", MetricUnit.Milliseconds, line["latency_ms"])
         metrics.flush_metrics()
         self._cold_start = False

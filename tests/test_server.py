@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 
 from functions.example_app.app import create_app
-from infra.dynamodb import free_port
+from infra.processes import free_port
 from ledger_core.settings import CONNECTIONS_MAX
 
 if TYPE_CHECKING:

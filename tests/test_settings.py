@@ -18,6 +18,13 @@ def test_auth_is_jwt_unless_said_otherwise() -> None:
     assert settings == Settings(entries_table="entries", balances_table="balances", auth=AuthMode.JWT)
 
 
+def test_no_auth_is_for_this_machine_only() -> None:
+    """LEDGER_AUTH=none is taken from a server, and from `sam local`."""
+    for where in ({}, {"AWS_LAMBDA_FUNCTION_NAME": "api", "AWS_SAM_LOCAL": "true"}):
+        settings = Settings.from_environment({**TABLES, "LEDGER_AUTH": "none", **where})
+        assert settings.auth is AuthMode.NONE
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -27,6 +34,7 @@ def test_auth_is_jwt_unless_said_otherwise() -> None:
         ({"LEDGER_ENTRIES_TABLE": "balances"}, "must be two tables"),
         ({"LEDGER_AUTH": "off"}, "LEDGER_AUTH must be one of jwt, none: 'off'"),
         ({"LEDGER_AUTH": "none", "AWS_LAMBDA_FUNCTION_NAME": "api"}, "refused inside Lambda"),
+        ({"LEDGER_AUTH": "none", "AWS_LAMBDA_FUNCTION_NAME": "api", "AWS_SAM_LOCAL": ""}, "refused inside Lambda"),
     ],
 )
 def test_wrong_setting_is_named(changes: dict[str, str], message: str) -> None:

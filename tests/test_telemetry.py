@@ -117,7 +117,7 @@ def test_each_request_is_counted_once(
     answer = api(*request_)
     (line,) = lines(capfd)
     assert (line["code"], line["state"], line["status"], line["cold_start"]) == (code, state, answer.status, False)
-    assert metrics(line).keys() - {"ReadUnits", "WriteUnits"} == {metric}
+    assert metrics(line).keys() - {"StaleHeads", "ReadUnits", "WriteUnits"} == {metric}
     if "code" in answer.body:
         assert (answer.body["code"], answer.body["state"]) == (code, state)
 
@@ -144,6 +144,10 @@ def test_refused_callers_are_counted(
         api("GET", "/ledger/ada/balance")
         (line,) = lines(capfd)
         assert (line["code"], line["state"], metrics(line)) == (code, "Received", {"FailedReceived": 1})
+    api.claims = None
+    api("GET", "/health")
+    (line,) = lines(capfd)
+    assert (line["code"], line["state"], metrics(line)) == ("answered", "Completed", {"Answered": 1})
 
 
 def test_trouble_with_dynamodb_is_told(

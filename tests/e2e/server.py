@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from infra.dynamodb import free_port
+from infra.processes import free_port
 from tests.support import ROOT
 
 START_SECONDS_MAX = 60

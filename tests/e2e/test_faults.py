@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError
 
 from functions.example_app.operations import ExampleAppOperations
 from functions.wiring import create_client, create_store
-from infra.dynamodb import free_port
+from infra.processes import free_port
 from ledger_core import DuplicateNonceError, OperationProcessor, UnavailableError
 from ledger_core.audit import audit_store
 from tests.support import add, spend, wire

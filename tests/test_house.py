@@ -2,6 +2,8 @@
 
 import ast
 import importlib
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +13,19 @@ import pytest
 import yaml
 
 from infra.dynamodb import TEMPLATE, _TemplateLoader, table_definitions
+from ledger_core.api import OPEN_PATHS
+from ledger_core.errors import RequestState
+from ledger_core.processor import TIMEOUT_SECONDS
+from ledger_core.settings import CONNECT_SECONDS_MAX, READ_SECONDS_MAX
 from ledger_core.store import INDEX_BY_OWNER
+from ledger_core.telemetry import ALARMING, METRICS_NAMESPACE, OUTCOMES
 from tests.support import ROOT
 
 CORE = sorted(ROOT.glob("ledger_core/*.py"))
 SOURCES = [*CORE, *sorted(ROOT.glob("functions/**/*.py"))]
 LINES_MAX = 220
+ROLE = "ApiFunctionRole"
+API_GATEWAY_SECONDS_MAX = 30
 
 # From the top down; a module imports only from lines below its own.
 LAYERS = [
@@ -122,6 +131,10 @@ def template() -> Any:
     return yaml.load(TEMPLATE.read_text(), _TemplateLoader)["Resources"]
 
 
+def parameters() -> Any:
+    return yaml.load(TEMPLATE.read_text(), _TemplateLoader)["Parameters"]
+
+
 @pytest.mark.parametrize("table", ["EntriesTable", "BalancesTable"])
 def test_tables_cannot_be_lost(table: str) -> None:
     """Both tables are on demand, restorable to any point, and survive the stack."""
@@ -129,6 +142,7 @@ def test_tables_cannot_be_lost(table: str) -> None:
     assert (resource["DeletionPolicy"], resource["UpdateReplacePolicy"]) == ("Retain", "Retain")
     assert resource["Properties"]["BillingMode"] == "PAY_PER_REQUEST"
     assert resource["Properties"]["DeletionProtectionEnabled"] is True
+    assert resource["Properties"]["SSESpecification"] == {"SSEEnabled": True}
     assert resource["Properties"]["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
 
 
@@ -139,17 +153,39 @@ def test_entries_are_streamed_and_have_one_index() -> None:
     assert [index["IndexName"] for index in entries["GlobalSecondaryIndexes"]] == [INDEX_BY_OWNER]
 
 
-def test_nobody_may_change_an_entry() -> None:
-    """The function may put entries, inside a transaction only, and has no right to update or delete them."""
-    (policy,) = template()["ApiFunction"]["Properties"]["Policies"]
-    rights: dict[str, Any] = {statement["Action"]: statement for statement in policy["Statement"]}
-    assert set(rights) == {"dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:GetItem", "dynamodb:Query"}
-    in_transactions = {"StringEquals": {"dynamodb:EnclosingOperation": "TransactWriteItems"}}
-    assert rights["dynamodb:PutItem"]["Condition"] == in_transactions
-    assert rights["dynamodb:UpdateItem"]["Condition"] == in_transactions
-    assert rights["dynamodb:PutItem"]["Resource"] == "EntriesTable.Arn"
-    assert rights["dynamodb:UpdateItem"]["Resource"] == "BalancesTable.Arn"
-    assert not any("*" in str(statement) for statement in rights.values())
+def statements(role: str) -> dict[str, Any]:
+    policies = template()[role]["Properties"]["Policies"]
+    return {one["Sid"]: one for policy in policies for one in policy["PolicyDocument"]["Statement"]}
+
+
+def test_function_may_do_what_it_needs_and_nothing_else() -> None:
+    """Entries are put and looked up in transactions only; nothing updates or deletes one; no action has a wildcard."""
+    entries, balances = "EntriesTable.Arn", "BalancesTable.Arn"
+    in_writes = {"ForAnyValue:StringEquals": {"dynamodb:EnclosingOperation": "TransactWriteItems"}}
+    in_reads = {"ForAnyValue:StringEquals": {"dynamodb:EnclosingOperation": "TransactGetItems"}}
+    rights = {sid: (one["Action"], one["Resource"], one.get("Condition")) for sid, one in statements(ROLE).items()}
+    assert rights == {
+        "AppendEntriesInTransactionsOnly": ("dynamodb:PutItem", entries, in_writes),
+        "MoveBalancesInTransactionsOnly": ("dynamodb:UpdateItem", balances, in_writes),
+        "LookUpEntriesInTransactionsOnly": ("dynamodb:GetItem", entries, in_reads),
+        "ReadBalances": ("dynamodb:GetItem", balances, None),
+        "ReadHistory": ("dynamodb:Query", "${EntriesTable.Arn}/index/by_owner", None),
+        "WriteItsOwnLog": (["logs:CreateLogStream", "logs:PutLogEvents"], "ApiFunctionLogGroup.Arn", None),
+        "SendTraces": (["xray:PutTraceSegments", "xray:PutTelemetryRecords"], "*", None),
+    }
+    roles = [name for name, resource in template().items() if resource["Type"] == "AWS::IAM::Role"]
+    functions = [resource for resource in template().values() if resource["Type"] == "AWS::Serverless::Function"]
+    assert roles == [ROLE]
+    assert all("Policies" not in function["Properties"] for function in functions)
+    assert [function["Properties"]["Role"] for function in functions] == [f"{ROLE}.Arn"]
+
+
+def test_nobody_else_may_change_an_entry_either() -> None:
+    """The entries table denies everybody what would change or drop an entry."""
+    (denied,) = template()["EntriesTable"]["Properties"]["ResourcePolicy"]["PolicyDocument"]["Statement"]
+    assert (denied["Effect"], denied["Principal"]) == ("Deny", "*")
+    changing = {"UpdateItem", "DeleteItem", "BatchWriteItem", "PartiQLUpdate", "PartiQLDelete", "UpdateTimeToLive"}
+    assert set(denied["Action"]) == {f"dynamodb:{action}" for action in changing}
 
 
 def test_api_needs_a_token() -> None:
@@ -159,9 +195,86 @@ def test_api_needs_a_token() -> None:
         "$default": "JWT",
         "GET /health": "NONE",
     }
-    parameters = yaml.load(TEMPLATE.read_text(), _TemplateLoader)["Parameters"]
-    assert all("Default" not in parameters[name] for name in ("JwtIssuer", "JwtAudience"))
+    assert {f"GET {path}" for path in OPEN_PATHS} == {"GET /health"}
+    assert all("Default" not in parameters()[name] for name in ("JwtIssuer", "JwtAudience"))
     assert template()["ApiFunction"]["Properties"]["Environment"]["Variables"]["LEDGER_AUTH"] == "jwt"
+
+
+@pytest.mark.parametrize(
+    ("issuer", "allowed"),
+    [
+        ("https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_abc", True),
+        ("http://127.0.0.1:8010", True),
+        ("http://issuer.example", False),
+        ("http://127.0.0.1.example/", False),
+        ("", False),
+        ("*", False),
+    ],
+)
+def test_issuer_is_one_that_can_be_trusted(issuer: str, allowed: bool) -> None:
+    """An issuer without TLS is on this machine or nowhere."""
+    assert bool(re.fullmatch(parameters()["JwtIssuer"]["AllowedPattern"], issuer)) == allowed
+
+
+def test_function_s_time_is_longer_than_a_request_s() -> None:
+    """A request has answered before the function's time is up, and that before API Gateway's."""
+    timeout: int = template()["ApiFunction"]["Properties"]["Timeout"]
+    assert TIMEOUT_SECONDS + CONNECT_SECONDS_MAX + READ_SECONDS_MAX < timeout < API_GATEWAY_SECONDS_MAX
+
+
+def test_function_is_published_traced_and_logs_json() -> None:
+    """The API calls a published version, started from a snapshot; it is traced; logs are JSON, and not for ever."""
+    function = template()["ApiFunction"]["Properties"]
+    assert (function["AutoPublishAlias"], function["Tracing"], function["Runtime"]) == ("live", "Active", "python3.13")
+    assert template()["HttpApiIntegration"]["Properties"]["IntegrationUri"].endswith(":function:${ApiFunction}:live")
+    assert function["LoggingConfig"]["LogFormat"] == "JSON"
+    groups = [resource for resource in template().values() if resource["Type"] == "AWS::Logs::LogGroup"]
+    assert len(groups) == 2
+    assert all(group["Properties"]["RetentionInDays"] == "LogRetentionInDays" for group in groups)
+    assert (parameters()["SnapStart"]["Default"], parameters()["Architecture"]["Default"]) == (
+        "PublishedVersions",
+        "arm64",
+    )
+
+
+def test_access_log_holds_no_path() -> None:
+    """Owners' ids are in paths, and stay out of the log."""
+    settings = template()["HttpApiStage"]["Properties"]["AccessLogSettings"]
+    fields = json.loads(settings["Format"])
+    assert fields["requestId"] == "$context.requestId"
+    assert not [value for value in fields.values() if "path" in value.lower()]
+
+
+def alarms() -> dict[str, Any]:
+    resources = template().items()
+    return {name: one["Properties"] for name, one in resources if one["Type"] == "AWS::CloudWatch::Alarm"}
+
+
+def test_every_alarm_says_why_and_what_to_do() -> None:
+    """Each alarm gives its reason, is on the dashboard, and has a section for operators that says what to do."""
+    manual = (ROOT / "infra/operations.md").read_text()
+    dashboard = TEMPLATE.read_text().split("DashboardBody")[1]
+    assert len(alarms()) == 8
+    for name, alarm in alarms().items():
+        assert len(alarm["AlarmDescription"]) > 80
+        assert alarm["TreatMissingData"] == "notBreaching"
+        assert f"${{{name}.Arn}}" in dashboard
+        assert f"### {name}\n" in manual
+
+
+def test_metrics_that_are_watched_are_metrics_that_are_told() -> None:
+    """Alarms and dashboard ask for no metric of ours that nobody writes."""
+    source = (ROOT / "ledger_core/telemetry.py").read_text()
+    told = {
+        *OUTCOMES.values(),
+        *(f"Failed{state}" for state in RequestState),
+        *(code.capitalize() for code in ALARMING),
+    }
+    told |= set(re.findall(r'"([A-Z][a-zA-Z]+)"', source))
+    watched = {alarm["MetricName"] for alarm in alarms().values() if alarm.get("Namespace") == METRICS_NAMESPACE}
+    watched |= set(re.findall(r'\["\$\{Ns\}", "(\w+)"', TEMPLATE.read_text()))
+    assert len(watched) > 12
+    assert watched <= told
 
 
 def test_local_tables_come_from_the_template() -> None:

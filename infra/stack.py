@@ -1,0 +1,135 @@
+"""`make run-stack`: the whole stack on this machine, deployed by sam from template.yaml as it would be to AWS.
+
+ministack stands in for AWS, and enforces the roles' policies and the JWT authorizer; an issuer of tokens is beside it.
+"""
+
+import argparse
+import contextlib
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from infra.dynamodb import CACHE, ROOT
+from infra.issuer import AUDIENCE, Issuer
+from infra.issuer import PORT as ISSUER_PORT
+from infra.processes import own_port, running
+
+__all__ = ["NAME", "Stack", "deployed"]
+
+NAME = "ledger"
+MINISTACK = ROOT / ".local/ministack/bin/ministack"
+SAM = ROOT / ".local/sam/bin/sam"
+BUILT = ROOT / ".aws-sam/build/template.yaml"
+# The one root user that ministack knows; whatever else is in the environment, nothing goes to AWS from here.
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+ARCHITECTURE = "arm64" if platform.machine() in {"arm64", "aarch64"} else "x86_64"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A deployed stack: where its API answers, what it put out, who issues its tokens."""
+
+    endpoint: str
+    issuer: Issuer
+
+    @property
+    def url(self) -> str:
+        """Where the API answers; its own name, API.execute-api.localhost, is known to browsers only."""
+        api_id = self.outputs["ApiUrl"].removeprefix("http://").partition(".")[0]
+        return f"{self.endpoint}/_aws/execute-api/{api_id}"
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        (stack,) = self.client("cloudformation").describe_stacks(StackName=NAME)["Stacks"]
+        return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+
+    def client(self, service: str, key_id: str = "test", key: str = "test") -> Any:
+        """A boto3 client of the stand-in for AWS, as root unless said otherwise."""
+        region = CREDENTIALS["AWS_DEFAULT_REGION"]
+        keys = {"aws_access_key_id": key_id, "aws_secret_access_key": key}
+        return _session().client(service, endpoint_url=self.endpoint, region_name=region, **keys)  # type: ignore[call-overload]
+
+
+@contextlib.contextmanager
+def deployed(port: int, issuer: Issuer) -> Iterator[Stack]:
+    """Deploy what `make build` built, and give the stack, until the end of the block.
+
+    Raises:
+        RuntimeError: it cannot be deployed; the message is sam's.
+    """
+    endpoint = f"http://127.0.0.1:{port}"
+    paths = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    ministack = {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "IOT_MTLS_ENABLED": "0", "AUTH": "true"}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        issuer.serving(),
+        running(
+            *("ministack", [str(MINISTACK)]),
+            port=port,
+            log=CACHE / "ministack.log",
+            folder=Path(folder),
+            environment={**paths, **CREDENTIALS, **ministack, "TMPDIR": folder},
+        ),
+    ):
+        parameters = [f"JwtIssuer={issuer.url}", f"JwtAudience={AUDIENCE}", f"Architecture={ARCHITECTURE}"]
+        command = [str(SAM), "deploy", "--template-file", str(BUILT), "--stack-name", NAME, "--resolve-s3"]
+        command += ["--capabilities", "CAPABILITY_IAM", "--no-confirm-changeset", "--parameter-overrides", *parameters]
+        done = subprocess.run(
+            command,
+            env={**paths, **CREDENTIALS, "AWS_ENDPOINT_URL": endpoint, "SAM_CLI_TELEMETRY": "0"},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"the stack cannot be deployed:\n{done.stdout}\n{done.stderr}")
+        yield Stack(endpoint, issuer)
+
+
+@cache
+def _session() -> boto3.Session:
+    return boto3.Session()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m infra.stack", description=__doc__)
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--issuer-port", type=int, default=ISSUER_PORT)
+    options = parser.parse_args()
+    with deployed(own_port(options.port), Issuer(own_port(options.issuer_port))) as stack:
+        token = "make -s token" + ("" if options.issuer_port == ISSUER_PORT else f" ISSUER_PORT={options.issuer_port}")
+        print(
+            f"""
+The deployed API answers at {stack.url}
+AWS's other APIs answer at  {stack.endpoint}, for the aws command line and boto3 with the credentials test and test.
+Tokens:  {token} OWNER=ada, or {token} OWNER=shop SCOPE="ledger/read ledger/write"
+
+Try it, and end it with Ctrl-C, which forgets everything:
+  curl {stack.url}/ledger/entry -H "Authorization: Bearer $({token} OWNER=shop SCOPE=ledger/write)" \\
+    -H 'Content-Type: application/json' -d '{{"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "signup"}}'
+""",
+            flush=True,
+        )
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends in order, as Ctrl-C does
+    try:
+        main()
+    except KeyboardInterrupt:
+        pass
+    except (OSError, RuntimeError) as error:
+        sys.exit(f"ledger: {error}")

@@ -1,0 +1,306 @@
+"""The deployed stack over HTTP: who gets in, who may do what, and the ledger's main job.
+
+It deploys the template on this machine. With LEDGER_API_URL it tests a real deployment instead, with tokens that
+LEDGER_TOKEN_COMMAND prints; the command is given `--owner`, `--scope`, `--audience`, `--expires-seconds` as needed.
+"""
+
+import json
+import os
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import jwt
+import pytest
+from botocore.exceptions import ClientError
+
+from infra.issuer import Issuer, new_key
+from infra.processes import free_port
+from infra.stack import BUILT, MINISTACK, NAME, Stack, deployed
+from ledger_core.items import MOVE_HEAD, entry_item, transact_items
+from ledger_core.models import Head, LedgerEntry
+from ledger_core.telemetry import owner_hash
+from tests.support import NOON, operation
+
+SECONDS_MAX = 30
+READ, WRITE = "ledger/read", "ledger/write"
+API_URL, TOKEN_COMMAND = os.environ.get("LEDGER_API_URL"), os.environ.get("LEDGER_TOKEN_COMMAND", "")
+
+
+@dataclass
+class Deployment:
+    """A stack under test: where it answers, and a maker of tokens; `stack` is there when it runs on this machine."""
+
+    url: str
+    token: Callable[..., str]
+    stack: Stack | None
+
+    def __call__(self, method: str, path: str, token: str | None = None, body: Any = None, **headers: str) -> Any:
+        authorization = {"Authorization": f"Bearer {token}"} if token else {}
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        return httpx.request(
+            method, self.url + path, json=body, headers={**authorization, **headers}, timeout=SECONDS_MAX
+        )
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    if API_URL:
+        yield Deployment(API_URL.rstrip("/"), token_by_command, None)
+        return
+    if not (BUILT.exists() and MINISTACK.exists()):
+        pytest.skip("NOT TESTED as a deployed stack: `make e2e` builds it and sets up what it is deployed to")
+    with deployed(free_port(), Issuer(free_port(), Path(tmp_path_factory.mktemp("issuer")))) as stack:
+        yield Deployment(stack.url, stack.issuer.token, stack)
+
+
+def token_by_command(owner_id: str, scope: str = "", **options: Any) -> str:
+    """A token of the deployment's own issuer; a test whose token it cannot make is skipped, and says so."""
+    arguments = ["--owner", owner_id, "--scope", scope]
+    for name, value in options.items():
+        arguments += [f"--{name.replace('_', '-')}", str(value)]
+    done = subprocess.run([*shlex.split(TOKEN_COMMAND), *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"NOT TESTED: LEDGER_TOKEN_COMMAND makes no token with {' '.join(options)}")
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def stack(deployment: Deployment) -> Stack:
+    if deployment.stack is None:
+        pytest.skip("NOT TESTED on a real deployment: it looks behind the API")
+    return deployment.stack
+
+
+@pytest.fixture
+def owner_id() -> str:
+    """An owner of the test's own, so that a deployment can be tested again and again."""
+    return f"test-{uuid4()}"
+
+
+@pytest.fixture
+def writer(deployment: Deployment) -> str:
+    return deployment.token("shop", f"{READ} {WRITE}")
+
+
+def entry(owner_id: str, name: str, nonce: str | None = "n", **more: Any) -> dict[str, Any]:
+    nonces = {} if nonce is None else {"nonce": nonce}
+    return {"owner_id": owner_id, "operation": name, **nonces, **more}
+
+
+def test_health_is_open(deployment: Deployment) -> None:
+    """Whether it answers, anybody may ask."""
+    answer = deployment("GET", "/health")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+def forged(deployment: Deployment, owner_id: str) -> str:
+    """A token that is right in everything but the key that signed it."""
+    token = deployment.token(owner_id, f"{READ} {WRITE}")
+    claims = jwt.decode(token, options={"verify_signature": False})
+    return jwt.encode(claims, new_key(), "RS256", headers=jwt.get_unverified_header(token))
+
+
+def altered(deployment: Deployment, owner_id: str) -> str:
+    """A signed token with other claims put in."""
+    header, _, signature = deployment.token("eve").split(".")
+    return ".".join([header, deployment.token(owner_id, f"{READ} {WRITE}").split(".")[1], signature])
+
+
+def unsigned(deployment: Deployment, owner_id: str) -> str:
+    claims = jwt.decode(deployment.token(owner_id, WRITE), options={"verify_signature": False})
+    return jwt.encode(claims, "", "none")
+
+
+def of_another_issuer(deployment: Deployment, owner_id: str) -> str:
+    claims = jwt.decode(deployment.token(owner_id, WRITE), options={"verify_signature": False})
+    return jwt.encode({**claims, "iss": "https://issuer.example"}, new_key(), "RS256")
+
+
+BAD_TOKENS: dict[str, Callable[[Deployment, str], str | None]] = {
+    "none": lambda *_: None,
+    "garbage": lambda *_: "garbage",
+    "empty": lambda *_: "..",
+    "expired": lambda deployment, owner_id: deployment.token(owner_id, WRITE, expires_seconds=-60),
+    "other audience": lambda deployment, owner_id: deployment.token(owner_id, WRITE, audience="another-app"),
+    "other issuer": of_another_issuer,
+    "bad signature": forged,
+    "altered claims": altered,
+    "unsigned": unsigned,
+}
+
+
+@pytest.mark.parametrize("kind", BAD_TOKENS)
+def test_without_a_valid_token_nothing_is_done(deployment: Deployment, writer: str, owner_id: str, kind: str) -> None:
+    """Whatever is wrong with the token: 401 on every route, and nothing is written."""
+    token = BAD_TOKENS[kind](deployment, owner_id)
+    body = entry(owner_id, "SIGNUP_CREDIT")
+    for method, path, sent in (
+        ("POST", "/ledger/entry", body),
+        ("GET", f"/ledger/{owner_id}/balance", None),
+        ("GET", f"/ledger/{owner_id}/entries", None),
+        ("GET", f"/ledger/{owner_id}/verify", None),
+        ("GET", "/ledger/operations", None),
+        ("PUT", "/content/c", {"owner_id": owner_id}),
+        ("GET", "/docs", None),
+        ("GET", "/openapi.json", None),
+        ("GET", "/nowhere", None),
+    ):
+        assert deployment(method, path, token, sent).status_code == 401, path
+    assert deployment("GET", f"/ledger/{owner_id}/balance", writer).json()["entry_count"] == 0
+
+
+def test_a_token_opens_what_it_is_for_and_nothing_else(deployment: Deployment, writer: str, owner_id: str) -> None:
+    """An owner reads and spends its own; it neither grants to itself nor touches another's; a scope is one right."""
+    owner, reader = deployment.token(owner_id), deployment.token("support", READ)
+    assert deployment("POST", "/ledger/entry", writer, entry(owner_id, "CREDIT_ADD")).status_code == 200
+    for path in ("balance", "entries", "verify"):
+        assert deployment("GET", f"/ledger/{owner_id}/{path}", owner).status_code == 200
+        assert deployment("GET", f"/ledger/{owner_id}/{path}", reader).status_code == 200
+        refused = deployment("GET", f"/ledger/{owner_id}-other/{path}", owner)
+        assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+        assert refused.headers["content-type"] == "application/problem+json"
+    assert deployment("POST", "/ledger/entry", owner, entry(owner_id, "CREDIT_SPEND", "spend")).status_code == 200
+    for token, body in (
+        (owner, entry(owner_id, "CREDIT_ADD", "mine", amount=1000)),
+        (owner, entry(owner_id, "DAILY_REWARD", "mine")),
+        (owner, entry(f"{owner_id}-other", "CREDIT_SPEND", "theirs")),
+        (reader, entry(owner_id, "CREDIT_SPEND", "read-only")),
+    ):
+        assert deployment("POST", "/ledger/entry", token, body).status_code == 403
+    assert deployment("GET", f"/ledger/{owner_id}/balance", owner).json()["balance"] == 9
+
+
+def test_ledger_does_its_job(deployment: Deployment, writer: str, owner_id: str) -> None:
+    """Entry, replay, refusal, top-up, history, balance at an instant, an audit."""
+    first = deployment("POST", "/ledger/entry", writer, entry(owner_id, "SIGNUP_CREDIT", metadata={"via": "e2e"}))
+    assert (first.status_code, first.json()["balance_after"]) == (200, 3)
+    again = deployment("POST", "/ledger/entry", writer, entry(owner_id, "SIGNUP_CREDIT", metadata={"via": "e2e"}))
+    assert (again.status_code, again.json()["replay"], again.json()["entry"]) == (409, True, first.json())
+    key = {"Idempotency_Key": "topup"}
+    added = deployment("POST", "/ledger/entry", writer, entry(owner_id, "CREDIT_ADD", None), **key)
+    replayed = deployment("POST", "/ledger/entry", writer, entry(owner_id, "CREDIT_ADD", None), **key)
+    assert (added.status_code, replayed.status_code, replayed.json()) == (200, 200, added.json())
+    assert replayed.headers["idempotency-replayed"] == "true"
+    spend = entry(owner_id, "CREDIT_SPEND", "spend", amount=14)
+    refused = deployment("POST", "/ledger/entry", writer, spend)
+    assert (refused.status_code, refused.json()["code"]) == (402, "insufficient_balance")
+    assert (refused.json()["balance"], refused.json()["required"]) == (13, 14)
+    assert deployment("POST", "/ledger/entry", writer, entry(owner_id, "DAILY_REWARD", "day")).status_code == 200
+    assert deployment("POST", "/ledger/entry", writer, spend).json()["balance_after"] == 0
+    bad = deployment("POST", "/ledger/entry", writer, entry(owner_id, "CREDIT_SPEND", "bad", amount=1.5))
+    assert (bad.status_code, bad.json()["code"]) == (422, "invalid")
+    page = deployment("GET", f"/ledger/{owner_id}/entries?limit=3", writer).json()
+    rest = deployment("GET", f"/ledger/{owner_id}/entries?limit=3&cursor={page['next_cursor']}", writer).json()
+    assert [one["id"] for one in page["entries"] + rest["entries"]] == [4, 3, 2, 1]
+    at = first.json()["created_at"]
+    assert deployment("GET", f"/ledger/{owner_id}/balance?at={at}", writer).json()["balance"] == 3
+    report = deployment("GET", f"/ledger/{owner_id}/verify", writer).json()
+    assert (report["valid"], report["entries_checked"], report["head"]["balance"]) == (True, 4, 0)
+
+
+def test_racing_spends_take_what_there_is_and_no_more(deployment: Deployment, writer: str, owner_id: str) -> None:
+    """Through API Gateway and as many functions as it starts: each spend once, never below zero."""
+    deployment("POST", "/ledger/entry", writer, entry(owner_id, "CREDIT_ADD", "start"))
+
+    def spend(number: int) -> int:
+        while True:
+            sent = entry(owner_id, "CREDIT_SPEND", f"spend-{number}")
+            answer = deployment("POST", "/ledger/entry", writer, sent)
+            if answer.status_code != 503:
+                return int(answer.status_code)
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = sorted(pool.map(spend, range(16)))
+    assert answers == [200] * 10 + [402] * 6
+    report = deployment("GET", f"/ledger/{owner_id}/verify", writer).json()
+    assert (report["valid"], report["entries_checked"], report["head"]["balance"]) == (True, 11, 0)
+
+
+def test_a_request_is_found_in_the_log_by_its_id(
+    stack: Stack, deployment: Deployment, writer: str, owner_id: str
+) -> None:
+    """The function's own log group has the line of a request, under the id that its answer gave; and no secret."""
+    sent = entry(owner_id, "CREDIT_SPEND", "secret-nonce", metadata={"note": "secret-note"})
+    request_id = deployment("POST", "/ledger/entry", writer, sent).json()["request_id"]
+    logs, deadline = stack.client("logs"), time.monotonic() + SECONDS_MAX
+    while True:
+        events = logs.filter_log_events(logGroupName=stack.outputs["ApiFunctionLogGroupName"])["events"]
+        found = [event["message"] for event in events if request_id in event["message"]]
+        if found:
+            break
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    line = json.loads(found[0])
+    assert (line["code"], line["service"], line["owner"]) == ("insufficient_balance", NAME, owner_hash(owner_id))
+    everything = "".join(event["message"] for event in events)
+    assert not [secret for secret in ("secret-nonce", "secret-note", writer, owner_id) if secret in everything]
+
+
+def test_function_is_a_published_version_with_the_settings_of_the_template(stack: Stack) -> None:
+    """The API calls the alias, which points to a version that starts from a snapshot."""
+    functions = stack.client("lambda")
+    (name,) = (one["FunctionName"] for one in functions.list_functions()["Functions"])
+    configuration = functions.get_function_configuration(FunctionName=name, Qualifier="live")
+    assert configuration["Version"].isdecimal()
+    assert configuration["SnapStart"]["ApplyOn"] == "PublishedVersions"
+    assert configuration["TracingConfig"]["Mode"] == "Active"
+    assert configuration["LoggingConfig"]["LogFormat"] == "JSON"
+    assert configuration["Environment"]["Variables"]["LEDGER_AUTH"] == "jwt"
+
+
+@pytest.fixture
+def role_client(stack: Stack) -> Any:
+    """DynamoDB as the function's role may use it: a user with the very policies of that role."""
+    iam, user = stack.client("iam"), f"user-{uuid4()}"
+    (role,) = (one["RoleName"] for one in iam.list_roles()["Roles"] if "ApiFunctionRole" in one["RoleName"])
+    iam.create_user(UserName=user)
+    for policy in iam.list_role_policies(RoleName=role)["PolicyNames"]:
+        document = iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"]
+        text = document if isinstance(document, str) else json.dumps(document)
+        iam.put_user_policy(UserName=user, PolicyName=policy, PolicyDocument=text)
+    key = iam.create_access_key(UserName=user)["AccessKey"]
+    return stack.client("dynamodb", key["AccessKeyId"], key["SecretAccessKey"])
+
+
+def test_role_may_append_and_nothing_may_change_or_drop_an_entry(stack: Stack, role_client: Any, owner_id: str) -> None:
+    """What the policies say is enforced: the ledger's transaction passes, every other way to write is denied."""
+    entries, balances = stack.outputs["EntriesTableName"], stack.outputs["BalancesTableName"]
+    head = Head(owner_id=owner_id)
+    made = LedgerEntry.after(head, operation(owner_id=owner_id), amount=3, now=NOON)
+    item, key = entry_item(made), {"entry_key": {"S": f"{owner_id}#{made.nonce}"}}
+    owner = {"owner_id": {"S": owner_id}}
+    pair = transact_items(made, head, entries_table=entries, balances_table=balances)
+    role_client.transact_write_items(TransactItems=pair)
+    role_client.transact_get_items(TransactItems=[{"Get": {"TableName": entries, "Key": key}}])
+    role_client.get_item(TableName=balances, Key=owner)
+    denied: list[tuple[str, dict[str, Any]]] = [
+        ("put_item", {"TableName": entries, "Item": item}),
+        ("update_item", {"TableName": entries, "Key": key, "UpdateExpression": "SET amount = :a",
+                         "ExpressionAttributeValues": {":a": {"N": "9"}}}),
+        ("delete_item", {"TableName": entries, "Key": key}),
+        ("batch_write_item", {"RequestItems": {entries: [{"DeleteRequest": {"Key": key}}]}}),
+        ("transact_write_items", {"TransactItems": [{"Delete": {"TableName": entries, "Key": key}}]}),
+        ("transact_write_items", {"TransactItems": [{"Update": {"TableName": entries, "Key": key,
+                                  "UpdateExpression": "REMOVE amount"}}]}),
+        ("get_item", {"TableName": entries, "Key": key}),
+        ("scan", {"TableName": entries}),
+        ("scan", {"TableName": balances}),
+        ("put_item", {"TableName": balances, "Item": owner}),
+        ("update_item", {"TableName": balances, "Key": owner, "UpdateExpression": MOVE_HEAD,
+                         "ExpressionAttributeValues": {":balance": {"N": "9"}, ":entry_count": {"N": "9"},
+                                                       ":head_hash": {"S": "h"}, ":now": {"S": "t"}}}),
+        ("delete_item", {"TableName": balances, "Key": owner}),
+        ("delete_table", {"TableName": entries}),
+    ]  # fmt: skip
+    for call, arguments in denied:
+        with pytest.raises(ClientError) as refusal:
+            getattr(role_client, call)(**arguments)
+        assert refusal.value.response["Error"]["Code"] in {"AccessDenied", "AccessDeniedException"}, call

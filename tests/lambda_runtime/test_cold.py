@@ -1,0 +1,102 @@
+"""The built artifact in Lambda's own runtime: it starts, it answers events, and it fails as it should."""
+
+import json
+import socket
+from typing import Any
+
+import pytest
+
+from tests.lambda_runtime.conftest import Start
+from tests.support import ROOT, LambdaApi
+
+SIGNUP = {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "signup"}
+
+
+def event(name: str) -> Any:
+    return json.loads((ROOT / f"infra/events/{name}.json").read_text())
+
+
+def test_artifact_answers_events_in_the_real_runtime(start: Start) -> None:
+    """Events of the HTTP API, a REST API and the scheduler: an entry, its duplicate, a refusal; then more of them."""
+    runtime = start()
+    accepted, duplicate, refused = (runtime(event(name)) for name in ("http_api", "rest_api", "schedule"))
+    print(f"\nINIT {runtime.init_ms:.0f} ms")
+    assert runtime.init_ms > 0
+    assert (accepted["statusCode"], json.loads(accepted["body"])["balance_after"]) == (200, 3)
+    assert (duplicate["statusCode"], json.loads(duplicate["body"])["entry"]) == (409, json.loads(accepted["body"]))
+    assert (refused["statusCode"], json.loads(refused["body"])["code"]) == (422, "invalid")
+    api = LambdaApi(runtime)
+    for _ in range(3):
+        assert api("POST", "/ledger/entry", SIGNUP).body["replay"] is True
+    assert api("GET", "/ledger/ada/verify").body["valid"] is True
+    api.claims = {"sub": "eve"}
+    assert api("GET", "/ledger/ada/balance").status == 403
+    api.claims = None
+    assert api("GET", "/ledger/ada/balance").status == 401
+
+
+def test_log_of_the_real_runtime_is_json(start: Start) -> None:
+    """Each line that the function writes is JSON: one per request, the first of which is told to be a cold start."""
+    runtime = start()
+    api = LambdaApi(runtime)
+    for _ in range(2):
+        api("POST", "/ledger/entry", SIGNUP)
+    first, second = (line for line in runtime.lines() if "latency_ms" in line)
+    assert [(line["code"], line["cold_start"]) for line in (first, second)] == [
+        ("accepted", True),
+        ("duplicate_nonce", False),
+    ]
+    assert len(first["function_request_id"]) == 36
+    assert first["function_request_id"] in runtime.log.replace(json.dumps(first), "")
+    assert api("GET", "/ledger/some-owner-s-id/balance").status == 200
+    assert len([line for line in runtime.lines() if line.get("logger", "").partition(".")[0] != "botocore"]) == 3
+    assert "some-owner-s-id" not in runtime.log
+
+
+def test_no_auth_is_refused_inside_lambda(start: Start) -> None:
+    """LEDGER_AUTH=none does not start: the log says why, outside it is a bare failure."""
+    runtime = start(LEDGER_AUTH="none")
+    assert runtime(event("http_api")) == {}
+    assert "ledger: LEDGER_AUTH=none is for local runs only and is refused inside Lambda" in runtime.log
+
+
+def test_missing_setting_is_a_readable_line(start: Start) -> None:
+    """A function deployed without its table's name says so when it starts."""
+    runtime = start(LEDGER_BALANCES_TABLE="")
+    assert runtime(event("http_api")) == {}
+    assert "ledger: LEDGER_BALANCES_TABLE is not set: give it the name of the DynamoDB table" in runtime.log
+
+
+def test_missing_table_is_a_readable_error_and_a_bare_500(start: Start) -> None:
+    """A cold start over a table that is not there: the log names the error, the caller learns nothing."""
+    runtime = start(LEDGER_BALANCES_TABLE="not-there")
+    answer = runtime(event("http_api"))
+    assert answer["statusCode"] == 500
+    body = json.loads(answer["body"])
+    assert (body["code"], body["state"]) == ("internal", "CheckingBalance")
+    assert "ResourceNotFoundException" not in answer["body"]
+    (line,) = (line for line in runtime.lines() if line.get("level") == "ERROR")
+    assert (line["request_id"], line["errorType"]) == (body["request_id"], "StoreError")
+    assert "ResourceNotFoundException" in line["errorMessage"]
+
+
+@pytest.mark.parametrize("trouble", ["nobody listens", "nobody answers"])
+@pytest.mark.parametrize("timeout_seconds", ["15", "6"])
+def test_dynamodb_out_of_reach_is_503_before_the_function_s_time_is_up(
+    start: Start, trouble: str, timeout_seconds: str
+) -> None:
+    """Whatever time the function has, the answer comes before it is up, and no try begins that could not end in it."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1] if trouble == "nobody answers" else 9  # where nobody listens
+        endpoint = f"http://127.0.0.1:{port}"
+        runtime = start(AWS_ENDPOINT_URL_DYNAMODB=endpoint, AWS_LAMBDA_FUNCTION_TIMEOUT=timeout_seconds)
+        assert LambdaApi(runtime)("GET", "/health").status == 200  # whose time is the initialization's too, here
+        answer = runtime(event("http_api"))
+    assert (answer["statusCode"], answer["headers"]["retry-after"]) == (503, "1")
+    body = json.loads(answer["body"])
+    assert (body["code"], body["state"]) == ("unavailable", "CheckingBalance")
+    assert "127.0.0.1" not in answer["body"]
+    _, line = (line for line in runtime.lines() if "latency_ms" in line)
+    assert line["latency_ms"] < int(timeout_seconds) * 1000
+    assert line["dynamodb_requests"] >= (2 if timeout_seconds == "15" else 1)
+    assert "timed out" not in runtime.log.lower().replace("connect timeout", "")

@@ -122,10 +122,9 @@ class LedgerRouter(APIRouter):
         if cursor is not None:
             position = cursor_position(owner_id, cursor)
             before = min(before, position) if before else position
-        page = partial(
-            self.processor.store.page, owner_id, since=since, before=before, operation=operation, limit=limit
-        )
-        entries, following = await self._read(request, page)
+        store, patience = self.processor.store, self.processor.patience
+        page = partial(store.page, owner_id, since=since, before=before, operation=operation, limit=limit)
+        entries, following = await self._run(request, lambda seconds: page(read=patience(seconds).read))
         return History(entries=entries, next_cursor=cursor_at(owner_id, following) if following else None)
 
     async def verify(self, request: Request, owner_id: OwnerId) -> Report:

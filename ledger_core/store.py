@@ -3,9 +3,10 @@
 The only file that knows boto3. It decides nothing: it says what DynamoDB said, as values of ours and as errors of ours.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -90,17 +91,13 @@ class LedgerStore:
 
     def look_up(self, owner_id: str, nonce: str) -> tuple[LedgerEntry | None, Head]:
         """The entry under a nonce, if there is one, and the head, both of the same instant; one request."""
+        keys = {
+            self._entries_table: {"entry_key": {"S": items.entry_key(owner_id, nonce)}},
+            self._balances_table: {"owner_id": {"S": owner_id}},
+        }
         with _request() as usage:
             response = self._client.transact_get_items(
-                TransactItems=[
-                    {
-                        "Get": {
-                            "TableName": self._entries_table,
-                            "Key": {"entry_key": {"S": items.entry_key(owner_id, nonce)}},
-                        }
-                    },
-                    {"Get": {"TableName": self._balances_table, "Key": {"owner_id": {"S": owner_id}}}},
-                ],
+                TransactItems=[{"Get": {"TableName": table, "Key": key}} for table, key in keys.items()],
                 ReturnConsumedCapacity="TOTAL",
             )
             usage.read_units += items.units_from(response)
@@ -120,11 +117,12 @@ class LedgerStore:
         before: datetime | None = None,
         operation: str | None = None,
         limit: int,
+        read: Callable[[Callable[[], Any]], Any] = lambda call: call(),
     ) -> tuple[list[LedgerEntry], datetime | None]:
         """Entries in [since, before), newest first, and the `before` of the next page (None: there is none).
 
         One eventually consistent request without `operation`; with it up to HISTORY_QUERIES_MAX, and a page may be
-        short, even empty, though more entries follow.
+        short, even empty, though more entries follow. Each is made through `read`, as by `Patience.read`.
         """
         entries: list[LedgerEntry] = []
         evaluated = limit + 1 if operation is None else HISTORY_EVALUATED_MAX
@@ -132,7 +130,8 @@ class LedgerStore:
             until = before - TIME_STEP_MIN if before else None
             if since and until and since > until:
                 return entries, None
-            response = self._query(owner_id, since, until, operation=operation, newest_first=True, limit=evaluated)
+            query = partial(self._query, owner_id, since, until, operation=operation, limit=evaluated)
+            response = read(partial(query, newest_first=True))
             for item in response["Items"]:
                 if len(entries) == limit:
                     return entries, entries[-1].created_at

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from functions.example_app.app import create_app
 from ledger_core import LedgerStore, OperationRequest
@@ -434,6 +435,43 @@ def test_deadline_is_the_function_s_remaining_time(
     api.context = context
     assert post(api).status == (200 if timeout_seconds > 0 else 503)
     assert asked == [timeout_seconds]
+
+
+def test_filtered_page_keeps_to_its_time_between_its_requests(
+    monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient"
+) -> None:
+    """A page that takes several requests makes none after the time is up, however many it is allowed."""
+    api = LambdaApi(create_handler(create_app(client)))
+    for nonce in ("n1", "n2", "n3", "n4", "n5"):
+        post(api, {**SIGNUP, "nonce": nonce})
+    monkeypatch.setattr("ledger_core.store.HISTORY_EVALUATED_MAX", 1)
+    sent = wire(client)
+    query = {"operation": "DAILY_REWARD"}
+    assert api("GET", "/ledger/ada/entries", query=query).body["entries"] == []
+    assert len(sent) == 4
+    sent.clear()
+    api.context = Context(remaining_seconds=1)
+    assert api("GET", "/ledger/ada/entries", query=query).status == 503
+    assert sent == ["Query"]
+
+
+def denied(**_: Any) -> None:
+    """What a function gets whose role has lost a permission."""
+    error: Any = {"Error": {"Code": "AccessDeniedException", "Message": "secret: not authorized"}}
+    raise ClientError(error, "TransactWriteItems")
+
+
+def test_missing_permission_is_a_readable_error_and_a_bare_500(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, client: "DynamoDBClient"
+) -> None:
+    """The log names the error; the caller learns where the request failed, and no more. It is not tried again."""
+    api = LambdaApi(create_handler(create_app(client)))
+    monkeypatch.setattr(client, "transact_write_items", denied, raising=False)
+    answer = post(api)
+    assert is_problem(answer, 500, "internal", "Processing")
+    assert "AccessDenied" not in json.dumps(answer.body)
+    assert "AccessDeniedException" in caplog.text
+    assert "secret" not in json.dumps(answer.body)
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("secret"), None])

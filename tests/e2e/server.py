@@ -19,12 +19,12 @@ START_SECONDS_MAX = 60
 class Server:
     """A server in a process of its own; `variables` are those that it tells people to give to other tools."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.data = folder / "data"
         self.log = folder / "server.log"
-        self.command = [sys.executable, "-m", "infra.run", "--port", str(port), "--data", str(self.data)]
+        self.command = [sys.executable, "-m", "infra.run", "--port", str(port), "--data", str(self.data), *options]
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, **environment: str) -> None:

@@ -1,0 +1,101 @@
+"""`make run AUTH=jwt` and `make token`: real tokens on one machine."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from infra.issuer import AUDIENCE, Issuer, JwtAuthorizer, new_key
+from infra.processes import free_port
+from tests.e2e.server import Server
+from tests.support import ROOT
+
+
+def token(*options: str) -> str:
+    """What `make token` prints."""
+    command = [sys.executable, "-m", "infra.issuer", *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_server_takes_the_tokens_that_the_command_prints(dynamodb_local_endpoint: str, tmp_path: Path) -> None:
+    """An owner's token reads its ledger only, an application's posts; without one nothing is answered but health."""
+    port = str(free_port())
+    server = Server(tmp_path, "--auth", "jwt", "--issuer-port", port)
+    server.start()
+    try:
+        body = {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "n"}
+
+        def ask(path: str, *options: str) -> int:
+            headers = {"Authorization": f"Bearer {token('--port', port, *options)}"} if options else {}
+            return httpx.get(server.url + path, headers=headers).status_code
+
+        shop = {"Authorization": f"Bearer {token('--port', port, '--owner', 'shop', '--scope', 'ledger/write')}"}
+        assert httpx.post(f"{server.url}/ledger/entry", json=body, headers=shop).status_code == 200
+        assert httpx.post(f"{server.url}/ledger/entry", json=body).status_code == 401
+        assert ask("/health") == 200
+        assert ask("/ledger/ada/balance") == 401
+        assert ask("/ledger/ada/balance", "--owner", "ada") == 200
+        assert ask("/ledger/ada/balance", "--owner", "eve") == 403
+        assert ask("/ledger/ada/balance", "--owner", "eve", "--scope", "openid ledger/read") == 200
+        assert ask("/ledger/ada/balance", "--owner", "ada", "--expires-seconds", "-1") == 401
+        assert ask("/ledger/ada/balance", "--owner", "ada", "--audience", "another-app") == 401
+    finally:
+        assert "LEDGER_AUTH=jwt" in server.stop(signal.SIGINT)
+
+
+FORGERIES: dict[str, Callable[[Issuer], str]] = {
+    "another key": lambda issuer: issuer.token("ada", key=new_key()),
+    "another issuer": lambda issuer: jwt.encode({"sub": "ada", "iss": "x", "aud": AUDIENCE}, new_key(), "RS256"),
+    "no signature": lambda issuer: jwt.encode({"sub": "ada", "iss": issuer.url, "aud": AUDIENCE}, "", "none"),
+    "a secret of one's own": lambda issuer: jwt.encode(
+        {"sub": "ada", "iss": issuer.url, "aud": AUDIENCE, "exp": 2**40}, "k" * 32, "HS256", headers={"kid": "local"}
+    ),
+    "not a token": lambda issuer: "ada",
+}
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_forged_tokens_are_turned_away(tmp_path: Path, forgery: str) -> None:
+    """Whatever is not signed by the issuer's key, as RS256, is no token."""
+    seen: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["aws.event"]["requestContext"]["authorizer"]["jwt"]["claims"])
+        await Response()(scope, receive, send)
+
+    async def ask(*tokens: str) -> None:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(JwtAuthorizer(app, issuer)), base_url="http://t"
+        ) as http:
+            for sent in tokens:
+                await http.get("/", headers={"Authorization": f"Bearer {sent}"})
+
+    issuer = Issuer(free_port(), tmp_path)
+    with issuer.serving():
+        asyncio.get_event_loop().run_until_complete(ask(FORGERIES[forgery](issuer), issuer.token("ada")))
+    refused, taken = seen
+    assert (refused, taken["sub"]) == ({}, "ada")
+
+
+def test_key_is_kept_and_readable_by_its_owner_only(tmp_path: Path) -> None:
+    """Tokens outlive the issuer's process, and nobody else on the machine can sign them."""
+    issuer = Issuer(free_port(), tmp_path)
+    assert (tmp_path / "issuer.pem").stat().st_mode & 0o777 == 0o600
+    public = Issuer(free_port(), tmp_path)._key.public_key()
+    assert jwt.decode(issuer.token("ada"), public, ["RS256"], audience=AUDIENCE)["sub"] == "ada"
+
+
+def test_token_is_for_somebody() -> None:
+    """`make token` without an owner says what is missing."""
+    done = subprocess.run(["make", "-s", "token"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode
+    assert "make token OWNER=ada" in done.stderr

@@ -29,7 +29,7 @@ from infra.processes import free_port, running
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-__all__ = ["create_tables", "dynamodb_local", "has_dynamodb_local", "moto", "table_definitions"]
+__all__ = ["create_tables", "dynamodb_local", "has_dynamodb_local", "moto", "table_definitions", "table_properties"]
 
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / ".local"
@@ -104,15 +104,20 @@ def create_tables(client: "DynamoDBClient", names: Mapping[str, str]) -> None:
 def table_definitions() -> dict[str, dict[str, Any]]:
     """The arguments of CreateTable for each table of template.yaml, by its logical id."""
     definitions = {}
-    template = yaml.load(TEMPLATE.read_text(), _TemplateLoader)  # noqa: S506  # a SafeLoader
-    for logical_id, resource in template["Resources"].items():
-        if resource["Type"] == "AWS::DynamoDB::Table":
-            properties = resource["Properties"]  # of which those of protection and encryption are AWS's only
-            definition = {name: properties[name] for name in CREATE_TABLE if name in properties}
-            if "StreamSpecification" in definition:
-                definition["StreamSpecification"] = {"StreamEnabled": True, **definition["StreamSpecification"]}
-            definitions[logical_id] = definition
+    for logical_id in TABLES:
+        properties = table_properties(logical_id)  # of which those of protection and encryption are AWS's only
+        definition = {name: properties[name] for name in CREATE_TABLE if name in properties}
+        if "StreamSpecification" in definition:
+            definition["StreamSpecification"] = {"StreamEnabled": True, **definition["StreamSpecification"]}
+        definitions[logical_id] = definition
     return definitions
+
+
+def table_properties(logical_id: str) -> dict[str, Any]:
+    """What template.yaml says of a table."""
+    template = yaml.load(TEMPLATE.read_text(), _TemplateLoader)  # noqa: S506  # a SafeLoader
+    properties: dict[str, Any] = template["Resources"][logical_id]["Properties"]
+    return properties
 
 
 def _fetched() -> Path:

@@ -25,9 +25,10 @@ from infra.issuer import AUDIENCE, Issuer
 from infra.issuer import PORT as ISSUER_PORT
 from infra.processes import own_port, running
 
-__all__ = ["NAME", "Stack", "deployed"]
+__all__ = ["NAME", "SECOND_AUDIENCE", "Stack", "deployed"]
 
 NAME = "ledger"
+SECOND_AUDIENCE = "ledger-2"
 MINISTACK = ROOT / ".local/ministack/bin/ministack"
 SAM = ROOT / ".local/sam/bin/sam"
 BUILT = ROOT / ".aws-sam/build/template.yaml"
@@ -82,7 +83,11 @@ def deployed(port: int, issuer: Issuer) -> Iterator[Stack]:
             environment={**paths, **CREDENTIALS, **ministack, "TMPDIR": folder},
         ),
     ):
-        parameters = [f"JwtIssuer={issuer.url}", f"JwtAudience={AUDIENCE}", f"Architecture={ARCHITECTURE}"]
+        parameters = [
+            f"JwtIssuer={issuer.url}",
+            f"JwtAudience={AUDIENCE},{SECOND_AUDIENCE}",
+            f"Architecture={ARCHITECTURE}",
+        ]
         command = [str(SAM), "deploy", "--template-file", str(BUILT), "--stack-name", NAME, "--resolve-s3"]
         command += ["--capabilities", "CAPABILITY_IAM", "--no-confirm-changeset", "--parameter-overrides", *parameters]
         done = subprocess.run(

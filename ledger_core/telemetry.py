@@ -109,14 +109,13 @@ class Telemetry:
             OUTCOMES.get(code, f"Failed{failed_in}"): 1,
             **({code.capitalize(): 1} if code in ALARMING else {}),
             "Retries": usage.retries,
+            "StaleHeads": usage.stale_heads,
             "ReadUnits": usage.read_units,
             "WriteUnits": usage.write_units,
         }
         for name, count in counts.items():
             if count:
                 metrics.add_metric(name, MetricUnit.Count, count)
-        if usage.attempts:  # 0 as well: their average is alarmed on
-            metrics.add_metric("StaleHeads", MetricUnit.Count, usage.stale_heads)
         metrics.add_metric("Latency", MetricUnit.Milliseconds, line["latency_ms"])
         metrics.flush_metrics()
         self._cold_start = False

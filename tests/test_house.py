@@ -182,10 +182,14 @@ def test_function_may_do_what_it_needs_and_nothing_else() -> None:
 
 def test_nobody_else_may_change_an_entry_either() -> None:
     """The entries table denies everybody what would change or drop an entry."""
-    (denied,) = template()["EntriesTable"]["Properties"]["ResourcePolicy"]["PolicyDocument"]["Statement"]
-    assert (denied["Effect"], denied["Principal"]) == ("Deny", "*")
-    changing = {"UpdateItem", "DeleteItem", "BatchWriteItem", "PartiQLUpdate", "PartiQLDelete", "UpdateTimeToLive"}
-    assert set(denied["Action"]) == {f"dynamodb:{action}" for action in changing}
+    changing, putting = template()["EntriesTable"]["Properties"]["ResourcePolicy"]["PolicyDocument"]["Statement"]
+    for denied in (changing, putting):
+        assert (denied["Effect"], denied["Principal"], denied["Resource"]) == ("Deny", "*", "*")
+    actions = {"UpdateItem", "DeleteItem", "BatchWriteItem", "PartiQLUpdate", "PartiQLDelete", "UpdateTimeToLive"}
+    assert set(changing["Action"]) == {f"dynamodb:{action}" for action in actions}
+    assert set(putting["Action"]) == {"dynamodb:PutItem", "dynamodb:PartiQLInsert"}
+    not_in_writes = {"ForAllValues:StringNotEquals": {"dynamodb:EnclosingOperation": "TransactWriteItems"}}
+    assert (changing.get("Condition"), putting["Condition"]) == (None, not_in_writes)
 
 
 def test_api_needs_a_token() -> None:
@@ -214,6 +218,14 @@ def test_api_needs_a_token() -> None:
 def test_issuer_is_one_that_can_be_trusted(issuer: str, allowed: bool) -> None:
     """An issuer without TLS is on this machine or nowhere."""
     assert bool(re.fullmatch(parameters()["JwtIssuer"]["AllowedPattern"], issuer)) == allowed
+
+
+def test_a_changed_parameter_is_published() -> None:
+    """Every parameter that a version is made of is in its description, a change of which makes another version."""
+    function = TEMPLATE.read_text().split("  ApiFunction:\n")[1].split("  ApiFunctionRole:\n")[0]
+    used = {name for name in parameters() if re.search(rf"!Ref {name}\b", function)}
+    described = set(re.findall(r"\$\{(\w+)\}", template()["ApiFunction"]["Properties"]["VersionDescription"]))
+    assert used - {"ReservedConcurrency"} == described  # which is the function's, for all of its versions
 
 
 def test_function_s_time_is_longer_than_a_request_s() -> None:

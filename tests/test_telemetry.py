@@ -117,7 +117,7 @@ def test_each_request_is_counted_once(
     answer = api(*request_)
     (line,) = lines(capfd)
     assert (line["code"], line["state"], line["status"], line["cold_start"]) == (code, state, answer.status, False)
-    assert metrics(line).keys() - {"StaleHeads", "ReadUnits", "WriteUnits"} == {metric}
+    assert metrics(line).keys() - {"ReadUnits", "WriteUnits"} == {metric}
     if "code" in answer.body:
         assert (answer.body["code"], answer.body["state"]) == (code, state)
 

@@ -59,12 +59,12 @@ clean:
 	rm -rf .venv .local .aws-sam .mypy_cache .pytest_cache .ruff_cache .coverage
 
 .venv/ready: pyproject.toml uv.lock
-	@echo "Setting up .venv from uv.lock"
+	@echo "Setting up .venv from uv.lock" >&2
 	@test -x $(UV) || { $(PYTHON) -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check uv; }
 	@$(UV) sync --frozen --quiet
 	@touch $@
 
 .local/%/ready: pyproject.toml uv.lock | .venv/ready
-	@echo "Setting up $(@D) from uv.lock"
+	@echo "Setting up $(@D) from uv.lock" >&2
 	@$(TOOL)=$(@D) $(UV) sync --frozen --quiet --python 3.13 --only-group $*
 	@touch $@

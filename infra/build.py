@@ -21,7 +21,9 @@ SERVICES = {"dynamodb"}
 
 
 def main(artifact: Path) -> None:
-    """Build the artifact from uv.lock and this source tree."""
+    """Build the artifact from uv.lock and this source tree, in an empty folder."""
+    if not artifact.is_absolute() or any(artifact.iterdir()):
+        sys.exit("ledger: an artifact is built into an empty folder, which `sam build` gives; run `make build`")
     with tempfile.TemporaryDirectory() as folder:
         requirements = Path(folder) / "requirements.txt"
         _uv("export", "--no-default-groups", "--no-emit-project", "--output-file", str(requirements))
@@ -61,6 +63,7 @@ def _merge(source: Path, artifact: Path) -> None:
 def _prune(artifact: Path) -> None:
     """Leave out scripts, and what boto3 knows of other services."""
     shutil.rmtree(artifact / "bin", ignore_errors=True)
+    (artifact / ".lock").unlink(missing_ok=True)  # uv's
     for data in (artifact / "botocore/data", artifact / "boto3/data"):
         for service in data.iterdir():
             if service.is_dir() and service.name not in SERVICES:

@@ -29,7 +29,15 @@ from infra.processes import free_port, running
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-__all__ = ["create_tables", "dynamodb_local", "has_dynamodb_local", "moto", "table_definitions", "table_properties"]
+__all__ = [
+    "create_tables",
+    "dynamodb_local",
+    "has_dynamodb_local",
+    "moto",
+    "table_definitions",
+    "table_properties",
+    "template",
+]
 
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / ".local"
@@ -115,9 +123,14 @@ def table_definitions() -> dict[str, dict[str, Any]]:
 
 def table_properties(logical_id: str) -> dict[str, Any]:
     """What template.yaml says of a table."""
-    template = yaml.load(TEMPLATE.read_text(), _TemplateLoader)  # noqa: S506  # a SafeLoader
-    properties: dict[str, Any] = template["Resources"][logical_id]["Properties"]
+    properties: dict[str, Any] = template()["Resources"][logical_id]["Properties"]
     return properties
+
+
+@cache
+def template() -> Any:
+    """template.yaml, read once, with !Ref and its like as the plain values they are applied to."""
+    return yaml.load(TEMPLATE.read_text(), _TemplateLoader)  # noqa: S506  # a SafeLoader
 
 
 def _fetched() -> Path:
@@ -187,7 +200,7 @@ class _OneAtATime:
 
 
 class _TemplateLoader(yaml.SafeLoader):
-    """Reads !Ref and its like as the plain values they are applied to."""
+    """Knows CloudFormation's tags."""
 
 
 _TemplateLoader.add_multi_constructor("!", lambda _loader, _suffix, node: str(node.value))

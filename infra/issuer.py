@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from infra.dynamodb import CACHE
 
-__all__ = ["AUDIENCE", "PORT", "Issuer", "JwtAuthorizer", "new_key"]
+__all__ = ["AUDIENCE", "PORT", "Issuer", "JwtAuthorizer", "make_token", "new_key"]
 
 PORT = 8010
 """Where `make token` takes the issuer to be."""
@@ -119,6 +120,11 @@ class JwtAuthorizer:
         return claims
 
 
+def make_token(port: int) -> str:
+    """The command that prints tokens of the issuer at `port`."""
+    return "make -s token" + ("" if port == PORT else f" ISSUER_PORT={port}")
+
+
 def new_key() -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
@@ -129,8 +135,11 @@ def _kept_key(path: Path) -> rsa.RSAPrivateKey:
         pem = new_key().private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        with open(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent) as file:  # readable by its owner only
             file.write(pem)
+            file.flush()
+            with contextlib.suppress(FileExistsError):  # somebody else was faster
+                os.link(file.name, path)
     key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     assert isinstance(key, rsa.RSAPrivateKey)
     return key

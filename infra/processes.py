@@ -12,6 +12,15 @@ from pathlib import Path
 __all__ = ["free_port", "own_port", "running"]
 
 START_SECONDS_MAX = 60
+# The server, and a watch that ends it when the pipe ends; whichever ends first, the other follows.
+BESIDE = """
+exec 3<&0
+"$@" </dev/null 3<&- & server=$!
+{ cat <&3; kill $server; } 2>/dev/null & watch=$!
+exec 3<&- </dev/null
+wait $server
+kill $watch 2>/dev/null
+"""
 
 
 def free_port() -> int:
@@ -21,14 +30,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def own_port(port: int) -> int:
-    """The port, if it can be had; else this ends the program with one line."""
+def own_port(port: int, name: str = "PORT") -> int:
+    """The port, if it can be had; else this ends the program with one line, which names make's variable for it."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except (OSError, OverflowError) as error:
-            sys.exit(f"ledger: port {port} cannot be had ({error}); choose another, as in: make run PORT=8001")
+            sys.exit(f"ledger: port {port} cannot be had ({error}); choose another, as in: make run {name}=8001")
     return port
 
 
@@ -50,7 +59,7 @@ def running(
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(
-            ["sh", "-c", '"$@" </dev/null & server=$!; cat; kill $server; wait $server', name, *command],
+            ["sh", "-c", BESIDE, name, *command],
             cwd=folder,
             env=environment,
             stdin=subprocess.PIPE,
@@ -61,20 +70,20 @@ def running(
         )
         assert process.stdin is not None
         try:
-            _wait_for(name, port, log)
+            _wait_for(name, port, log, process)
             yield
         finally:
             process.stdin.close()
             process.wait()
 
 
-def _wait_for(name: str, port: int, log: Path) -> None:
+def _wait_for(name: str, port: int, log: Path, process: "subprocess.Popen[bytes]") -> None:
     deadline = time.monotonic() + START_SECONDS_MAX
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
             return
         except OSError:
-            if time.monotonic() > deadline:
+            if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{name} did not start: see {log}") from None
             time.sleep(0.05)

@@ -64,17 +64,16 @@ def main() -> None:
             from functions.example_app.app import app, create_app  # reads its settings from the environment made above
 
             served = create_app(fake) if fake else app
-        auth = "LEDGER_AUTH=none: everybody may do everything. With tokens: make run AUTH=jwt"
+        auth, header = "LEDGER_AUTH=none: everybody may do everything. With tokens: make run AUTH=jwt", ""
         if os.environ["LEDGER_AUTH"] == AuthMode.JWT:
             if isinstance(served, str):
                 sys.exit("ledger: --reload serves without tokens only: LEDGER_AUTH has to be none")
-            local_issuer = issuer.Issuer(own_port(options.issuer_port))
+            local_issuer = issuer.Issuer(own_port(options.issuer_port, "ISSUER_PORT"))
             stack.enter_context(local_issuer.serving())
             served = issuer.JwtAuthorizer(served, local_issuer)
-            auth = (
-                f"LEDGER_AUTH=jwt, tokens of {local_issuer.url}: make token OWNER=ada, "
-                'or make token OWNER=shop SCOPE="ledger/read ledger/write"'
-            )
+            token = f'{issuer.make_token(options.issuer_port)} OWNER=shop SCOPE="ledger/read ledger/write"'
+            auth = f"LEDGER_AUTH=jwt, as for everything here but /health: {token}"
+            header = f' -H "Authorization: Bearer $({token})"'
         print(
             f"""
 The ledger answers at http://127.0.0.1:{port}, its interactive docs at http://127.0.0.1:{port}/docs
@@ -82,7 +81,7 @@ Store: {where}.
 Auth:  {auth}.
 
 Try it, and end it with Ctrl-C:
-  curl http://127.0.0.1:{port}/ledger/entry -H 'Content-Type: application/json' \\
+  curl http://127.0.0.1:{port}/ledger/entry -H 'Content-Type: application/json'{header} \\
     -d '{{"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "signup"}}'
 {_for_tools() if options.host == LOOPBACK else ""}""",
             flush=True,

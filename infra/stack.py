@@ -21,7 +21,7 @@ from typing import Any
 import boto3
 
 from infra.dynamodb import CACHE, ROOT
-from infra.issuer import AUDIENCE, Issuer
+from infra.issuer import AUDIENCE, Issuer, make_token
 from infra.issuer import PORT as ISSUER_PORT
 from infra.processes import own_port, running
 
@@ -113,8 +113,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--issuer-port", type=int, default=ISSUER_PORT)
     options = parser.parse_args()
-    with deployed(own_port(options.port), Issuer(own_port(options.issuer_port))) as stack:
-        token = "make -s token" + ("" if options.issuer_port == ISSUER_PORT else f" ISSUER_PORT={options.issuer_port}")
+    with deployed(own_port(options.port), Issuer(own_port(options.issuer_port, "ISSUER_PORT"))) as stack:
+        token = make_token(options.issuer_port)
         print(
             f"""
 The deployed API answers at {stack.url}

@@ -102,6 +102,9 @@ class _Authentication:
                     response = await ledger_problem(request, error)
                     await response(scope, receive, send)
                     return
+        elif scope["type"] == "websocket":  # whose caller nobody checks
+            await send({"type": "websocket.close", "code": 1008})
+            return
         await self._app(scope, receive, send)
 
     def _caller(self, scope: Scope) -> Caller:

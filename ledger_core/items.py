@@ -118,7 +118,9 @@ def cancelled_from(owner_id: str, reasons: Sequence[Mapping[str, Any]]) -> Cance
 def units_from(response: Mapping[str, Any]) -> float:
     """The capacity units that a response says were consumed, of all its tables and their indexes."""
     consumed = response.get("ConsumedCapacity", [])
-    return float(sum(table["CapacityUnits"] for table in (consumed if isinstance(consumed, list) else [consumed])))
+    return float(
+        sum(table.get("CapacityUnits", 0) for table in (consumed if isinstance(consumed, list) else [consumed]))
+    )
 
 
 def item_from(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,9 +33,9 @@ class Patience:
         """Wait with full jitter before the next try; raise `reason` when there is no time or try left."""
         seconds = self.random() * min(PAUSE_SECONDS_MAX, PAUSE_SECONDS_BASE * 2**self.pauses)
         self.pauses += 1
-        current_usage().retries += 1
         if self.pauses >= PAUSES_MAX or self.monotonic() + seconds > self.deadline:
             raise reason
+        current_usage().retries += 1
         self.sleep(seconds)
 
     def retry(self, call: Callable[[], T], state: RequestState) -> T:

@@ -54,8 +54,9 @@ class Settings:
         auth = environment.get("LEDGER_AUTH", AuthMode.JWT)
         if auth not in list(AuthMode):
             raise ConfigurationError(f"LEDGER_AUTH must be one of {', '.join(AuthMode)}: {auth!r}")
-        # `sam local` runs on one machine what looks like Lambda from inside, and says so.
-        in_lambda = "AWS_LAMBDA_FUNCTION_NAME" in environment and environment.get("AWS_SAM_LOCAL") != "true"
+        # `sam local` runs on one machine what looks like Lambda from inside; what an alias calls is never $LATEST.
+        marks = (environment.get("AWS_SAM_LOCAL"), environment.get("AWS_LAMBDA_FUNCTION_VERSION"))
+        in_lambda = "AWS_LAMBDA_FUNCTION_NAME" in environment and marks != ("true", "$LATEST")
         if auth == AuthMode.NONE and in_lambda:
             raise ConfigurationError("LEDGER_AUTH=none is for local runs only and is refused inside Lambda")
         return cls(entries_table=tables[0], balances_table=tables[1], auth=AuthMode(auth))

@@ -3,9 +3,11 @@
 Names and counts only: no token, no metadata, no nonce, and of an owner's id no more than a hash.
 """
 
+import json
 import logging
 import os
 import re
+import sys
 from collections.abc import Mapping
 from hashlib import sha256
 from time import perf_counter
@@ -68,7 +70,7 @@ class Telemetry:
         with measured() as usage:
             try:
                 await self._app(scope, receive, send_with_capacity)
-            except Exception:
+            except BaseException:  # a request that is cancelled has no answer either
                 request.state.code, request.state.failed_in = "internal", RequestState.PROCESSING
                 raise
             finally:
@@ -76,6 +78,8 @@ class Telemetry:
                     self.tell(request, status, usage, perf_counter() - begun)
                 except Exception:  # what is answered does not depend on what is logged
                     logger.exception("a request's log line could not be written")
+                finally:
+                    self._metrics.clear_metrics()
 
     def tell(self, request: Request, status: int, usage: Usage, seconds: float) -> None:
         """Write the line of one request that ended with `status` after `seconds`."""
@@ -117,7 +121,7 @@ class Telemetry:
             if count:
                 metrics.add_metric(name, MetricUnit.Count, count)
         metrics.add_metric("Latency", MetricUnit.Milliseconds, line["latency_ms"])
-        metrics.flush_metrics()
+        sys.stdout.write(f"{json.dumps(metrics.serialize_metric_set(), separators=(',', ':'))}\n")
         self._cold_start = False
 
 

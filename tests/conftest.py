@@ -16,6 +16,8 @@ from ledger_core import LedgerStore, OperationProcessor
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
+MACHINE = dict(os.environ)
+"""The environment as it was found, for what is not to be tested but used."""
 os.environ.update(ENVIRONMENT)  # apps read their settings when they are imported
 asyncio.set_event_loop(asyncio.new_event_loop())  # and their handlers take this thread's loop
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from infra.dynamodb import TEMPLATE, _TemplateLoader, table_definitions
+from infra.dynamodb import TEMPLATE, table_definitions
+from infra.dynamodb import template as whole_template
 from ledger_core.api import OPEN_PATHS
 from ledger_core.errors import RequestState
 from ledger_core.processor import TIMEOUT_SECONDS
@@ -128,11 +128,11 @@ def test_repository_root_holds_nothing_else() -> None:
 
 
 def template() -> Any:
-    return yaml.load(TEMPLATE.read_text(), _TemplateLoader)["Resources"]
+    return whole_template()["Resources"]
 
 
 def parameters() -> Any:
-    return yaml.load(TEMPLATE.read_text(), _TemplateLoader)["Parameters"]
+    return whole_template()["Parameters"]
 
 
 @pytest.mark.parametrize("table", ["EntriesTable", "BalancesTable"])

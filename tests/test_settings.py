@@ -9,6 +9,7 @@ import pytest
 from ledger_core.errors import ConfigurationError
 from ledger_core.settings import AuthMode, Settings
 
+SAM_LOCAL = {"AWS_LAMBDA_FUNCTION_NAME": "api", "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST", "AWS_SAM_LOCAL": "true"}
 TABLES = {"LEDGER_ENTRIES_TABLE": "entries", "LEDGER_BALANCES_TABLE": "balances"}
 
 
@@ -20,7 +21,7 @@ def test_auth_is_jwt_unless_said_otherwise() -> None:
 
 def test_no_auth_is_for_this_machine_only() -> None:
     """LEDGER_AUTH=none is taken from a server, and from `sam local`."""
-    for where in ({}, {"AWS_LAMBDA_FUNCTION_NAME": "api", "AWS_SAM_LOCAL": "true"}):
+    for where in ({}, SAM_LOCAL):
         settings = Settings.from_environment({**TABLES, "LEDGER_AUTH": "none", **where})
         assert settings.auth is AuthMode.NONE
 
@@ -34,7 +35,8 @@ def test_no_auth_is_for_this_machine_only() -> None:
         ({"LEDGER_ENTRIES_TABLE": "balances"}, "must be two tables"),
         ({"LEDGER_AUTH": "off"}, "LEDGER_AUTH must be one of jwt, none: 'off'"),
         ({"LEDGER_AUTH": "none", "AWS_LAMBDA_FUNCTION_NAME": "api"}, "refused inside Lambda"),
-        ({"LEDGER_AUTH": "none", "AWS_LAMBDA_FUNCTION_NAME": "api", "AWS_SAM_LOCAL": ""}, "refused inside Lambda"),
+        ({"LEDGER_AUTH": "none", **SAM_LOCAL, "AWS_SAM_LOCAL": ""}, "refused inside Lambda"),
+        ({"LEDGER_AUTH": "none", **SAM_LOCAL, "AWS_LAMBDA_FUNCTION_VERSION": "7"}, "refused inside Lambda"),
     ],
 )
 def test_wrong_setting_is_named(changes: dict[str, str], message: str) -> None:

@@ -28,13 +28,12 @@ from infra.stack import BUILT, MINISTACK, NAME, SECOND_AUDIENCE, Stack, deployed
 from ledger_core.items import MOVE_HEAD, entry_item, transact_items
 from ledger_core.models import Head, LedgerEntry
 from ledger_core.telemetry import owner_hash
+from tests.conftest import MACHINE
 from tests.support import NOON, operation
 
 SECONDS_MAX = 30
 READ, WRITE = "ledger/read", "ledger/write"
 API_URL, TOKEN_COMMAND = os.environ.get("LEDGER_API_URL"), os.environ.get("LEDGER_TOKEN_COMMAND", "")
-ENVIRONMENT = dict(os.environ)
-"""As the command needs it; tests see nothing of the machine's."""
 
 
 @dataclass
@@ -70,7 +69,7 @@ def token_by_command(owner_id: str, scope: str = "", **options: Any) -> str:
     for name, value in options.items():
         arguments += [f"--{name.replace('_', '-')}", str(value)]
     command = [*shlex.split(TOKEN_COMMAND), *arguments]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=MACHINE, capture_output=True, text=True, check=False)
     if done.returncode and not options:
         pytest.fail(f"LEDGER_TOKEN_COMMAND gave no token: {done.stderr}")
     if done.returncode:

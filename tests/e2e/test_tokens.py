@@ -52,13 +52,23 @@ def test_server_takes_the_tokens_that_the_command_prints(dynamodb_local_endpoint
         assert "LEDGER_AUTH=jwt" in server.stop(signal.SIGINT)
 
 
+def signed(issuer: Issuer, algorithm: str = "RS256", key: Any = None, **changes: Any) -> str:
+    """A token that is right, but for what is changed (None: left out)."""
+    claims = jwt.decode(issuer.token("ada"), options={"verify_signature": False}) | changes
+    kept = {name: value for name, value in claims.items() if value is not None}
+    return jwt.encode(kept, issuer._key if key is None else key, algorithm, headers={"kid": "local"})
+
+
 FORGERIES: dict[str, Callable[[Issuer], str]] = {
     "another key": lambda issuer: issuer.token("ada", key=new_key()),
-    "another issuer": lambda issuer: jwt.encode({"sub": "ada", "iss": "x", "aud": AUDIENCE}, new_key(), "RS256"),
-    "no signature": lambda issuer: jwt.encode({"sub": "ada", "iss": issuer.url, "aud": AUDIENCE}, "", "none"),
-    "a secret of one's own": lambda issuer: jwt.encode(
-        {"sub": "ada", "iss": issuer.url, "aud": AUDIENCE, "exp": 2**40}, "k" * 32, "HS256", headers={"kid": "local"}
-    ),
+    "another issuer with the same key": lambda issuer: signed(issuer, iss="http://127.0.0.1:1"),
+    "another audience": lambda issuer: signed(issuer, aud="another-app"),
+    "expired": lambda issuer: signed(issuer, exp=1),
+    "never expires": lambda issuer: signed(issuer, exp=None),
+    "not yet": lambda issuer: signed(issuer, nbf=2**40),
+    "no signature": lambda issuer: signed(issuer, "none", ""),
+    "a secret of one's own": lambda issuer: signed(issuer, "HS256", "k" * 32),
+    "an unknown key": lambda issuer: jwt.encode({"sub": "ada"}, new_key(), "RS256", headers={"kid": "other"}),
     "not a token": lambda issuer: "ada",
 }
 

@@ -26,7 +26,7 @@ def main(artifact: Path) -> None:
         sys.exit("ledger: an artifact is built into an empty folder, which `sam build` gives; run `make build`")
     with tempfile.TemporaryDirectory() as folder:
         requirements = Path(folder) / "requirements.txt"
-        _uv("export", "--no-default-groups", "--no-emit-project", "--output-file", str(requirements))
+        _uv("export", "--frozen", "--no-default-groups", "--no-emit-project", "--output-file", str(requirements))
         for platform in PLATFORMS:
             target = Path(folder) / platform
             _uv(
@@ -45,7 +45,7 @@ def main(artifact: Path) -> None:
 
 
 def _uv(*arguments: str) -> None:
-    subprocess.run([str(UV), *arguments, "--quiet", *(["--frozen"] if arguments[0] == "export" else [])], check=True)
+    subprocess.run([str(UV), "--quiet", *arguments], check=True)
 
 
 def _merge(source: Path, artifact: Path) -> None:

@@ -76,7 +76,8 @@ def deployed(port: int, issuer: Issuer) -> Iterator[Stack]:
         tempfile.TemporaryDirectory() as folder,
         issuer.serving(),
         running(
-            *("ministack", [str(MINISTACK)]),
+            "ministack",
+            [str(MINISTACK)],
             port=port,
             log=CACHE / "ministack.log",
             folder=Path(folder),

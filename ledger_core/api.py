@@ -51,9 +51,8 @@ def create_api(title: str, *routers: APIRouter, auth: AuthMode) -> FastAPI:
 
 def create_handler(api: FastAPI) -> Callable[[dict[str, Any], Any], dict[str, Any]]:
     """A Lambda handler of `api` for the events of API Gateway's HTTP API (payload 2.0 and 1.0) and REST API."""
-    logging.getLogger("mangum").setLevel(
-        logging.WARNING
-    )  # it tells of each request too, with the owner's id in its path
+    # It would tell of each request too, with the path, in which the owner's id is.
+    logging.getLogger("mangum").setLevel(logging.WARNING)
     adapter = Mangum(api, lifespan="off", text_mime_types=["text/", "application/json", PROBLEM_MEDIA_TYPE])
 
     def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:

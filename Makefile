@@ -37,7 +37,7 @@ build-%: .venv/ready .local/runtime/ready
 test: .venv/ready .local/runtime/ready .local/ministack/ready build
 	.venv/bin/python -m pytest
 
-cold: .venv/ready .local/runtime/ready build
+cold: .venv/ready .local/runtime/ready .local/ministack/ready build
 	.venv/bin/python -m pytest tests/lambda_runtime --no-cov -s
 
 e2e: .venv/ready .local/ministack/ready build

@@ -1,30 +1,47 @@
-"""`ledger`, for people: export an owner's ledger, verify one in the store or in an export."""
+"""`ledger`, for people: export an owner's ledger, verify one in the store or in an export, grant a period's rewards."""
 
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime
+from time import monotonic
 
-from functions.wiring import create_processor
+from functions.example_app.operations import ExampleAppOperations
+from functions.prices import READ_UNIT_DOLLARS, WRITE_UNIT_DOLLARS, WRITE_UNITS_PER_REWARD
+from functions.wiring import create_account_store, create_processor
 from ledger_core.audit import Report, audit_export, audit_store, export
-from ledger_core.errors import LedgerError
-from ledger_core.operations import BaseLedgerOperations
+from ledger_core.errors import LedgerError, UnavailableError
+from ledger_core.operations import BaseLedgerOperations, LedgerOperationType
+from ledger_core.periods import Period, PeriodKind
+from ledger_core.rewards import Reward, Segment, Tally
+from ledger_core.sweep import Sweep
 
 __all__ = ["main"]
 
+REWARDS_PER_SECOND = 1000
+"""What one process grants on AWS at least, for an estimate; the bar then shows what it is."""
+SWEEP_SECONDS_MAX = 24 * 60 * 60.0
+BAR_WIDTH = 30
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when all is well, 1 when a ledger does not add up, 2 when the command could not be done."""
+    """Run one command.
+
+    Returns:
+        0 when all is well, 1 when a ledger does not add up or an owner could not be rewarded, 2 when the command could
+        not be done.
+    """
     options = _parser().parse_args(arguments)
     try:
-        return _export(options.owner_id) if options.command == "export" else _verify(options)
+        return int(options.run(options))
     except (LedgerError, OSError) as error:
         print(f"ledger: {error}", file=sys.stderr)
         return 2
 
 
-def _export(owner_ids: Sequence[str]) -> int:
+def _export(options: argparse.Namespace) -> int:
     processor = create_processor(BaseLedgerOperations)
-    for owner_id in owner_ids:
+    for owner_id in options.owner_id:
         for line in export(processor.store, owner_id, read=processor.read):
             print(line)
     return 0
@@ -48,17 +65,78 @@ def _reports(options: argparse.Namespace) -> Iterator[Report]:
             yield from audit_export(lines)
 
 
+def _rewards(options: argparse.Namespace) -> int:
+    """Count first, say what it will take, then grant. It may be ended at any moment, and run again."""
+    reward = Reward.of(ExampleAppOperations, options.operation, Period.of(PeriodKind(options.period), options.date))
+    store = create_account_store()
+    planned = _swept(Sweep(store, reward, dry_run=True), reward, Tally(), "counting")
+    writes, reads = planned.granted * WRITE_UNITS_PER_REWARD, planned.read_units
+    dollars = writes * WRITE_UNIT_DOLLARS + 2 * reads * READ_UNIT_DOLLARS
+    _say(f"{reward.operation} {reward.amount:+d} for {reward.period}, under the nonce {reward.nonce}")
+    _say(
+        f"{planned.owners:,} owners: {planned.granted:,} to grant it to, {planned.already:,} have it, "
+        f"{planned.skipped:,} are not eligible, {planned.failed:,} cannot be read"
+    )
+    _say(
+        f"about {writes:,} write units and {2 * reads:,.0f} read units, ${dollars:,.2f} at list price, "
+        f"{planned.granted / REWARDS_PER_SECOND:,.0f} s at {REWARDS_PER_SECOND:,} owners a second"
+    )
+    done = planned if options.dry_run else _swept(Sweep(store, reward), reward, planned, "granting")
+    print(done.model_dump_json())
+    return 1 if done.failed else 0
+
+
+def _swept(sweep: Sweep, reward: Reward, planned: Tally, doing: str) -> Tally:
+    """What came of one sweep over all owners, with a bar on the way."""
+    (segment,) = Segment.all_of(reward, 1, datetime.now(UTC))
+    seen, begun = Tally(), monotonic()
+
+    def on_page(tally: Tally) -> None:
+        seen.add(tally)
+        rate = seen.owners / max(monotonic() - begun, 0.001)
+        share = min(seen.owners / planned.owners, 1) if planned.owners else 0
+        bar = f"[{'#' * int(share * BAR_WIDTH):{BAR_WIDTH}}] {share:4.0%} " if planned.owners else ""
+        left = f", {(planned.owners - seen.owners) / rate:,.0f} s left" if planned.owners > seen.owners else ""
+        if sys.stderr.isatty():
+            print(f"\r{doing} {bar}{seen.owners:,} owners, {rate:,.0f}/s{left}\x1b[K", end="", file=sys.stderr)
+
+    try:
+        while not segment.finished:
+            before = segment.place
+            segment = sweep.run(segment, seconds=SWEEP_SECONDS_MAX, on_page=on_page)
+            if not segment.finished and segment.place == before:
+                raise UnavailableError(f"{len(segment.stragglers)} owners are written to all the time: run it again")
+    finally:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)
+    return segment.tally
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ledger", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(required=True)
     exporting = commands.add_parser("export", help="print ledgers as JSON Lines: each one's head, then its entries")
     exporting.add_argument("owner_id", nargs="+")
+    exporting.set_defaults(run=_export)
     verifying = commands.add_parser(
         "verify", help="print one report per ledger, as JSON; exit with 1 unless all are valid"
     )
     source = verifying.add_mutually_exclusive_group(required=True)
     source.add_argument("owner_id", nargs="*", default=[])
     source.add_argument("--file", help="an export; no store is needed")
+    verifying.set_defaults(run=_verify)
+    rewarding = commands.add_parser(
+        "rewards", help="post a scheduled operation to all eligible owners; print what came of it, as JSON"
+    )
+    rewarding.add_argument("--date", type=date.fromisoformat, required=True, help="a day of the period: 2026-11-22")
+    rewarding.add_argument("--operation", default=str(LedgerOperationType.DAILY_REWARD))
+    rewarding.add_argument("--period", choices=list(PeriodKind), default=str(PeriodKind.DAY))
+    rewarding.add_argument("--dry-run", action="store_true", help="write nothing: count, and say what it would take")
+    rewarding.set_defaults(run=_rewards)
     return parser
 
 

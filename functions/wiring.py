@@ -1,23 +1,42 @@
-"""The only place where settings, the DynamoDB client and an app's operations meet."""
+"""The only place where settings, AWS's clients and an app's operations meet."""
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeVar
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
+from ledger_core.accounts import AccountStore
 from ledger_core.errors import ConfigurationError
 from ledger_core.operations import BaseLedgerOperations
 from ledger_core.processor import OperationProcessor
-from ledger_core.settings import CONNECT_SECONDS_MAX, CONNECTIONS_MAX, READ_SECONDS_MAX, Settings
+from ledger_core.settings import (
+    CONNECT_SECONDS_MAX,
+    CONNECTIONS_MAX,
+    READ_SECONDS_MAX,
+    SWEEP_READ_SECONDS_MAX,
+    RewardSettings,
+    Settings,
+)
 from ledger_core.store import LedgerStore
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_sqs import SQSClient
+T = TypeVar("T")
 
-__all__ = ["create_client", "create_processor", "create_store", "load_settings"]
+__all__ = [
+    "create_account_store",
+    "create_client",
+    "create_processor",
+    "create_queue_client",
+    "create_store",
+    "load_reward_settings",
+    "load_settings",
+]
 
 CLIENT_CONFIG = Config(
     connect_timeout=CONNECT_SECONDS_MAX,
@@ -25,15 +44,31 @@ CLIENT_CONFIG = Config(
     max_pool_connections=CONNECTIONS_MAX,
     # The processor tries again itself, within the caller's time and under the same token.
     retries={"mode": "standard", "total_max_attempts": 1},
+    # Half of the CPU time of a call would go into checking what DynamoDB checks as well.
+    parameter_validation=False,
+)
+SWEEP_CONFIG = CLIENT_CONFIG.merge(Config(read_timeout=SWEEP_READ_SECONDS_MAX))
+QUEUE_CONFIG = Config(
+    connect_timeout=CONNECT_SECONDS_MAX,
+    read_timeout=READ_SECONDS_MAX,
+    retries={"mode": "standard", "total_max_attempts": 2},
 )
 
 
-def create_client() -> "DynamoDBClient":
+def create_client(config: Config = CLIENT_CONFIG) -> "DynamoDBClient":
     """A client for wherever AWS's own variables point. Exits with one line when they point nowhere."""
     try:
-        return boto3.client("dynamodb", region_name=os.environ.get("AWS_REGION") or None, config=CLIENT_CONFIG)
+        return boto3.client("dynamodb", region_name=_region(), config=config)
     except (BotoCoreError, ValueError) as error:
         sys.exit(f"ledger: cannot reach DynamoDB: {error}")
+
+
+def create_queue_client() -> "SQSClient":
+    """The same, of SQS."""
+    try:
+        return boto3.client("sqs", region_name=_region(), config=QUEUE_CONFIG)
+    except (BotoCoreError, ValueError) as error:
+        sys.exit(f"ledger: cannot reach SQS: {error}")
 
 
 def create_store(client: "DynamoDBClient | None" = None) -> LedgerStore:
@@ -41,6 +76,16 @@ def create_store(client: "DynamoDBClient | None" = None) -> LedgerStore:
     settings = load_settings()
     return LedgerStore(
         client or create_client(), entries_table=settings.entries_table, balances_table=settings.balances_table
+    )
+
+
+def create_account_store(client: "DynamoDBClient | None" = None) -> AccountStore:
+    """The same store, for sweeps."""
+    settings = load_settings()
+    return AccountStore(
+        client or create_client(SWEEP_CONFIG),
+        entries_table=settings.entries_table,
+        balances_table=settings.balances_table,
     )
 
 
@@ -53,7 +98,20 @@ def create_processor(
 
 def load_settings() -> Settings:
     """The settings of the environment. Exits with one line when one is missing or wrong."""
+    return _loaded(Settings.from_environment)
+
+
+def load_reward_settings() -> RewardSettings:
+    """Those that the scheduled function needs beside them."""
+    return _loaded(RewardSettings.from_environment)
+
+
+def _loaded(read: Callable[[Mapping[str, str]], T]) -> T:
     try:
-        return Settings.from_environment(os.environ)
+        return read(os.environ)
     except ConfigurationError as error:
         sys.exit(f"ledger: {error}")
+
+
+def _region() -> str | None:
+    return os.environ.get("AWS_REGION") or None

@@ -25,7 +25,7 @@ from infra.issuer import AUDIENCE, Issuer, make_token
 from infra.issuer import PORT as ISSUER_PORT
 from infra.processes import own_port, running
 
-__all__ = ["NAME", "SECOND_AUDIENCE", "Stack", "deployed"]
+__all__ = ["MINISTACK", "NAME", "SECOND_AUDIENCE", "Stack", "deployed", "ministack"]
 
 NAME = "ledger"
 SECOND_AUDIENCE = "ledger-2"
@@ -69,20 +69,10 @@ def deployed(port: int, issuer: Issuer) -> Iterator[Stack]:
     Raises:
         RuntimeError: it cannot be deployed; the message is sam's.
     """
-    endpoint = f"http://127.0.0.1:{port}"
-    paths = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    ministack = {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "IOT_MTLS_ENABLED": "0", "AUTH": "true"}
     with (
         tempfile.TemporaryDirectory() as folder,
         issuer.serving(),
-        running(
-            "ministack",
-            [str(MINISTACK)],
-            port=port,
-            log=CACHE / "ministack.log",
-            folder=Path(folder),
-            environment={**paths, **CREDENTIALS, **ministack, "TMPDIR": folder},
-        ),
+        ministack(port, Path(folder), AUTH="true") as endpoint,
     ):
         parameters = [
             f"JwtIssuer={issuer.url}",
@@ -93,7 +83,7 @@ def deployed(port: int, issuer: Issuer) -> Iterator[Stack]:
         command += ["--capabilities", "CAPABILITY_IAM", "--no-confirm-changeset", "--parameter-overrides", *parameters]
         done = subprocess.run(
             command,
-            env={**paths, **CREDENTIALS, "AWS_ENDPOINT_URL": endpoint, "SAM_CLI_TELEMETRY": "0"},
+            env={**_paths(), **CREDENTIALS, "AWS_ENDPOINT_URL": endpoint, "SAM_CLI_TELEMETRY": "0"},
             cwd=folder,
             capture_output=True,
             text=True,
@@ -101,7 +91,31 @@ def deployed(port: int, issuer: Issuer) -> Iterator[Stack]:
         )
         if done.returncode:
             raise RuntimeError(f"the stack cannot be deployed:\n{done.stdout}\n{done.stderr}")
-        yield Stack(endpoint, issuer)
+        stack = Stack(endpoint, issuer)
+        _mend(stack)
+        yield stack
+
+
+def _mend(stack: Stack) -> None:
+    """The stand-in keeps the parameter as text and cannot compare it, so that nothing would take from the queue."""
+    functions = stack.client("lambda")
+    for one in functions.list_event_source_mappings()["EventSourceMappings"]:
+        maximum = int(one["ScalingConfig"]["MaximumConcurrency"])
+        functions.update_event_source_mapping(UUID=one["UUID"], ScalingConfig={"MaximumConcurrency": maximum})
+
+
+@contextlib.contextmanager
+def ministack(port: int, folder: Path, **settings: str) -> Iterator[str]:
+    """Run the stand-in for AWS, and give its endpoint, until the end of the block."""
+    settings = {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "IOT_MTLS_ENABLED": "0", **settings}
+    environment = {**_paths(), **CREDENTIALS, **settings, "TMPDIR": str(folder)}
+    command, log = [str(MINISTACK)], CACHE / "ministack.log"
+    with running("ministack", command, port=port, log=log, folder=folder, environment=environment):
+        yield f"http://127.0.0.1:{port}"
+
+
+def _paths() -> dict[str, str]:
+    return {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
 
 
 @cache

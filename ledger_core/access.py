@@ -48,6 +48,10 @@ class Caller:
         if self.subject != owner_id and SCOPE_READ not in self.scopes:
             raise ForbiddenError("The token does not allow this.")
 
+    def may_act_for(self, owner_id: str) -> bool:
+        """Whether a call is the owner's, or one that an app makes for it; a look at it by others is neither."""
+        return self.subject == owner_id or SCOPE_WRITE in self.scopes
+
     def check_may_post(self, owner_id: str, config: OperationConfig) -> None:
         """Raise ForbiddenError unless the caller may post anything, or is the owner and this is self-service."""
         if SCOPE_WRITE not in self.scopes and not (config.self_service and self.subject == owner_id):

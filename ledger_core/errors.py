@@ -112,6 +112,10 @@ class StoreError(LedgerError):
 
     code = "internal"
 
+    def __init__(self, message: str, *, dynamodb_code: str | None = None) -> None:
+        super().__init__(message)
+        self.dynamodb_code = dynamodb_code
+
 
 class ConfigurationError(LedgerError):
     code = "configuration"

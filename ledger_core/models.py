@@ -32,6 +32,7 @@ __all__ = [
     "OperationRequest",
     "OwnerId",
     "format_time",
+    "owner_hash",
 ]
 
 OWNER_ID_LENGTH_MAX = 128
@@ -55,6 +56,11 @@ TIME_STEP_MIN = timedelta(microseconds=1)
 def format_time(time: datetime) -> str:
     """A UTC time as fixed-width text that sorts as time."""
     return time.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
+def owner_hash(owner_id: str) -> str:
+    """What logs know an owner by: the first 16 hex digits of the id's SHA-256."""
+    return hashlib.sha256(owner_id.encode()).hexdigest()[:16]
 
 
 def _in_utc(time: datetime) -> datetime:

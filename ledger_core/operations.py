@@ -4,21 +4,50 @@ A wrong declaration fails when the class is created, which is when the app is im
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import date, timedelta
 from enum import StrEnum
 from types import MappingProxyType
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ledger_core.errors import ConfigurationError, InvalidRequestError
 
-__all__ = ["AMOUNT_MAX", "BaseLedgerOperations", "LedgerOperationType", "OperationConfig"]
+if TYPE_CHECKING:
+    from ledger_core.responses import Account
+
+__all__ = [
+    "AMOUNT_MAX",
+    "BaseLedgerOperations",
+    "Eligible",
+    "LedgerOperationType",
+    "OperationConfig",
+    "active_within",
+    "every_owner",
+]
 
 AMOUNT_MAX = 1_000_000_000
 """The most credits that one operation may move, either way."""
 
 OPERATION_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 """Names are upper snake case, 1 to 64 characters."""
+
+Eligible = Callable[["Account", date], bool]
+"""Whether an owner gets what a schedule posts for the period that begins on a day. It has at least one entry."""
+
+
+def every_owner(_account: "Account", _first_day: date) -> bool:
+    """Eligible is whoever has an entry."""
+    return True
+
+
+def active_within(days: int) -> Eligible:
+    """Eligible is who has had an entry, other than from a schedule, since so many days before the period (UTC)."""
+
+    def active(account: "Account", first_day: date) -> bool:
+        return account.active_at is not None and account.active_at.date() >= first_day - timedelta(days=days)
+
+    return active
 
 
 class LedgerOperationType(StrEnum):
@@ -84,9 +113,11 @@ class OperationConfig:
 class BaseLedgerOperations:
     """The shared operations. An app subclasses it and declares its own in `APP_CONFIG`, keyed by its own StrEnum.
 
+    In `SCHEDULED` it says which operations a schedule may post, and to which owners.
+
     Raises:
         ConfigurationError: at the subclass's creation, when it drops or redefines a shared operation, names one
-            badly, or maps a name to anything but an `OperationConfig`.
+            badly, maps a name to anything but an `OperationConfig`, or schedules what is no operation of its own.
     """
 
     BASE_CONFIG: ClassVar[Mapping[StrEnum, OperationConfig]] = MappingProxyType(
@@ -100,6 +131,7 @@ class BaseLedgerOperations:
         }
     )
     APP_CONFIG: ClassVar[Mapping[StrEnum, OperationConfig]] = MappingProxyType({})
+    SCHEDULED: ClassVar[Mapping[StrEnum, Eligible]] = MappingProxyType({LedgerOperationType.DAILY_REWARD: every_owner})
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -139,3 +171,8 @@ class BaseLedgerOperations:
                 f"{cls.__name__} drops or redefines a shared operation: leave BASE_CONFIG and get_operation_config() "
                 "alone and declare the app's own operations in APP_CONFIG"
             )
+        scheduled: Any = cls.SCHEDULED
+        if not isinstance(scheduled, Mapping) or not all(map(callable, scheduled.values())):
+            raise ConfigurationError(f"{cls.__name__}: SCHEDULED must map operations to who is eligible: every_owner")
+        if unknown := scheduled.keys() - cls.get_operation_config().keys():
+            raise ConfigurationError(f"{cls.__name__}: SCHEDULED names what is no operation: {', '.join(unknown)}")

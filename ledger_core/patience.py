@@ -29,6 +29,16 @@ class Patience:
     pauses: int = 0
     begun: bool = False
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is up."""
+        return self.monotonic() >= self.deadline
+
+    @property
+    def seconds_left(self) -> float:
+        """How long that is."""
+        return self.deadline - self.monotonic()
+
     def pause(self, reason: LedgerError) -> None:
         """Wait with full jitter before the next try; raise `reason` when there is no time or try left."""
         seconds = self.random() * min(PAUSE_SECONDS_MAX, PAUSE_SECONDS_BASE * 2**self.pauses)
@@ -42,7 +52,7 @@ class Patience:
         """What `call` answers, once it does; `state` is where the request failed if it never does."""
         while True:
             try:
-                if self.begun and self.monotonic() >= self.deadline:
+                if self.begun and self.is_over:
                     raise UnavailableError("The time was up before all was done.")
                 self.begun = True
                 return call()

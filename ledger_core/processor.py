@@ -21,6 +21,7 @@ from ledger_core.errors import (
     RequestState,
     UnknownOperationError,
 )
+from ledger_core.items import Mark
 from ledger_core.models import BALANCE_MAX, Head, LedgerEntry, OperationRequest
 from ledger_core.operations import BaseLedgerOperations, OperationConfig
 from ledger_core.patience import Patience
@@ -88,7 +89,9 @@ class OperationProcessor:
             raise UnknownOperationError(f"operation: must be one of {', '.join(self._configs)}")
         return self._configs[operation]
 
-    def process(self, request: OperationRequest, *, timeout_seconds: float = TIMEOUT_SECONDS) -> LedgerEntry:
+    def process(
+        self, request: OperationRequest, *, mark: Mark | None = None, timeout_seconds: float = TIMEOUT_SECONDS
+    ) -> LedgerEntry:
         """Post one operation and return its entry, stored, with the balance moved.
 
         When it raises ContentionError or UnavailableError the entry may or may not be stored: the same request under
@@ -96,6 +99,7 @@ class OperationProcessor:
 
         Args:
             request: what to post.
+            mark: what to note on the balance with it, as for a reward.
             timeout_seconds: how long to keep trying. The first call is made however little time there is, no further
                 one begins after it, and one that is under way then is waited for.
 
@@ -115,7 +119,7 @@ class OperationProcessor:
         if not lane.lock.acquire(timeout=max(timeout_seconds, 0)):
             raise ContentionError("Other operations of this owner took all the time there was.")
         try:
-            return self._append(lane, request, amount, patience)
+            return self._append(lane, request, amount, mark, patience)
         finally:
             lane.lock.release()
 
@@ -127,7 +131,9 @@ class OperationProcessor:
         """What a request has that takes several calls: their time is in common."""
         return Patience(self._monotonic() + timeout_seconds, self._monotonic, self._sleep, self._random)
 
-    def _append(self, lane: "_Lane", request: OperationRequest, amount: int, patience: Patience) -> LedgerEntry:
+    def _append(
+        self, lane: "_Lane", request: OperationRequest, amount: int, mark: Mark | None, patience: Patience
+    ) -> LedgerEntry:
         head = lane.head or patience.retry(
             partial(self.store.head, request.owner_id, consistent=False), RequestState.CHECKING_BALANCE
         )
@@ -140,7 +146,7 @@ class OperationProcessor:
             usage.attempts += 1
             # One token for every try of this transaction: if an answer is lost, the next one tells what came of it.
             cancelled = patience.retry(
-                partial(self.store.append, entry, head=head, token=str(uuid4())), RequestState.PROCESSING
+                partial(self.store.append, entry, head=head, token=str(uuid4()), mark=mark), RequestState.PROCESSING
             )
             if cancelled is None:
                 lane.head = Head.at(entry)

@@ -9,13 +9,10 @@ from weakref import WeakValueDictionary
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import (
-    Field,
-    StrictStr,
-    create_model,
-)
+from pydantic import Field, StrictStr, create_model
 
 from ledger_core.access import Caller
+from ledger_core.accrual import Accrual
 from ledger_core.audit import Report, audit_store
 from ledger_core.errors import DuplicateNonceError, InvalidRequestError, UnavailableError
 from ledger_core.models import Head, LedgerEntry, OperationRequest, OwnerId
@@ -51,11 +48,13 @@ class LedgerRouter(APIRouter):
 
     Args:
         processor: posts the app's operations.
+        accrual: grants a reward to owners when they call, or when an app posts for them; None: nothing is granted so.
     """
 
-    def __init__(self, processor: OperationProcessor) -> None:
+    def __init__(self, processor: OperationProcessor, accrual: Accrual | None = None) -> None:
         super().__init__(responses=RESPONSES)
         self.processor = processor
+        self._accrual = accrual
         self._threads = asyncio.Semaphore(CONNECTIONS_MAX)  # waited for within a request's time, as the limiter is not
         self._limiter = CapacityLimiter(CONNECTIONS_MAX)
         self._queues: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -78,9 +77,7 @@ class LedgerRouter(APIRouter):
         caller.check_may_post(operation.owner_id, self.processor.config_of(operation.operation))
         # An owner's operations go one at a time; they queue here, so that waiting takes no thread from other owners.
         queue = self._queues.setdefault(operation.owner_id, asyncio.Lock())
-        entry = await self._run(
-            request, lambda seconds: self.processor.process(operation, timeout_seconds=seconds), queue
-        )
+        entry = await self._run(request, partial(self._post, operation), queue)
         request.state.code = "accepted"
         return entry
 
@@ -92,11 +89,11 @@ class LedgerRouter(APIRouter):
     async def balance(self, request: Request, owner_id: OwnerId, at: QueryInstant | None = None) -> Balance:
         """The balance now, strongly consistent; or as it was at an instant, from the index."""
         self._check_may_read(request, owner_id)
-        store = self.processor.store
         if at is None:
-            head = await self._read(request, partial(store.head, owner_id, consistent=True))
+            head = await self._run(request, partial(self._head, request.state.caller, owner_id))
         else:
-            entry = await self._read(request, partial(store.latest, owner_id, at=at))
+            latest = partial(self.processor.store.latest, owner_id, at=at)
+            entry = await self._run(request, lambda seconds: self.processor.read(latest, timeout_seconds=seconds))
             head = Head.at(entry) if entry else Head(owner_id=owner_id)
         return Balance.model_validate(head)
 
@@ -171,13 +168,23 @@ class LedgerRouter(APIRouter):
 
         return post_entry
 
+    def _post(self, operation: OperationRequest, timeout_seconds: float) -> LedgerEntry:
+        if self._accrual:
+            patience = self.processor.patience(timeout_seconds)
+            self._accrual.touch(operation.owner_id, timeout_seconds=timeout_seconds)
+            timeout_seconds = patience.seconds_left
+        return self.processor.process(operation, timeout_seconds=timeout_seconds)
+
+    def _head(self, caller: Caller, owner_id: str, timeout_seconds: float) -> Head:
+        patience = self.processor.patience(timeout_seconds)
+        if self._accrual and caller.may_act_for(owner_id):
+            self._accrual.touch(owner_id, timeout_seconds=timeout_seconds)
+        return patience.read(partial(self.processor.store.head, owner_id, consistent=True))
+
     def _check_may_read(self, request: Request, owner_id: str) -> None:
         request.state.owner_id = owner_id
         caller: Caller = request.state.caller
         caller.check_may_read(owner_id)
-
-    async def _read(self, request: Request, call: Callable[[], T]) -> T:
-        return await self._run(request, lambda seconds: self.processor.read(call, timeout_seconds=seconds))
 
     async def _run(self, request: Request, call: Callable[[float], T], queue: asyncio.Lock | None = None) -> T:
         """What `call` answers, given the seconds that it has: where it is in Lambda, else in a thread.

@@ -1,4 +1,4 @@
-"""What the environment decides: three variables of ours, all others are AWS's own."""
+"""What the environment decides: three variables of ours, two more for rewards; all others are AWS's own."""
 
 import re
 from collections.abc import Mapping
@@ -8,11 +8,21 @@ from typing import Self
 
 from ledger_core.errors import ConfigurationError
 
-__all__ = ["CONNECTIONS_MAX", "CONNECT_SECONDS_MAX", "READ_SECONDS_MAX", "AuthMode", "Settings"]
+__all__ = [
+    "CONNECTIONS_MAX",
+    "CONNECT_SECONDS_MAX",
+    "READ_SECONDS_MAX",
+    "SWEEP_READ_SECONDS_MAX",
+    "AuthMode",
+    "RewardSettings",
+    "Settings",
+]
 
 CONNECT_SECONDS_MAX = 1.0
 READ_SECONDS_MAX = 2.0
 """Together the longest that one call to DynamoDB takes."""
+SWEEP_READ_SECONDS_MAX = 5.0
+"""Instead of it in a sweep, whose transactions are fifty times as large, and where nobody waits."""
 CONNECTIONS_MAX = 40
 """Calls to DynamoDB that a server has under way at once, each in a thread on a connection of its own."""
 
@@ -42,13 +52,7 @@ class Settings:
         Raises:
             ConfigurationError: one is missing or wrong; the message is one line and says which and what to do.
         """
-        tables = []
-        for name in ("LEDGER_ENTRIES_TABLE", "LEDGER_BALANCES_TABLE"):
-            if not environment.get(name):
-                raise ConfigurationError(f"{name} is not set: give it the name of the DynamoDB table")
-            if not TABLE_NAME.fullmatch(environment[name]):
-                raise ConfigurationError(f"{name} is no name that a DynamoDB table can have: {environment[name]!r}")
-            tables.append(environment[name])
+        tables = [_table_name(environment, name) for name in ("LEDGER_ENTRIES_TABLE", "LEDGER_BALANCES_TABLE")]
         if tables[0] == tables[1]:
             raise ConfigurationError("LEDGER_ENTRIES_TABLE and LEDGER_BALANCES_TABLE must be two tables")
         auth = environment.get("LEDGER_AUTH", AuthMode.JWT)
@@ -60,3 +64,31 @@ class Settings:
         if auth == AuthMode.NONE and in_lambda:
             raise ConfigurationError("LEDGER_AUTH=none is for local runs only and is refused inside Lambda")
         return cls(entries_table=tables[0], balances_table=tables[1], auth=AuthMode(auth))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardSettings:
+    """LEDGER_REWARDS_QUEUE_URL and LEDGER_RUNS_TABLE, which the scheduled function needs beside the others."""
+
+    queue_url: str
+    runs_table: str
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Self:
+        """The settings.
+
+        Raises:
+            ConfigurationError: one is missing or wrong; the message is one line and says which and what to do.
+        """
+        queue_url = environment.get("LEDGER_REWARDS_QUEUE_URL", "")
+        if not queue_url.startswith(("https://", "http://")):
+            raise ConfigurationError(f"LEDGER_REWARDS_QUEUE_URL must be the URL of an SQS queue: {queue_url!r}")
+        return cls(queue_url=queue_url, runs_table=_table_name(environment, "LEDGER_RUNS_TABLE"))
+
+
+def _table_name(environment: Mapping[str, str], name: str) -> str:
+    if not environment.get(name):
+        raise ConfigurationError(f"{name} is not set: give it the name of the DynamoDB table")
+    if not TABLE_NAME.fullmatch(environment[name]):
+        raise ConfigurationError(f"{name} is no name that a DynamoDB table can have: {environment[name]!r}")
+    return environment[name]

@@ -1,23 +1,18 @@
 """The ledger's two DynamoDB tables: the requests that read them, and the one transaction that writes them.
 
-The only file that knows boto3. It decides nothing: it says what DynamoDB said, as values of ours and as errors of ours.
+It decides nothing: it says what DynamoDB said, as values of ours and as errors of ours.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
-from botocore.exceptions import ConnectionError as BotoConnectionError
-from botocore.parsers import ResponseParserError
+from botocore.exceptions import ClientError
 
-from ledger_core import items
-from ledger_core.errors import ContentionError, LedgerError, StoreError, UnavailableError
+from ledger_core import items, responses
+from ledger_core.dynamodb import dynamodb_request
 from ledger_core.models import TIME_STEP_MIN, Head, LedgerEntry, format_time
-from ledger_core.usage import Usage, current_usage
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -29,20 +24,6 @@ HISTORY_QUERIES_MAX = 4
 """Requests that one filtered page of history may take before it is handed out short."""
 HISTORY_EVALUATED_MAX = 1000
 """Entries that one such request looks at."""
-
-ERRORS: Mapping[str, type[LedgerError]] = {
-    # Codes of errors. All that are not here are StoreError, which is not tried again, unless the status is 5xx.
-    "InternalServerError": UnavailableError,
-    "ProvisionedThroughputExceededException": UnavailableError,
-    "RequestLimitExceeded": UnavailableError,
-    "ServiceUnavailable": UnavailableError,
-    "ThrottlingException": UnavailableError,
-    "TransactionInProgressException": UnavailableError,  # an earlier try under the same token is still on its way
-    # Codes of the reasons why a transaction was cancelled.
-    "ProvisionedThroughputExceeded": UnavailableError,
-    "ThrottlingError": UnavailableError,
-    "TransactionConflict": ContentionError,
-}
 
 
 class LedgerStore:
@@ -59,32 +40,44 @@ class LedgerStore:
 
     def head(self, owner_id: str, *, consistent: bool) -> Head:
         """An owner's head: one read unit when strongly consistent, half a one when not."""
-        with _request() as usage:
+        return self.account(owner_id, consistent=consistent).head
+
+    def account(self, owner_id: str, *, consistent: bool) -> responses.Account:
+        """An owner's head and what is noted beside it, for the same units."""
+        with dynamodb_request() as usage:
             response = self._client.get_item(
                 TableName=self._balances_table,
                 Key={"owner_id": {"S": owner_id}},
                 ConsistentRead=consistent,
                 ReturnConsumedCapacity="TOTAL",
             )
-            usage.read_units += items.units_from(response)
-        return items.head_from(owner_id, response.get("Item"))
+            usage.read_units += responses.units_from(response)
+        return responses.account_from(owner_id, response.get("Item"))
 
-    def append(self, entry: LedgerEntry, *, head: Head, token: str) -> items.Cancelled | None:
+    def append(
+        self, entry: LedgerEntry, *, head: Head, token: str, mark: items.Mark | None = None
+    ) -> responses.Cancelled | None:
         """Write `entry` and move the balance from `head`, both or neither; None when done.
 
         `token` (at most 36 characters) makes it once only: the same entry sent again under the same token within ten
         minutes is done once, and says so each time. One request; see README for the write units.
         """
-        pair = items.transact_items(entry, head, entries_table=self._entries_table, balances_table=self._balances_table)
-        with _request() as usage:
+        pair = items.transact_items(
+            items.Write(entry, head, mark), entries_table=self._entries_table, balances_table=self._balances_table
+        )
+        with dynamodb_request() as usage:
             try:
                 response = self._client.transact_write_items(
                     ClientRequestToken=token, TransactItems=pair, ReturnConsumedCapacity="TOTAL"
                 )
-                usage.write_units += items.units_from(response)
+                usage.write_units += responses.units_from(response)
             except ClientError as error:
-                cancelled = items.cancelled_from(entry.owner_id, error.response.get("CancellationReasons", ()))
-                if cancelled is None:
+                if not (reasons := error.response.get("CancellationReasons")):
+                    raise
+                cancelled = responses.cancelled_from(entry.owner_id, reasons)
+                if cancelled.error:
+                    raise cancelled.error from error
+                if cancelled.entry is None and cancelled.head is None:
                     raise
                 return cancelled
         return None
@@ -95,19 +88,19 @@ class LedgerStore:
             self._entries_table: {"entry_key": {"S": items.entry_key(owner_id, nonce)}},
             self._balances_table: {"owner_id": {"S": owner_id}},
         }
-        with _request() as usage:
+        with dynamodb_request() as usage:
             response = self._client.transact_get_items(
                 TransactItems=[{"Get": {"TableName": table, "Key": key}} for table, key in keys.items()],
                 ReturnConsumedCapacity="TOTAL",
             )
-            usage.read_units += items.units_from(response)
+            usage.read_units += responses.units_from(response)
         entry, head = (answer.get("Item") for answer in response["Responses"])
-        return (items.entry_from(entry) if entry else None), items.head_from(owner_id, head)
+        return (responses.entry_from(entry) if entry else None), responses.head_from(owner_id, head)
 
     def latest(self, owner_id: str, *, at: datetime | None = None) -> LedgerEntry | None:
         """The last entry, or the last at or before an instant; one eventually consistent request of the index."""
         found = self._query(owner_id, until=at, newest_first=True, limit=1)["Items"]
-        return items.entry_from(found[0]) if found else None
+        return responses.entry_from(found[0]) if found else None
 
     def page(
         self,
@@ -135,7 +128,7 @@ class LedgerStore:
             for item in response["Items"]:
                 if len(entries) == limit:
                     return entries, entries[-1].created_at
-                entries.append(items.entry_from(item))
+                entries.append(responses.entry_from(item))
             if "LastEvaluatedKey" not in response:
                 return entries, None
             before = datetime.fromisoformat(response["LastEvaluatedKey"]["created_at"]["S"])
@@ -149,7 +142,7 @@ class LedgerStore:
         One eventually consistent request, of a megabyte at most.
         """
         response = self._query(owner_id, until=until, newest_first=False, start=start)
-        return [items.row_from(item) for item in response["Items"]], response.get("LastEvaluatedKey")
+        return [responses.row_from(item) for item in response["Items"]], response.get("LastEvaluatedKey")
 
     def _query(
         self,
@@ -176,7 +169,7 @@ class LedgerStore:
             options["Limit"] = limit
         if start:
             options["ExclusiveStartKey"] = start
-        with _request() as usage:
+        with dynamodb_request() as usage:
             response = self._client.query(
                 TableName=self._entries_table,
                 IndexName=INDEX_BY_OWNER,
@@ -186,33 +179,5 @@ class LedgerStore:
                 ReturnConsumedCapacity="TOTAL",
                 **options,
             )
-            usage.read_units += items.units_from(response)
+            usage.read_units += responses.units_from(response)
             return response
-
-
-@contextmanager
-def _request() -> Iterator[Usage]:
-    """Around each request: counts it, and is the one place where botocore's errors become ours."""
-    usage, begun = current_usage(), perf_counter()
-    usage.dynamodb_requests += 1
-    try:
-        yield usage
-    except ClientError as error:
-        raise _translated(error) from error
-    except (HTTPClientError, BotoConnectionError, ResponseParserError) as error:
-        raise UnavailableError(f"DynamoDB did not answer: {type(error).__name__}") from error
-    except BotoCoreError as error:
-        raise StoreError(f"the call to DynamoDB could not be made: {error}") from error
-    finally:
-        usage.dynamodb_seconds += perf_counter() - begun
-
-
-def _translated(error: ClientError) -> LedgerError:
-    code = error.response["Error"]["Code"]
-    reasons = [reason["Code"] for reason in error.response.get("CancellationReasons", ())]
-    for candidate in (*reasons, code):
-        if candidate in ERRORS:
-            return ERRORS[candidate](f"DynamoDB is busy: {candidate}")
-    if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:
-        return UnavailableError(f"DynamoDB failed: {code}")
-    return StoreError(f"DynamoDB refused: {error}")

@@ -1,28 +1,25 @@
-"""One structured log line per request, from which CloudWatch makes the metrics as well (its embedded metric format).
+"""One structured log line, and its metrics, per request.
 
 Names and counts only: no token, no metadata, no nonce, and of an owner's id no more than a hash.
 """
 
-import json
 import logging
 import os
 import re
-import sys
 from collections.abc import Mapping
-from hashlib import sha256
 from time import perf_counter
 
-from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger_core.errors import RequestState
+from ledger_core.metrics import MetricLines
+from ledger_core.models import owner_hash
 from ledger_core.problems import request_id
 from ledger_core.usage import Usage, measured
 
-__all__ = ["CAPACITY_HEADER", "METRICS_NAMESPACE", "OUTCOMES", "Telemetry", "owner_hash"]
+__all__ = ["CAPACITY_HEADER", "OUTCOMES", "Telemetry"]
 
-METRICS_NAMESPACE = "SharedLedger"
 CAPACITY_HEADER = "return-consumed-capacity"
 """A request that has it gets `consumed-capacity` with its answer: capacity units, and requests sent to DynamoDB."""
 
@@ -39,17 +36,12 @@ ALARMING = frozenset({"contention", "unavailable", "internal"})
 logger = logging.getLogger(__name__)
 
 
-def owner_hash(owner_id: str) -> str:
-    """What the log knows an owner by: the first 16 hex digits of the id's SHA-256."""
-    return sha256(owner_id.encode()).hexdigest()[:16]
-
-
 class Telemetry:
     """ASGI middleware that measures each request, and tells of it when it ends, however it ends."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._metrics = EphemeralMetrics(namespace=METRICS_NAMESPACE)
+        self._lines = MetricLines()
         self._cold_start = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,12 +70,10 @@ class Telemetry:
                     self.tell(request, status, usage, perf_counter() - begun)
                 except Exception:  # what is answered does not depend on what is logged
                     logger.exception("a request's log line could not be written")
-                finally:
-                    self._metrics.clear_metrics()
 
     def tell(self, request: Request, status: int, usage: Usage, seconds: float) -> None:
         """Write the line of one request that ended with `status` after `seconds`."""
-        state, metrics = request.scope.setdefault("state", {}), self._metrics
+        state = request.scope.setdefault("state", {})
         code, failed_in = state.get("code", "answered"), state.get("failed_in")
         line = {
             "request_id": request_id(request),
@@ -106,9 +96,6 @@ class Telemetry:
             "latency_ms": round(seconds * 1000, 3),
             "cold_start": self._cold_start,
         }
-        for name, value in line.items():
-            if value is not None:
-                metrics.add_metadata(name, value)
         counts = {
             OUTCOMES.get(code, f"Failed{failed_in}"): 1,
             **({code.capitalize(): 1} if code in ALARMING else {}),
@@ -117,11 +104,7 @@ class Telemetry:
             "ReadUnits": usage.read_units,
             "WriteUnits": usage.write_units,
         }
-        for name, count in counts.items():
-            if count:
-                metrics.add_metric(name, MetricUnit.Count, count)
-        metrics.add_metric("Latency", MetricUnit.Milliseconds, line["latency_ms"])
-        sys.stdout.write(f"{json.dumps(metrics.serialize_metric_set(), separators=(',', ':'))}\n")
+        self._lines.write(line, {**counts, "Latency": line["latency_ms"]})
         self._cold_start = False
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from functions.example_app.operations import ExampleAppOperations
 from functions.wiring import create_client, create_store
-from infra.dynamodb import ENVIRONMENT, create_tables, dynamodb_local, has_dynamodb_local, moto
+from infra.dynamodb import ENVIRONMENT as LOCAL_ENVIRONMENT
+from infra.dynamodb import create_tables, dynamodb_local, has_dynamodb_local, moto
 from ledger_core import LedgerStore, OperationProcessor
 
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 MACHINE = dict(os.environ)
 """The environment as it was found, for what is not to be tested but used."""
+ENVIRONMENT = {
+    **LOCAL_ENVIRONMENT,
+    "LEDGER_REWARDS_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/rewards",
+}
 os.environ.update(ENVIRONMENT)  # apps read their settings when they are imported
 asyncio.set_event_loop(asyncio.new_event_loop())  # and their handlers take this thread's loop
 

@@ -3,54 +3,68 @@
 import ast
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 
+from functions.daily_reward.app import STOP_SECONDS
+from functions.daily_reward.events import SweepEvent
 from infra.dynamodb import TEMPLATE, table_definitions
 from infra.dynamodb import template as whole_template
 from ledger_core.api import OPEN_PATHS
 from ledger_core.errors import RequestState
+from ledger_core.metrics import METRICS_NAMESPACE
+from ledger_core.periods import Period
 from ledger_core.processor import TIMEOUT_SECONDS
-from ledger_core.settings import CONNECT_SECONDS_MAX, READ_SECONDS_MAX
+from ledger_core.settings import CONNECT_SECONDS_MAX, READ_SECONDS_MAX, SWEEP_READ_SECONDS_MAX
 from ledger_core.store import INDEX_BY_OWNER
-from ledger_core.telemetry import ALARMING, METRICS_NAMESPACE, OUTCOMES
+from ledger_core.telemetry import ALARMING, OUTCOMES
 from tests.support import ROOT
 
 CORE = sorted(ROOT.glob("ledger_core/*.py"))
 SOURCES = [*CORE, *sorted(ROOT.glob("functions/**/*.py"))]
 LINES_MAX = 220
-ROLE = "ApiFunctionRole"
+FUNCTIONS = ["ApiFunction", "DailyRewardFunction"]
 API_GATEWAY_SECONDS_MAX = 30
 
 # From the top down; a module imports only from lines below its own.
 LAYERS = [
-    {"functions.example_app.app", "functions.cli"},
-    {"functions.example_app.router"},
-    {"functions.example_app.operations", "functions.wiring"},
+    {"functions.example_app.app", "functions.daily_reward.app", "functions.cli"},
+    {"functions.example_app.router", "functions.daily_reward.events", "functions.daily_reward.runs"},
+    {"functions.example_app.operations", "functions.prices", "functions.wiring"},
     {"ledger_core"},
     {"ledger_core.router"},
     {"ledger_core.api", "ledger_core.shapes"},
     {"ledger_core.telemetry"},
     {"ledger_core.problems"},
-    {"ledger_core.access", "ledger_core.audit", "ledger_core.processor"},
-    {"ledger_core.patience", "ledger_core.store"},
+    {"ledger_core.accrual", "ledger_core.sweep"},
+    {"ledger_core.access", "ledger_core.audit", "ledger_core.batches", "ledger_core.processor"},
+    {"ledger_core.accounts", "ledger_core.patience", "ledger_core.rewards"},
+    {"ledger_core.store"},
+    {"ledger_core.dynamodb", "ledger_core.periods", "ledger_core.responses"},
     {"ledger_core.items"},
     {"ledger_core.models"},
     {"ledger_core.operations", "ledger_core.settings"},
-    {"ledger_core.errors", "ledger_core.usage"},
+    {"ledger_core.errors", "ledger_core.metrics", "ledger_core.usage"},
 ]
-HTTP = {"fastapi", "starlette", "mangum", "anyio", "aws_lambda_powertools"}
+HTTP = {"fastapi", "starlette", "mangum", "anyio"}
 AWS = {"boto3", "botocore"}
+POWERTOOLS = {"aws_lambda_powertools"}
 MAY_IMPORT = {
     "ledger_core.router": HTTP,
     "ledger_core.api": HTTP,
     "ledger_core.problems": HTTP,
     "ledger_core.telemetry": HTTP,
+    "ledger_core.metrics": POWERTOOLS,
+    "ledger_core.accounts": AWS,
+    "ledger_core.dynamodb": AWS,
     "ledger_core.store": AWS,
     "functions.wiring": AWS,
     "functions.example_app.app": HTTP,
@@ -82,22 +96,27 @@ def test_imports_go_strictly_down(path: Path) -> None:
     """No module knows the ones above it, nor a library that is not its business."""
     module = module_of(path)
     layer = {name: depth for depth, names in enumerate(LAYERS) for name in names}
-    if module in {"functions", "functions.example_app"}:
+    if module in {"functions", "functions.daily_reward", "functions.example_app"}:
         assert not imports_of(path)
         return
     for imported in imports_of(path):
         if imported.startswith(("functions", "ledger_core")):
             assert layer[imported] > layer[module], f"{module} imports {imported}"
-        elif (library := imported.partition(".")[0]) in HTTP | AWS:
+        elif (library := imported.partition(".")[0]) in HTTP | AWS | POWERTOOLS:
             assert library in MAY_IMPORT.get(module, set()), f"{module} imports {library}"
 
 
-def test_core_does_not_import_fastapi() -> None:
-    """Functions without HTTP, and the command line, do not pay for it."""
-    program = "import sys, ledger_core, functions.wiring, functions.cli; print(*sys.modules)"
-    modules = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
-    assert "ledger_core.processor" in modules
-    assert not HTTP & set(modules)
+@pytest.mark.parametrize(
+    ("module", "unused"), [("functions.cli", HTTP | POWERTOOLS), ("functions.daily_reward.app", HTTP)]
+)
+def test_functions_without_http_do_not_import_fastapi(module: str, unused: set[str]) -> None:
+    """The command line and the scheduled function do not pay for what they do not use."""
+    program = f"import sys, ledger_core, {module}; print(*sys.modules)"
+    variables = {**os.environ, "LEDGER_REWARDS_QUEUE_URL": "http://127.0.0.1:9/queue"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=variables)
+    modules = set(done.stdout.split())
+    assert {"ledger_core.processor", module} <= modules
+    assert not unused & modules
 
 
 @pytest.mark.parametrize("path", [path for path in SOURCES if path.stat().st_size], ids=module_of)
@@ -158,26 +177,61 @@ def statements(role: str) -> dict[str, Any]:
     return {one["Sid"]: one for policy in policies for one in policy["PolicyDocument"]["Statement"]}
 
 
-def test_function_may_do_what_it_needs_and_nothing_else() -> None:
-    """Entries are put and looked up in transactions only; nothing updates or deletes one; no action has a wildcard."""
-    entries, balances = "EntriesTable.Arn", "BalancesTable.Arn"
-    in_writes = {"ForAnyValue:StringEquals": {"dynamodb:EnclosingOperation": "TransactWriteItems"}}
-    in_reads = {"ForAnyValue:StringEquals": {"dynamodb:EnclosingOperation": "TransactGetItems"}}
-    rights = {sid: (one["Action"], one["Resource"], one.get("Condition")) for sid, one in statements(ROLE).items()}
-    assert rights == {
-        "AppendEntriesInTransactionsOnly": ("dynamodb:PutItem", entries, in_writes),
-        "MoveBalancesInTransactionsOnly": ("dynamodb:UpdateItem", balances, in_writes),
-        "LookUpEntriesInTransactionsOnly": ("dynamodb:GetItem", entries, in_reads),
-        "ReadBalances": ("dynamodb:GetItem", balances, None),
+ENTRIES, BALANCES = "EntriesTable.Arn", "BalancesTable.Arn"
+IN_WRITES = {"ForAnyValue:StringEquals": {"dynamodb:EnclosingOperation": "TransactWriteItems"}}
+IN_READS = {"ForAnyValue:StringEquals": {"dynamodb:EnclosingOperation": "TransactGetItems"}}
+APPENDING: dict[str, Any] = {
+    "AppendEntriesInTransactionsOnly": ("dynamodb:PutItem", ENTRIES, IN_WRITES),
+    "MoveBalancesInTransactionsOnly": ("dynamodb:UpdateItem", BALANCES, IN_WRITES),
+    "LookUpEntriesInTransactionsOnly": ("dynamodb:GetItem", ENTRIES, IN_READS),
+    "SendTraces": (["xray:PutTraceSegments", "xray:PutTelemetryRecords"], "*", None),
+}
+LOGGING = ["logs:CreateLogStream", "logs:PutLogEvents"]
+RIGHTS: dict[str, dict[str, Any]] = {
+    "ApiFunctionRole": {
+        **APPENDING,
+        "ReadBalances": ("dynamodb:GetItem", BALANCES, None),
         "ReadHistory": ("dynamodb:Query", "${EntriesTable.Arn}/index/by_owner", None),
-        "WriteItsOwnLog": (["logs:CreateLogStream", "logs:PutLogEvents"], "ApiFunctionLogGroup.Arn", None),
-        "SendTraces": (["xray:PutTraceSegments", "xray:PutTelemetryRecords"], "*", None),
-    }
-    roles = [name for name, resource in template().items() if resource["Type"] == "AWS::IAM::Role"]
-    functions = [resource for resource in template().values() if resource["Type"] == "AWS::Serverless::Function"]
-    assert roles == [ROLE]
-    assert all("Policies" not in function["Properties"] for function in functions)
-    assert [function["Properties"]["Role"] for function in functions] == [f"{ROLE}.Arn"]
+        "WriteItsOwnLog": (LOGGING, "ApiFunctionLogGroup.Arn", None),
+    },
+    "DailyRewardFunctionRole": {
+        **APPENDING,
+        "ReadBalances": (["dynamodb:GetItem", "dynamodb:Scan"], BALANCES, None),
+        "RecordRuns": (["dynamodb:UpdateItem", "dynamodb:Query"], "RunsTable.Arn", None),
+        "TakeSegmentsAndPutTheRestBack": (
+            ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:SendMessage"],
+            "RewardsQueue.Arn",
+            None,
+        ),
+        "LeaveDeadLetters": ("sqs:SendMessage", "RewardsDeadLetterQueue.Arn", None),
+        "WriteItsOwnLog": (LOGGING, "DailyRewardFunctionLogGroup.Arn", None),
+    },
+    "RewardsScheduleRole": {
+        "StartTheFunction": (
+            "lambda:InvokeFunction",
+            "arn:${AWS::Partition}:lambda:${AWS::Region}:${AWS::AccountId}:function:${DailyRewardFunction}:live",
+            None,
+        ),
+        "LeaveDeadLetters": ("sqs:SendMessage", "RewardsDeadLetterQueue.Arn", None),
+    },
+}
+
+
+@pytest.mark.parametrize("role", RIGHTS)
+def test_roles_may_do_what_they_need_and_nothing_else(role: str) -> None:
+    """Entries are put and looked up in transactions only; nothing updates or deletes one; no action has a wildcard."""
+    rights = {sid: (one["Action"], one["Resource"], one.get("Condition")) for sid, one in statements(role).items()}
+    assert rights == RIGHTS[role]
+
+
+def test_there_are_no_other_roles() -> None:
+    """SAM adds none either: each function and the schedule name theirs."""
+    assert {name for name, resource in template().items() if resource["Type"] == "AWS::IAM::Role"} == set(RIGHTS)
+    for name in FUNCTIONS:
+        properties = template()[name]["Properties"]
+        assert "Policies" not in properties
+        assert properties["Role"] == f"{name}Role.Arn"
+    assert schedule()["RoleArn"] == "RewardsScheduleRole.Arn"
 
 
 def test_nobody_else_may_change_an_entry_either() -> None:
@@ -220,11 +274,12 @@ def test_issuer_is_one_that_can_be_trusted(issuer: str, allowed: bool) -> None:
     assert bool(re.fullmatch(parameters()["JwtIssuer"]["AllowedPattern"], issuer)) == allowed
 
 
-def test_a_changed_parameter_is_published() -> None:
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_changed_parameter_is_published(name: str) -> None:
     """Every parameter that a version is made of is in its description, a change of which makes another version."""
-    function = TEMPLATE.read_text().split("  ApiFunction:\n")[1].split("  ApiFunctionRole:\n")[0]
-    used = {name for name in parameters() if re.search(rf"!Ref {name}\b", function)}
-    described = set(re.findall(r"\$\{(\w+)\}", template()["ApiFunction"]["Properties"]["VersionDescription"]))
+    function = TEMPLATE.read_text().split(f"  {name}:\n")[1].split("      Events:\n")[0].split("\n  ApiFunctionRole")[0]
+    used = {parameter for parameter in parameters() if re.search(rf"!Ref {parameter}\b", function)}
+    described = set(re.findall(r"\$\{(\w+)\}", template()[name]["Properties"]["VersionDescription"]))
     assert used - {"ReservedConcurrency"} == described  # which is the function's, for all of its versions
 
 
@@ -234,19 +289,72 @@ def test_function_s_time_is_longer_than_a_request_s() -> None:
     assert TIMEOUT_SECONDS + CONNECT_SECONDS_MAX + READ_SECONDS_MAX < timeout < API_GATEWAY_SECONDS_MAX
 
 
-def test_function_is_published_traced_and_logs_json() -> None:
-    """The API calls a published version, started from a snapshot; it is traced; logs are JSON, and not for ever."""
-    function = template()["ApiFunction"]["Properties"]
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_are_published_traced_and_log_json(name: str) -> None:
+    """What is called is a published version; it is traced; its log is JSON."""
+    function = template()[name]["Properties"]
     assert (function["AutoPublishAlias"], function["Tracing"], function["Runtime"]) == ("live", "Active", "python3.13")
-    assert template()["HttpApiIntegration"]["Properties"]["IntegrationUri"].endswith(":function:${ApiFunction}:live")
-    assert function["LoggingConfig"]["LogFormat"] == "JSON"
+    assert function["LoggingConfig"] == {"LogFormat": "JSON", "LogGroup": f"{name}LogGroup"}
+
+
+def test_logs_are_not_kept_for_ever() -> None:
+    """How long is one parameter for all of them."""
     groups = [resource for resource in template().values() if resource["Type"] == "AWS::Logs::LogGroup"]
-    assert len(groups) == 2
+    assert len(groups) == 3
     assert all(group["Properties"]["RetentionInDays"] == "LogRetentionInDays" for group in groups)
+
+
+def test_api_calls_the_published_version() -> None:
+    """Which starts from a snapshot, on the cheaper architecture, unless somebody chooses otherwise."""
+    assert template()["HttpApiIntegration"]["Properties"]["IntegrationUri"].endswith(":function:${ApiFunction}:live")
     assert (parameters()["SnapStart"]["Default"], parameters()["Architecture"]["Default"]) == (
         "PublishedVersions",
         "arm64",
     )
+
+
+def schedule() -> Any:
+    return template()["DailyRewardFunction"]["Properties"]["Events"]["Schedule"]["Properties"]
+
+
+def test_schedule_tells_when_it_was_due() -> None:
+    """The day is the scheduled time's, by the schedule's own calendar; the event in infra/events is such an input."""
+    text = schedule()["Input"].replace("<aws.scheduler.scheduled-time>", "2026-11-22T04:00:00Z")
+    for name, value in {"RewardsSegments": "4", "RewardsTimeZone": "UTC"}.items():
+        text = text.replace(f"${{{name}}}", value)
+    assert json.loads(text) == json.loads((ROOT / "infra/events/schedule.json").read_text())
+    assert SweepEvent.read(json.loads(text)).sought_period() == Period.parse("2026-11-22")
+    assert schedule()["ScheduleExpressionTimezone"] == "RewardsTimeZone"
+
+
+def test_no_clock_skips_the_hour_of_the_schedule() -> None:
+    """The scheduler skips a time that a change of clocks leaves out; at four there is none, in any zone."""
+    (hour,) = re.findall(r"cron\(0 (\d+) \* \* \? \*\)", parameters()["RewardsSchedule"]["Default"])
+    first = datetime(2026, 1, 1, int(hour), tzinfo=UTC)
+    for zone in map(ZoneInfo, sorted(available_timezones())):
+        for day in range(730):
+            local = (first + timedelta(days=day)).replace(tzinfo=zone)
+            assert local.astimezone(UTC).astimezone(zone).hour == int(hour), (zone, local)
+
+
+def test_failures_of_a_sweep_end_among_the_dead_letters() -> None:
+    """Of the scheduler, of the function that it starts, and of a segment: each after several tries."""
+    function = template()["DailyRewardFunction"]["Properties"]
+    dead = "RewardsDeadLetterQueue.Arn"
+    assert (schedule()["DeadLetterConfig"], schedule()["RetryPolicy"]["MaximumRetryAttempts"]) == ({"Arn": dead}, 10)
+    assert function["EventInvokeConfig"]["DestinationConfig"]["OnFailure"] == {"Type": "SQS", "Destination": dead}
+    queue = template()["RewardsQueue"]["Properties"]
+    assert queue["RedrivePolicy"] == {"deadLetterTargetArn": dead, "maxReceiveCount": 5}
+    assert queue["VisibilityTimeout"] == 6 * function["Timeout"]
+    segments = function["Events"]["Segments"]["Properties"]
+    assert segments["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+
+
+def test_a_worker_stops_before_its_time_is_up() -> None:
+    """What it keeps is enough for calls that are under way and for putting the rest back; most of it is for work."""
+    timeout = template()["DailyRewardFunction"]["Properties"]["Timeout"]
+    to_queue = 2 * (CONNECT_SECONDS_MAX + READ_SECONDS_MAX)
+    assert CONNECT_SECONDS_MAX + SWEEP_READ_SECONDS_MAX + to_queue < STOP_SECONDS < timeout / 4
 
 
 def test_access_log_holds_no_path() -> None:
@@ -266,7 +374,7 @@ def test_every_alarm_says_why_and_what_to_do() -> None:
     """Each alarm gives its reason, is on the dashboard, and has a section for operators that says what to do."""
     manual = (ROOT / "infra/operations.md").read_text()
     dashboard = TEMPLATE.read_text().split("DashboardBody")[1]
-    assert len(alarms()) == 8
+    assert len(alarms()) == 13
     for name, alarm in alarms().items():
         assert len(alarm["AlarmDescription"]) > 80
         assert alarm["TreatMissingData"] == "notBreaching"
@@ -276,7 +384,8 @@ def test_every_alarm_says_why_and_what_to_do() -> None:
 
 def test_metrics_that_are_watched_are_metrics_that_are_told() -> None:
     """Alarms and dashboard ask for no metric of ours that nobody writes."""
-    source = (ROOT / "ledger_core/telemetry.py").read_text()
+    sources = ("ledger_core/telemetry.py", "functions/daily_reward/app.py")
+    source = "".join((ROOT / name).read_text() for name in sources)
     told = {
         *OUTCOMES.values(),
         *(f"Failed{state}" for state in RequestState),
@@ -292,7 +401,7 @@ def test_metrics_that_are_watched_are_metrics_that_are_told() -> None:
 def test_local_tables_come_from_the_template() -> None:
     """What runs locally has the keys and the index that are deployed."""
     definitions = table_definitions()
-    assert set(definitions) == {"EntriesTable", "BalancesTable"}
+    assert set(definitions) == {"EntriesTable", "BalancesTable", "RunsTable"}
     for name, definition in definitions.items():
         properties = template()[name]["Properties"]
         for part in ("KeySchema", "AttributeDefinitions", "BillingMode"):

@@ -12,7 +12,7 @@ import pytest
 from functions.example_app.operations import ExampleAppOperations, ExampleAppOperationType
 from ledger_core import BaseLedgerOperations, InvalidRequestError, LedgerOperationType, OperationConfig
 from ledger_core.errors import ConfigurationError
-from ledger_core.operations import AMOUNT_MAX
+from ledger_core.operations import AMOUNT_MAX, every_owner
 
 
 class Game(StrEnum):
@@ -71,6 +71,9 @@ def test_example_app_adds_its_own() -> None:
         ({"APP_CONFIG": {NotText.LEVEL_UP: OperationConfig(amount=1)}}, "must be a member of a StrEnum"),
         ({"APP_CONFIG": {Game.LEVEL_UP: 5}}, r"must be an OperationConfig, as in OperationConfig\(amount=-5\)"),
         ({"APP_CONFIG": [Game.LEVEL_UP]}, "APP_CONFIG must map"),
+        ({"SCHEDULED": [LedgerOperationType.DAILY_REWARD]}, "SCHEDULED must map operations to who is eligible"),
+        ({"SCHEDULED": {LedgerOperationType.DAILY_REWARD: 1}}, "SCHEDULED must map operations to who is eligible"),
+        ({"SCHEDULED": {Game.LEVEL_UP: every_owner}}, "SCHEDULED names what is no operation: LEVEL_UP"),
     ],
 )
 def test_bad_declaration_fails_when_the_class_is_made(attributes: Mapping[str, Any], message: str) -> None:

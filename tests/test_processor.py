@@ -20,9 +20,10 @@ from ledger_core import (
     UnknownOperationError,
 )
 from ledger_core.errors import RequestState, StoreError
-from ledger_core.items import Cancelled
+from ledger_core.items import Mark
 from ledger_core.models import BALANCE_MAX, Head
 from ledger_core.patience import PAUSE_SECONDS_BASE, PAUSE_SECONDS_MAX, PAUSES_MAX
+from ledger_core.responses import Cancelled
 from tests.support import NOON, add, operation, spend
 
 AnyOperation = ExampleAppOperationType | LedgerOperationType
@@ -92,7 +93,7 @@ class ScriptedStore:
     def head(self, owner_id: str, *, consistent: bool) -> Any:
         return self._answer("head", owner_id=owner_id, consistent=consistent)
 
-    def append(self, entry: LedgerEntry, *, head: Head, token: str) -> Any:
+    def append(self, entry: LedgerEntry, *, head: Head, token: str, mark: Mark | None = None) -> Any:
         return self._answer("append", entry=entry, head=head, token=token)
 
     def look_up(self, owner_id: str, nonce: str) -> Any:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from ledger_core.errors import ConfigurationError
-from ledger_core.settings import AuthMode, Settings
+from ledger_core.settings import AuthMode, RewardSettings, Settings
 
 SAM_LOCAL = {"AWS_LAMBDA_FUNCTION_NAME": "api", "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST", "AWS_SAM_LOCAL": "true"}
 TABLES = {"LEDGER_ENTRIES_TABLE": "entries", "LEDGER_BALANCES_TABLE": "balances"}
@@ -45,6 +45,7 @@ def test_wrong_setting_is_named(changes: dict[str, str], message: str) -> None:
         Settings.from_environment({**TABLES, **changes})
 
 
+@pytest.mark.parametrize("module", ["functions.example_app.app", "functions.daily_reward.app"])
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -59,8 +60,32 @@ def test_wrong_setting_is_named(changes: dict[str, str], message: str) -> None:
         ({"AWS_ENDPOINT_URL_DYNAMODB": "nonsense"}, "ledger: cannot reach DynamoDB: Invalid endpoint: nonsense"),
     ],
 )
-def test_app_fails_at_start_with_one_line(changes: dict[str, str], message: str) -> None:
+def test_app_fails_at_start_with_one_line(module: str, changes: dict[str, str], message: str) -> None:
     """A server or a function with a wrong setting ends at its import, and says why in one line."""
-    command = [sys.executable, "-c", "import functions.example_app.app"]
+    command = [sys.executable, "-c", f"import {module}"]
     ended = subprocess.run(command, env={**os.environ, **changes}, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr.strip()) == (1, message)
+
+
+REWARDS = {"LEDGER_REWARDS_QUEUE_URL": "https://sqs.eu-central-1.amazonaws.com/1/rewards", "LEDGER_RUNS_TABLE": "runs"}
+
+
+def test_scheduled_function_has_two_settings_more() -> None:
+    """The queue and the table of runs; nothing else asks for them."""
+    settings = RewardSettings.from_environment(REWARDS)
+    assert settings == RewardSettings(queue_url=REWARDS["LEDGER_REWARDS_QUEUE_URL"], runs_table="runs")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"LEDGER_REWARDS_QUEUE_URL": ""}, "LEDGER_REWARDS_QUEUE_URL must be the URL of an SQS queue: ''"),
+        ({"LEDGER_REWARDS_QUEUE_URL": "queue"}, "LEDGER_REWARDS_QUEUE_URL must be the URL of an SQS queue: 'queue'"),
+        ({"LEDGER_RUNS_TABLE": ""}, "LEDGER_RUNS_TABLE is not set"),
+        ({"LEDGER_RUNS_TABLE": "a table"}, "LEDGER_RUNS_TABLE is no name"),
+    ],
+)
+def test_wrong_setting_of_the_scheduled_function_is_named(changes: dict[str, str], message: str) -> None:
+    """One line that says which variable to mend."""
+    with pytest.raises(ConfigurationError, match=message):
+        RewardSettings.from_environment({**REWARDS, **changes})

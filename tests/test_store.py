@@ -13,10 +13,11 @@ from botocore.parsers import ResponseParserError
 from functions.wiring import create_store
 from ledger_core import ContentionError, LedgerStore, OperationProcessor, UnavailableError
 from ledger_core.audit import audit_store
+from ledger_core.dynamodb import ERRORS
 from ledger_core.errors import StoreError
-from ledger_core.items import BUSY
 from ledger_core.models import BALANCE_MAX, Head, LedgerEntry
-from ledger_core.store import ERRORS, HISTORY_EVALUATED_MAX, HISTORY_QUERIES_MAX
+from ledger_core.responses import BUSY
+from ledger_core.store import HISTORY_EVALUATED_MAX, HISTORY_QUERIES_MAX
 from tests.support import NOON, add, operation, wire
 
 if TYPE_CHECKING:

@@ -14,7 +14,9 @@ from starlette.types import Receive, Scope, Send
 from functions.example_app.app import create_app
 from ledger_core import OperationProcessor
 from ledger_core.api import create_handler
-from ledger_core.telemetry import METRICS_NAMESPACE, Telemetry, owner_hash
+from ledger_core.metrics import METRICS_NAMESPACE
+from ledger_core.models import owner_hash
+from ledger_core.telemetry import Telemetry
 from tests.support import LambdaApi
 from tests.test_server import SECONDS_MAX, Gate, serving
 

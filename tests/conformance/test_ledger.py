@@ -21,8 +21,9 @@ from ledger_core import (
     OperationRequest,
 )
 from ledger_core.audit import audit_store
-from ledger_core.items import MOVE_HEAD, Cancelled, entry_item, move_values
+from ledger_core.items import MOVE_HEAD, Mark, entry_item, move_values
 from ledger_core.models import Head
+from ledger_core.responses import Cancelled
 from tests.support import NOON, add, operation, spend, wire
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def race(processors: list[OperationProcessor]) -> Counter[str]:
 class CheckThenWrite(LedgerStore):
     """What teams write first: both conditions are checked, then both items are written."""
 
-    def append(self, entry: LedgerEntry, *, head: Head, token: str) -> Cancelled | None:
+    def append(self, entry: LedgerEntry, *, head: Head, token: str, mark: Mark | None = None) -> Cancelled | None:
         stored, current = self.look_up(entry.owner_id, entry.nonce)
         if stored or current.entry_count != head.entry_count:
             return Cancelled(entry=stored, head=current, contended=False)

@@ -25,9 +25,8 @@ from infra.dynamodb import table_properties
 from infra.issuer import Issuer, new_key
 from infra.processes import free_port
 from infra.stack import BUILT, MINISTACK, NAME, SECOND_AUDIENCE, Stack, deployed
-from ledger_core.items import MOVE_HEAD, entry_item, transact_items
-from ledger_core.models import Head, LedgerEntry
-from ledger_core.telemetry import owner_hash
+from ledger_core.items import MOVE_HEAD, Write, entry_item, transact_items
+from ledger_core.models import Head, LedgerEntry, owner_hash
 from tests.conftest import MACHINE
 from tests.support import NOON, operation
 
@@ -269,7 +268,7 @@ def test_a_request_is_found_in_the_log_by_its_id(
 def test_function_is_a_published_version_with_the_settings_of_the_template(stack: Stack) -> None:
     """The API calls the alias, which points to a version that starts from a snapshot."""
     functions = stack.client("lambda")
-    (name,) = (one["FunctionName"] for one in functions.list_functions()["Functions"])
+    (name,) = (one["FunctionName"] for one in functions.list_functions()["Functions"] if "ApiF" in one["FunctionName"])
     configuration = functions.get_function_configuration(FunctionName=name, Qualifier="live")
     assert configuration["Version"].isdecimal()
     assert configuration["SnapStart"]["ApplyOn"] == "PublishedVersions"
@@ -278,11 +277,61 @@ def test_function_is_a_published_version_with_the_settings_of_the_template(stack
     assert configuration["Environment"]["Variables"]["LEDGER_AUTH"] == "jwt"
 
 
+def test_schedule_s_event_rewards_every_owner_once(
+    stack: Stack, deployment: Deployment, writer: str, owner_id: str
+) -> None:
+    """The schedule's own input starts the function, whose queue starts it again; a second time changes nothing."""
+    owners = [f"{owner_id}-{number}" for number in range(12)]
+    for one in owners:
+        assert deployment("POST", "/ledger/entry", writer, entry(one, "SIGNUP_CREDIT")).status_code == 200
+    (schedule,) = stack.client("scheduler").list_schedules()["Schedules"]
+    found = stack.client("scheduler").get_schedule(Name=schedule["Name"])
+    assert (found["ScheduleExpressionTimezone"], found["State"]) == ("UTC", "ENABLED")
+    assert found["Target"]["Arn"].endswith(":live")
+    event = found["Target"]["Input"].replace("<aws.scheduler.scheduled-time>", "2026-11-22T04:00:00Z")
+    function, queue = found["Target"]["Arn"], stack.outputs["RewardsQueueUrl"]
+    for _ in range(2):
+        stack.client("lambda").invoke(FunctionName=function, InvocationType="Event", Payload=event.encode())
+        await_rewards(deployment, writer, owners)
+        await_empty(stack, queue)
+    for one in owners:
+        entries = deployment("GET", f"/ledger/{one}/entries", writer).json()["entries"]
+        assert [item["nonce"] for item in entries] == ["ledger:daily-reward:2026-11-22", "n"]
+        assert deployment("GET", f"/ledger/{one}/verify", writer).json()["valid"] is True
+    assert await_empty(stack, stack.outputs["RewardsDeadLetterQueueUrl"])
+    runs = stack.client("dynamodb").scan(TableName=stack.outputs["RunsTableName"])["Items"]
+    assert {run["nonce"]["S"] for run in runs} == {"ledger:daily-reward:2026-11-22"}
+
+
+def await_rewards(deployment: Deployment, writer: str, owners: list[str]) -> None:
+    deadline = time.monotonic() + SECONDS_MAX
+    while any(deployment("GET", f"/ledger/{one}/balance", writer).json()["balance"] != 4 for one in owners):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def await_empty(stack: Stack, queue_url: str) -> bool:
+    """Wait until a queue has no message, waiting or taken."""
+    deadline = time.monotonic() + SECONDS_MAX
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    while True:
+        told = stack.client("sqs").get_queue_attributes(QueueUrl=queue_url, AttributeNames=names)["Attributes"]
+        if all(told[name] == "0" for name in names):
+            return True
+        assert time.monotonic() < deadline, told
+        time.sleep(0.5)
+
+
 @pytest.fixture
 def role_client(stack: Stack) -> Any:
-    """DynamoDB as the function's role may use it: a user with the very policies of that role."""
+    """DynamoDB as the API function's role may use it."""
+    return client_of_role(stack, "ApiFunctionRole")
+
+
+def client_of_role(stack: Stack, logical_id: str) -> Any:
+    """DynamoDB for a user with the very policies of a role."""
     iam = stack.client("iam")
-    (role,) = (one["RoleName"] for one in iam.list_roles()["Roles"] if "ApiFunctionRole" in one["RoleName"])
+    (role,) = (one["RoleName"] for one in iam.list_roles()["Roles"] if logical_id in one["RoleName"])
     names = iam.list_role_policies(RoleName=role)["PolicyNames"]
     return user_client(stack, [iam.get_role_policy(RoleName=role, PolicyName=one)["PolicyDocument"] for one in names])
 
@@ -340,7 +389,7 @@ def test_role_appends_in_transactions_and_changes_or_drops_no_entry(
     made = LedgerEntry.after(head, operation(owner_id=owner_id), amount=3, now=NOON)
     item, key = entry_item(made), {"entry_key": {"S": f"{owner_id}#{made.nonce}"}}
     owner = {"owner_id": {"S": owner_id}}
-    pair = transact_items(made, head, entries_table=entries, balances_table=balances)
+    pair = transact_items(Write(made, head), entries_table=entries, balances_table=balances)
     role_client.transact_write_items(TransactItems=pair)
     role_client.transact_get_items(TransactItems=[{"Get": {"TableName": entries, "Key": key}}])
     role_client.get_item(TableName=balances, Key=owner)
@@ -365,3 +414,28 @@ def test_role_appends_in_transactions_and_changes_or_drops_no_entry(
     ]  # fmt: skip
     for call, arguments in denied:
         assert is_denied(role_client, call, arguments), call
+
+
+def test_role_of_the_scheduled_function_changes_no_entry_either(stack: Stack, owner_id: str) -> None:
+    """It may read all balances, which the API may not, and append; beyond that no more than the API."""
+    entries, balances = stack.outputs["EntriesTableName"], stack.outputs["BalancesTableName"]
+    client = client_of_role(stack, "DailyRewardFunctionRole")
+    head = Head(owner_id=owner_id)
+    made = LedgerEntry.after(head, operation(owner_id=owner_id), amount=3, now=NOON)
+    client.transact_write_items(
+        TransactItems=transact_items(Write(made, head), entries_table=entries, balances_table=balances)
+    )
+    client.scan(TableName=balances, Limit=1)
+    key, owner = {"entry_key": {"S": f"{owner_id}#{made.nonce}"}}, {"owner_id": {"S": owner_id}}
+    denied: list[tuple[str, dict[str, Any]]] = [
+        ("put_item", {"TableName": entries, "Item": entry_item(made)}),
+        ("delete_item", {"TableName": entries, "Key": key}),
+        ("transact_write_items", {"TransactItems": [{"Delete": {"TableName": entries, "Key": key}}]}),
+        ("scan", {"TableName": entries}),
+        ("get_item", {"TableName": entries, "Key": key}),
+        ("update_item", {"TableName": balances, "Key": owner, "UpdateExpression": "REMOVE balance"}),
+        ("delete_item", {"TableName": balances, "Key": owner}),
+        ("delete_item", {"TableName": stack.outputs["RunsTableName"], "Key": {"nonce": {"S": "n"}}}),
+    ]
+    for call, arguments in denied:
+        assert is_denied(client, call, arguments), call

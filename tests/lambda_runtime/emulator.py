@@ -11,11 +11,12 @@ from typing import Any
 import httpx
 
 from infra.build import LAMBDA_PYTHON
+from infra.dynamodb import template
 from infra.processes import free_port, running
 from tests.support import ROOT
 
-ARTIFACT = ROOT / ".aws-sam/build/ApiFunction"
-HANDLER = "functions.example_app.app.handler"
+BUILT = ROOT / ".aws-sam/build"
+FUNCTIONS = ["ApiFunction", "DailyRewardFunction"]
 MACHINE = {"x86_64": "x86_64", "aarch64": "arm64"}.get(platform.machine(), "none")
 SECONDS_MAX = 60
 
@@ -54,14 +55,15 @@ class Runtime:
 
 
 @contextlib.contextmanager
-def runtime(folder: Path, environment: Mapping[str, str], artifact: Path = ARTIFACT) -> Iterator[Runtime]:
-    """An execution environment for the built artifact, which is all the code that it can see."""
+def runtime(folder: Path, environment: Mapping[str, str], function: str = "ApiFunction") -> Iterator[Runtime]:
+    """An execution environment for the built artifact of a function, which is all the code that it can see."""
+    artifact, handler = BUILT / function, template()["Resources"][function]["Properties"]["Handler"]
     binary = emulator()
     assert binary is not None
     port, log = free_port(), folder / "runtime.log"
     addresses = ["--runtime-interface-emulator-address", f"127.0.0.1:{port}"]
     addresses += ["--runtime-api-address", f"127.0.0.1:{free_port()}"]
-    command = [str(binary), "--log-level", "info", *addresses, str(LAMBDA_PYTHON), "-m", "awslambdaric", HANDLER]
+    command = [str(binary), "--log-level", "info", *addresses, str(LAMBDA_PYTHON), "-m", "awslambdaric", handler]
     variables = {
         "AWS_LAMBDA_LOG_FORMAT": "JSON",
         "AWS_LAMBDA_LOG_LEVEL": "INFO",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.build import LAMBDA_PYTHON, UV
-from tests.lambda_runtime.emulator import ARTIFACT
+from tests.lambda_runtime.emulator import BUILT, FUNCTIONS
 from tests.support import ROOT
 
 SIZE_BYTES_MAX = 36_000_000
@@ -19,31 +19,36 @@ MACHINES = {"x86_64": 62, "aarch64": 183}
 """By ELF's numbers."""
 
 
-def files() -> list[Path]:
-    return [path for path in ARTIFACT.rglob("*") if path.is_file()]
+@pytest.fixture(params=FUNCTIONS)
+def artifact(request: pytest.FixtureRequest) -> Path:
+    return BUILT / str(request.param)
+
+
+def files(artifact: Path) -> list[Path]:
+    return [path for path in artifact.rglob("*") if path.is_file()]
 
 
 def name(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
-def test_artifact_holds_the_locked_runtime_dependencies_and_no_other() -> None:
+def test_artifact_holds_the_locked_runtime_dependencies_and_no_other(artifact: Path) -> None:
     """Every distribution in it is one that uv.lock has for the runtime, in that version; dev tools are not."""
     command = [str(UV), "export", "--frozen", "--quiet", "--no-default-groups", "--no-emit-project", "--no-hashes"]
     exported = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     wanted = dict(re.findall(r"^([a-z0-9-]+)==([^ ;\n]+)", exported, flags=re.MULTILINE))
-    built = dict(path.name.removesuffix(".dist-info").rsplit("-", 1) for path in ARTIFACT.glob("*.dist-info"))
+    built = dict(path.name.removesuffix(".dist-info").rsplit("-", 1) for path in artifact.glob("*.dist-info"))
     assert {name(distribution): version for distribution, version in built.items()}.items() <= wanted.items()
     assert {"boto3", "fastapi", "mangum", "pydantic", "aws-lambda-powertools"} <= {name(one) for one in built}
 
 
-def test_artifact_holds_the_ledger_as_it_is_here() -> None:
+def test_artifact_holds_the_ledger_as_it_is_here(artifact: Path) -> None:
     """`ledger_core` and `functions`, file by file, and nothing else of the repository."""
     for package in ("ledger_core", "functions"):
         here = {path.relative_to(ROOT): path.read_bytes() for path in (ROOT / package).rglob("*.py")}
-        built = {path.relative_to(ARTIFACT): path.read_bytes() for path in (ARTIFACT / package).rglob("*.py")}
+        built = {path.relative_to(artifact): path.read_bytes() for path in (artifact / package).rglob("*.py")}
         assert built == here
-    tops = {path.name for path in ARTIFACT.iterdir()}
+    tops = {path.name for path in artifact.iterdir()}
     assert not tops & {
         "tests",
         "infra",
@@ -55,31 +60,31 @@ def test_artifact_holds_the_ledger_as_it_is_here() -> None:
         "template.yaml",
         "pyproject.toml",
     }
-    assert not [path for path in files() if {"test", "tests"} & set(path.relative_to(ARTIFACT).parts)]
+    assert not [path for path in files(artifact) if {"test", "tests"} & set(path.relative_to(artifact).parts)]
 
 
 @pytest.mark.parametrize("library", ["botocore", "boto3"])
-def test_artifact_knows_no_service_but_dynamodb(library: str) -> None:
+def test_artifact_knows_no_service_but_those_it_calls(artifact: Path, library: str) -> None:
     """What boto3 knows of hundreds of other services stays out."""
-    assert {path.name for path in (ARTIFACT / library / "data").iterdir() if path.is_dir()} == {"dynamodb"}
+    assert {path.name for path in (artifact / library / "data").iterdir() if path.is_dir()} == {"dynamodb", "sqs"}
 
 
-def test_artifact_has_bytecode_that_is_never_checked() -> None:
+def test_artifact_has_bytecode_that_is_never_checked(artifact: Path) -> None:
     """Each module has its bytecode, of Lambda's Python, which is loaded without a look at the source."""
     program = "import importlib.util, sys; sys.stdout.buffer.write(importlib.util.MAGIC_NUMBER)"
     magic = subprocess.run([str(LAMBDA_PYTHON), "-c", program], capture_output=True, check=True).stdout
     assert len(magic) == len(MAGIC_NUMBER)
-    sources = [path for path in files() if path.suffix == ".py"]
+    sources = [path for path in files(artifact) if path.suffix == ".py"]
     assert len(sources) > 500
     for source in sources:
         bytecode = (source.parent / "__pycache__" / f"{source.stem}.cpython-313.pyc").read_bytes()
         assert (bytecode[:4], bytecode[4]) == (magic, UNCHECKED_HASH), source
 
 
-def test_artifact_runs_on_both_architectures() -> None:
+def test_artifact_runs_on_both_architectures(artifact: Path) -> None:
     """Each compiled module is there for either, and says so in its header."""
     modules: dict[Path, set[int]] = {}
-    for path in files():
+    for path in files(artifact):
         if ".so" in path.suffixes:
             (machine,) = struct.unpack_from("<H", path.read_bytes(), 18)
             modules.setdefault(path.parent / path.name.partition(".")[0], set()).add(machine)
@@ -88,8 +93,8 @@ def test_artifact_runs_on_both_architectures() -> None:
     assert all(machines == set(MACHINES.values()) for machines in modules.values())
 
 
-def test_artifact_is_small() -> None:
+def test_artifact_is_small(artifact: Path) -> None:
     """It grows only if somebody says so here."""
-    size = sum(path.stat().st_size for path in files())
-    print(f"\nArtifact: {size / 1e6:.1f} MB unpacked, {len(files())} files")
+    size = sum(path.stat().st_size for path in files(artifact))
+    print(f"\nArtifact: {size / 1e6:.1f} MB unpacked, {len(files(artifact))} files")
     assert size < SIZE_BYTES_MAX

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.lambda_runtime.conftest import Start
+from tests.lambda_runtime.conftest import Queue, Start
 from tests.support import ROOT, LambdaApi
 
 EMULATOR_S = re.compile(r"(START|END|REPORT) RequestId|\d\d \w{3} \d{4} [\d:,]+ \[\w+\] \(rapid\)")
@@ -19,14 +19,13 @@ def event(name: str) -> Any:
 
 
 def test_artifact_answers_events_in_the_real_runtime(start: Start) -> None:
-    """Events of the HTTP API, a REST API and the scheduler: an entry, its duplicate, a refusal; then more of them."""
+    """Events of the HTTP API and a REST API: an entry, its duplicate; then more of them."""
     runtime = start()
-    accepted, duplicate, refused = (runtime(event(name)) for name in ("http_api", "rest_api", "schedule"))
+    accepted, duplicate = (runtime(event(name)) for name in ("http_api", "rest_api"))
     print(f"\nINIT {runtime.init_ms:.0f} ms")
     assert runtime.init_ms > 0
     assert (accepted["statusCode"], json.loads(accepted["body"])["balance_after"]) == (200, 3)
     assert (duplicate["statusCode"], json.loads(duplicate["body"])["entry"]) == (409, json.loads(accepted["body"]))
-    assert (refused["statusCode"], json.loads(refused["body"])["code"]) == (422, "invalid")
     api = LambdaApi(runtime)
     for _ in range(3):
         assert api("POST", "/ledger/entry", SIGNUP).body["replay"] is True
@@ -35,6 +34,41 @@ def test_artifact_answers_events_in_the_real_runtime(start: Start) -> None:
     assert api("GET", "/ledger/ada/balance").status == 403
     api.claims = None
     assert api("GET", "/ledger/ada/balance").status == 401
+
+
+def test_scheduled_function_grants_rewards_in_the_real_runtime(start: Start, queue: Queue) -> None:
+    """The schedule's event becomes segments on a queue, each of which, handed over as SQS does, is swept to its end."""
+    api = LambdaApi(start())
+    owners = [f"owner-{number}" for number in range(30)]
+    for owner_id in owners:
+        assert api("POST", "/ledger/entry", {**SIGNUP, "owner_id": owner_id}).status == 200
+    runtime = start("DailyRewardFunction", LEDGER_REWARDS_QUEUE_URL=queue.url, AWS_ENDPOINT_URL_SQS=queue.endpoint)
+    assert runtime(event("schedule")) == {"operation": "DAILY_REWARD", "period": "2026-11-22", "segments": 4}
+    print(f"\nINIT of the scheduled function {runtime.init_ms:.0f} ms")
+    records = queue.receive()
+    assert len(records) == 4
+    assert runtime({"Records": [*records, {"messageId": "bad", "body": "?"}]}) == {
+        "batchItemFailures": [{"itemIdentifier": "bad"}]
+    }
+    assert runtime({"Records": records}) == {"batchItemFailures": []}
+    for owner_id in owners:
+        found = api("GET", f"/ledger/{owner_id}/entries").body["entries"]
+        assert [one["nonce"] for one in found] == ["ledger:daily-reward:2026-11-22", "signup"]
+        assert api("GET", f"/ledger/{owner_id}/verify").body["valid"] is True
+    (complete,) = (line for line in runtime.lines() if line.get("sweep") == "complete")
+    assert (complete["granted"], complete["service"]) == (30, "ledger")
+    assert "owner-" not in runtime.log
+    written = [line for line in runtime.log.splitlines() if line and not EMULATOR_S.match(line)]
+    assert all(isinstance(json.loads(line), dict) for line in written)
+
+
+def test_scheduled_function_refuses_other_events_in_the_real_runtime(start: Start, queue: Queue) -> None:
+    """An error that Lambda tries again and then puts among the dead letters; the log says what is wrong."""
+    runtime = start("DailyRewardFunction", LEDGER_REWARDS_QUEUE_URL=queue.url, AWS_ENDPOINT_URL_SQS=queue.endpoint)
+    answer = runtime({"segmnets": 4})
+    assert answer["errorType"] == "InvalidRequestError"
+    assert "the event is none that a schedule sends: segmnets" in answer["errorMessage"]
+    assert queue.receive() == []
 
 
 def test_log_of_the_real_runtime_is_json(start: Start) -> None:

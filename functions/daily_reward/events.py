@@ -1,0 +1,82 @@
+"""What the scheduled function is sent, and what it sends itself: the schedule's event, and segments on a queue."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ledger_core.errors import InvalidRequestError
+from ledger_core.models import Instant
+from ledger_core.operations import LedgerOperationType
+from ledger_core.periods import Period, PeriodKind
+from ledger_core.rewards import SEGMENTS_MAX, Segment
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+__all__ = ["SegmentQueue", "SweepEvent"]
+
+
+class SweepEvent(BaseModel):
+    """The schedule's input: what to post, for which period, in how many segments.
+
+    `period` is `day`, `week` or `month`: the one in which `time`, when the schedule was due, lies in `time_zone`. Or it
+    is a certain one, as `2026-11-22`, `2026-W47` or `2026-11`, to run that again.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    operation: str = LedgerOperationType.DAILY_REWARD
+    period: str = PeriodKind.DAY
+    segments: Annotated[int, Field(ge=1, le=SEGMENTS_MAX, strict=True)] = 16
+    time: Instant | None = None
+    time_zone: str = "UTC"
+
+    @classmethod
+    def read(cls, event: Any) -> "SweepEvent":
+        """The event that Lambda was given.
+
+        Raises:
+            InvalidRequestError: it is none of the schedule's; the message says what is wrong.
+        """
+        try:
+            return cls.model_validate(event)
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+            raise InvalidRequestError(f"the event is none that a schedule sends: {problems}") from None
+
+    def sought_period(self) -> Period:
+        """The period to post for.
+
+        Raises:
+            InvalidRequestError: it cannot be told.
+        """
+        if self.period not in list(PeriodKind):
+            return Period.parse(self.period)
+        if self.time is None:
+            raise InvalidRequestError(f"time: is needed to tell which {self.period} it is; never this machine's clock")
+        return Period.at(PeriodKind(self.period), self.time, self.time_zone)
+
+
+class SegmentQueue:
+    """The SQS queue on which segments wait for a worker. Each message has all that one needs to go on."""
+
+    def __init__(self, client: "SQSClient", url: str) -> None:
+        self._client = client
+        self._url = url
+
+    def send(self, segment: Segment) -> None:
+        """Put a segment on the queue. It does no harm to send it twice."""
+        self._client.send_message(QueueUrl=self._url, MessageBody=segment.model_dump_json())
+
+    @staticmethod
+    def read(record: Mapping[str, Any]) -> Segment:
+        """The segment of a record that Lambda was given.
+
+        Raises:
+            InvalidRequestError: it holds none.
+        """
+        try:
+            return Segment.model_validate_json(record["body"])
+        except (KeyError, ValidationError) as error:
+            raise InvalidRequestError(f"the message is no segment of a sweep: {type(error).__name__}") from None

@@ -1,0 +1,84 @@
+"""A reward at the first touch: an owner who calls gets the period's reward at once, whether or not a sweep runs too.
+
+Nonce and mark are the sweep's own, so whichever comes first grants it and the other finds it granted.
+"""
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+
+from ledger_core.errors import DuplicateNonceError, LedgerError
+from ledger_core.models import LedgerEntry, owner_hash
+from ledger_core.operations import BaseLedgerOperations, LedgerOperationType
+from ledger_core.patience import Patience
+from ledger_core.periods import Period, PeriodKind
+from ledger_core.processor import HEADS_MAX, TIMEOUT_SECONDS, OperationProcessor
+from ledger_core.rewards import Reward
+
+__all__ = ["Accrual"]
+
+logger = logging.getLogger(__name__)
+
+
+class Accrual:
+    """Grants a scheduled operation to owners as they come.
+
+    Args:
+        processor: posts the operation.
+        operations: the app's operations; its `SCHEDULED` says which owners are eligible.
+        operation: which of them.
+        kind: once a day, week or month.
+        time_zone: periods begin by the calendar of this zone; the schedule's.
+        clock: the time; UTC.
+    """
+
+    def __init__(
+        self,
+        processor: OperationProcessor,
+        operations: type[BaseLedgerOperations],
+        *,
+        operation: str = LedgerOperationType.DAILY_REWARD,
+        kind: PeriodKind = PeriodKind.DAY,
+        time_zone: str = "UTC",
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._processor = processor
+        self._reward: Callable[[], Reward] = lambda: Reward.of(
+            operations, operation, Period.at(kind, clock(), time_zone)
+        )
+        self._reward()  # fails here rather than at the first request when there is no such operation or zone
+        self._seen: dict[str, str] = {}
+
+    def touch(self, owner_id: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> LedgerEntry | None:
+        """Grant the present period's reward if the owner has it not and is eligible; its entry, None if there is none.
+
+        One read, the first time in a period that this process meets the owner, and one write if it is granted. It does
+        not fail: what cannot be granted now is granted at the next touch, or by the sweep.
+        """
+        reward = self._reward()
+        if self._seen.get(owner_id) == reward.nonce:
+            return None
+        try:
+            return self._grant(reward, owner_id, self._processor.patience(timeout_seconds))
+        except DuplicateNonceError:
+            self._remember(owner_id, reward)
+        except LedgerError as error:
+            logger.warning("owner %s gets no reward at this touch: %s", owner_hash(owner_id), error)
+        return None
+
+    def _grant(self, reward: Reward, owner_id: str, patience: Patience) -> LedgerEntry | None:
+        account = patience.read(partial(self._processor.store.account, owner_id, consistent=False))
+        if reward.is_marked(account.marks):
+            self._remember(owner_id, reward)
+        elif account.head.entry_count and reward.eligible(account, reward.period.first_day):
+            request, mark = reward.request(owner_id), reward.mark(account.marks)
+            entry = self._processor.process(request, mark=mark, timeout_seconds=patience.seconds_left)
+            self._remember(owner_id, reward)
+            return entry
+        return None  # and asked again at the next touch: it may have its first entry then, or be active
+
+    def _remember(self, owner_id: str, reward: Reward) -> None:
+        if len(self._seen) >= HEADS_MAX:
+            self._seen.clear()
+        self._seen[owner_id] = reward.nonce

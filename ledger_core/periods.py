@@ -1,0 +1,72 @@
+"""Days, weeks and months: which one of them a scheduled operation is for."""
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from typing import Self
+from zoneinfo import ZoneInfo
+
+from ledger_core.errors import InvalidRequestError
+
+__all__ = ["Period", "PeriodKind"]
+
+
+class PeriodKind(StrEnum):
+    """How often a scheduled operation is posted to an owner: once in each of these."""
+
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+
+
+FORMATS = {PeriodKind.DAY: "%Y-%m-%d", PeriodKind.WEEK: "%G-W%V", PeriodKind.MONTH: "%Y-%m"}
+
+
+@dataclass(frozen=True)
+class Period:
+    """One day, week or month; written as ISO 8601 does: `2026-11-22`, `2026-W47`, `2026-11`."""
+
+    kind: PeriodKind
+    first_day: date
+
+    def __str__(self) -> str:
+        return self.first_day.strftime(FORMATS[self.kind])
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The period that is written so.
+
+        Raises:
+            InvalidRequestError: it is none.
+        """
+        for kind, form in FORMATS.items():
+            whole, whole_form = (f"{text}-1", f"{form}-%u") if kind == PeriodKind.WEEK else (text, form)  # from Monday
+            try:
+                period = cls(kind, datetime.strptime(whole, whole_form).date())  # noqa: DTZ007  # a date has no zone
+            except ValueError:
+                continue
+            if str(period) == text:
+                return period
+        raise InvalidRequestError(f"period: must be written as 2026-11-22, 2026-W47 or 2026-11: {text!r}")
+
+    @classmethod
+    def at(cls, kind: PeriodKind, time: datetime, time_zone: str = "UTC") -> Self:
+        """The period in which an instant lies, by the calendar of a time zone.
+
+        Raises:
+            InvalidRequestError: there is no such time zone.
+        """
+        try:
+            return cls.of(kind, time.astimezone(ZoneInfo(time_zone)).date())
+        except (ValueError, OSError, LookupError) as error:
+            raise InvalidRequestError(f"time_zone: is none that is known: {time_zone!r}") from error
+
+    @classmethod
+    def of(cls, kind: PeriodKind, day: date) -> Self:
+        """The period in which a day lies."""
+        days_before = {PeriodKind.DAY: 0, PeriodKind.WEEK: day.weekday(), PeriodKind.MONTH: day.day - 1}
+        return cls(kind, day - timedelta(days=days_before[kind]))
+
+    def before(self) -> Self:
+        """The period that precedes it."""
+        return self.of(self.kind, self.first_day - timedelta(days=1))

@@ -1,0 +1,137 @@
+"""What DynamoDB's responses hold: accounts, entries, reasons, units; as values of ours."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from ledger_core.errors import StoreError
+from ledger_core.items import MARK_PREFIX
+from ledger_core.models import Head, LedgerEntry
+
+__all__ = [
+    "Account",
+    "Cancelled",
+    "account_from",
+    "cancelled_from",
+    "entry_from",
+    "head_from",
+    "row_from",
+    "units_from",
+]
+
+BUSY = frozenset({"ProvisionedThroughputExceeded", "ThrottlingError", "TransactionConflict"})
+"""Reasons for which a cancelled transaction should wait before it is sent again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Account:
+    """A whole row of the balances table: an owner's head, and what is noted beside it."""
+
+    head: Head
+    created_at: datetime | None
+    """When its first entry was posted."""
+    active_at: datetime | None
+    """When the last entry was posted for it, other than by a schedule."""
+    marks: Mapping[str, str]
+    """The last period of each scheduled operation, by operation."""
+
+
+class Cancelled(NamedTuple):
+    """Why an owner's two writes were not done; nothing is said of those that another owner's kept from being done."""
+
+    entry: LedgerEntry | None
+    """What is stored under the nonce already."""
+    head: Head | None
+    """The head as it is, when it is not the one the entry was computed from."""
+    contended: bool
+    """Whether conflict or throttling came on top, so that the next try should wait."""
+    marks: Mapping[str, str] = MappingProxyType({})
+    """Those of the row that `head` is from."""
+    error: StoreError | None = None
+    """What is wrong with this pair of writes for good: another try meets it again."""
+
+
+def cancelled_from(owner_id: str, reasons: Sequence[Mapping[str, Any]]) -> Cancelled:
+    """What the reasons of one owner's two writes say, by position: the entry's, the balance's."""
+    failed = [reason["Code"] == "ConditionalCheckFailed" for reason in reasons]
+    contended = any(reason["Code"] in BUSY for reason in reasons)
+    try:
+        entry = entry_from(reasons[0]["Item"]) if failed[0] else None
+        account = account_from(owner_id, reasons[1].get("Item")) if failed[1] else None
+    except StoreError as error:
+        return Cancelled(None, None, contended, error=error)
+    refused = {reason["Code"] for reason in reasons} - {"None", "ConditionalCheckFailed", *BUSY}
+    return Cancelled(
+        entry=entry,
+        head=account.head if account else None,
+        contended=contended,
+        marks=account.marks if account else {},
+        error=StoreError(f"DynamoDB refused: {', '.join(sorted(refused))}") if refused else None,
+    )
+
+
+def units_from(response: Mapping[str, Any]) -> float:
+    """The capacity units that a response says were consumed, of all its tables and their indexes."""
+    consumed = response.get("ConsumedCapacity", [])
+    return float(
+        sum(table.get("CapacityUnits", 0) for table in (consumed if isinstance(consumed, list) else [consumed]))
+    )
+
+
+def row_from(item: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored entry as the fields of LedgerEntry, whatever is in them."""
+    row = {name: _plain(value) for name, value in item.items() if name != "entry_key"}
+    return {**row, "updated_at": row.get("created_at")}
+
+
+def _plain(typed: Mapping[str, Any]) -> Any:
+    ((kind, value),) = typed.items()
+    if kind == "M":
+        return {name: _plain(inner) for name, inner in value.items()}
+    return int(value) if kind == "N" and value.lstrip("-").isdecimal() else value
+
+
+def entry_from(item: Mapping[str, Any]) -> LedgerEntry:
+    """The entry that is stored, less attributes that a later version may have added."""
+    row = row_from(item)
+    try:
+        return LedgerEntry(**{name: row[name] for name in LedgerEntry.model_fields if name in row})
+    except ValidationError as error:
+        reasons = error.errors(include_input=False, include_url=False)
+        raise StoreError(f"a stored entry is malformed: {reasons}") from error
+
+
+def head_from(owner_id: str, item: Mapping[str, Any] | None) -> Head:
+    """The head that is stored; a row that has no entry yet, whatever else is in it, is like none."""
+    if not item or "entry_count" not in item:
+        return Head(owner_id=owner_id)
+    try:
+        return Head(
+            owner_id=owner_id,
+            balance=int(item["balance"]["N"]),
+            entry_count=int(item["entry_count"]["N"]),
+            head_hash=item["head_hash"]["S"],
+            updated_at=datetime.fromisoformat(item["updated_at"]["S"]),
+        )
+    except (KeyError, ValueError) as error:
+        raise StoreError(f"a stored balance is malformed: {type(error).__name__} {error}") from error
+
+
+def account_from(owner_id: str, item: Mapping[str, Any] | None) -> Account:
+    """The whole row that is stored."""
+    item = item or {}
+    head = head_from(owner_id, item)
+    try:
+        created_at, active_at = (
+            datetime.fromisoformat(item[name]["S"]) if name in item else None for name in ("created_at", "active_at")
+        )
+        names = [name for name in item if name.startswith(MARK_PREFIX)]
+        marks = {name.removeprefix(MARK_PREFIX): item[name]["S"] for name in names}
+    except (KeyError, ValueError) as error:
+        raise StoreError(f"a stored balance is malformed: {type(error).__name__} {error}") from error
+    # Rows that were written before `active_at` was have the time of the last entry.
+    return Account(head=head, created_at=created_at, active_at=active_at or head.updated_at, marks=marks)

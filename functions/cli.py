@@ -2,8 +2,11 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
+from functools import partial
+from threading import Lock
 from time import monotonic
 
 from functions.example_app.operations import ExampleAppOperations
@@ -18,9 +21,10 @@ from ledger_core.sweep import Sweep
 
 __all__ = ["main"]
 
-REWARDS_PER_SECOND = 1000
-"""What one process grants on AWS at least, for an estimate; the bar then shows what it is."""
+REWARDS_PER_SECOND = 500
+"""What one segment grants on AWS: its owners are on one partition, which takes 1,000 write units a second."""
 SWEEP_SECONDS_MAX = 24 * 60 * 60.0
+SEGMENTS_AT_ONCE_MAX = 8
 BAR_WIDTH = 30
 
 
@@ -69,30 +73,35 @@ def _rewards(options: argparse.Namespace) -> int:
     """Count first, say what it will take, then grant. It may be ended at any moment, and run again."""
     reward = Reward.of(ExampleAppOperations, options.operation, Period.of(PeriodKind(options.period), options.date))
     store = create_account_store()
-    planned = _swept(Sweep(store, reward, dry_run=True), reward, Tally(), "counting")
+    planned = _swept(partial(Sweep, store, reward, dry_run=True), reward, Tally(), options.segments, "counting")
     writes, reads = planned.granted * WRITE_UNITS_PER_REWARD, planned.read_units
+    rate = REWARDS_PER_SECOND * options.segments
     dollars = writes * WRITE_UNIT_DOLLARS + 2 * reads * READ_UNIT_DOLLARS
     _say(f"{reward.operation} {reward.amount:+d} for {reward.period}, under the nonce {reward.nonce}")
     _say(
-        f"{planned.owners:,} owners: {planned.granted:,} to grant it to, {planned.already:,} have it, "
-        f"{planned.skipped:,} are not eligible, {planned.failed:,} cannot be read"
+        f"owners: {planned.owners:,}, of whom get it: {planned.granted:,}, have it: {planned.already:,}, "
+        f"are not eligible: {planned.skipped:,}, cannot get it: {planned.failed:,}"
     )
     _say(
         f"about {writes:,} write units and {2 * reads:,.0f} read units, ${dollars:,.2f} at list price, "
-        f"{planned.granted / REWARDS_PER_SECOND:,.0f} s at {REWARDS_PER_SECOND:,} owners a second"
+        f"{planned.granted / rate:,.0f} s at {rate:,} owners a second"
     )
-    done = planned if options.dry_run else _swept(Sweep(store, reward), reward, planned, "granting")
-    print(done.model_dump_json())
-    return 1 if done.failed else 0
+    if not options.dry_run:
+        planned = _swept(partial(Sweep, store, reward), reward, planned, options.segments, "granting")
+    print(planned.model_dump_json())
+    return 1 if planned.failed else 0
 
 
-def _swept(sweep: Sweep, reward: Reward, planned: Tally, doing: str) -> Tally:
-    """What came of one sweep over all owners, with a bar on the way."""
-    (segment,) = Segment.all_of(reward, 1, datetime.now(UTC))
-    seen, begun = Tally(), monotonic()
+def _swept(new_sweep: Callable[[], Sweep], reward: Reward, planned: Tally, segments: int, doing: str) -> Tally:
+    """What came of one sweep over all owners, several segments at a time, with a bar on the way."""
+    seen, begun, lock = Tally(), monotonic(), Lock()
 
     def on_page(tally: Tally) -> None:
-        seen.add(tally)
+        with lock:
+            seen.add(tally)
+            show()
+
+    def show() -> None:
         rate = seen.owners / max(monotonic() - begun, 0.001)
         share = min(seen.owners / planned.owners, 1) if planned.owners else 0
         bar = f"[{'#' * int(share * BAR_WIDTH):{BAR_WIDTH}}] {share:4.0%} " if planned.owners else ""
@@ -100,16 +109,23 @@ def _swept(sweep: Sweep, reward: Reward, planned: Tally, doing: str) -> Tally:
         if sys.stderr.isatty():
             print(f"\r{doing} {bar}{seen.owners:,} owners, {rate:,.0f}/s{left}\x1b[K", end="", file=sys.stderr)
 
-    try:
+    def finished(segment: Segment) -> Tally:
         while not segment.finished:
             before = segment.place
-            segment = sweep.run(segment, seconds=SWEEP_SECONDS_MAX, on_page=on_page)
+            segment = new_sweep().run(segment, seconds=SWEEP_SECONDS_MAX, on_page=on_page)
             if not segment.finished and segment.place == before:
                 raise UnavailableError(f"{len(segment.stragglers)} owners are written to all the time: run it again")
+        return segment.tally
+
+    total = Tally()
+    try:
+        with ThreadPoolExecutor(segments) as threads:
+            for tally in threads.map(finished, Segment.all_of(reward, segments, datetime.now(UTC))):
+                total.add(tally)
     finally:
         if sys.stderr.isatty():
             print(file=sys.stderr)
-    return segment.tally
+    return total
 
 
 def _say(line: str) -> None:
@@ -135,6 +151,9 @@ def _parser() -> argparse.ArgumentParser:
     rewarding.add_argument("--date", type=date.fromisoformat, required=True, help="a day of the period: 2026-11-22")
     rewarding.add_argument("--operation", default=str(LedgerOperationType.DAILY_REWARD))
     rewarding.add_argument("--period", choices=list(PeriodKind), default=str(PeriodKind.DAY))
+    rewarding.add_argument(
+        "--segments", type=int, choices=range(1, SEGMENTS_AT_ONCE_MAX + 1), default=1, help="parts to sweep at once"
+    )
     rewarding.add_argument("--dry-run", action="store_true", help="write nothing: count, and say what it would take")
     rewarding.set_defaults(run=_rewards)
     return parser

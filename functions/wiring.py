@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
@@ -63,10 +64,13 @@ def create_client(config: Config = CLIENT_CONFIG) -> "DynamoDBClient":
         sys.exit(f"ledger: cannot reach DynamoDB: {error}")
 
 
-def create_queue_client() -> "SQSClient":
-    """The same, of SQS."""
+def create_queue_client(queue_url: str) -> "SQSClient":
+    """A client of SQS, at the host of the queue."""
+    host = urlsplit(queue_url)
     try:
-        return boto3.client("sqs", region_name=_region(), config=QUEUE_CONFIG)
+        return boto3.client(
+            "sqs", region_name=_region(), endpoint_url=f"{host.scheme}://{host.netloc}", config=QUEUE_CONFIG
+        )
     except (BotoCoreError, ValueError) as error:
         sys.exit(f"ledger: cannot reach SQS: {error}")
 

@@ -16,7 +16,13 @@ from ledger_core.errors import (
     UnknownOperationError,
 )
 from ledger_core.models import LedgerEntry, OperationRequest
-from ledger_core.operations import BaseLedgerOperations, LedgerOperationType, OperationConfig
+from ledger_core.operations import (
+    BaseLedgerOperations,
+    LedgerOperationType,
+    OperationConfig,
+    active_within,
+    every_owner,
+)
 from ledger_core.processor import OperationProcessor
 from ledger_core.store import LedgerStore
 
@@ -37,4 +43,6 @@ __all__ = [
     "UnauthorizedError",
     "UnavailableError",
     "UnknownOperationError",
+    "active_within",
+    "every_owner",
 ]

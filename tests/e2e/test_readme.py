@@ -21,6 +21,7 @@ BLOCKS = re.findall(r"```console\n(.*?)```", README, flags=re.DOTALL)
 VARIES = [
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", "TIME"),
     (r"(?!0{64})[0-9a-f]{64}", "HASH"),
+    (r'"(dynamodb_requests|read_units|write_units|seconds)":[0-9.]+', r'"\1":NUMBER'),
     (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID"),
 ]
 
@@ -67,9 +68,11 @@ def test_the_two_commands_are_targets(target: str) -> None:
 
 
 def test_own_app_in_the_readme_works() -> None:
-    """The README's ten lines are an app whose OpenAPI document lists its operation."""
-    (source,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    program = source + "\nimport json; print(json.dumps(app.openapi()['components']['schemas']['EntryRequest']))"
+    """The README's lines are an app whose OpenAPI document lists its operation; with more of them, one with rewards."""
+    sources = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(sources) == 3
+    printing = "import json; print(json.dumps(app.openapi()['components']['schemas']['EntryRequest']))"
+    program = "\n".join([*sources, printing])
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "LEVEL_UP" in json.loads(done.stdout)["properties"]["operation"]["enum"]
 

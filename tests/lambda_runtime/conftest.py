@@ -32,7 +32,6 @@ def built() -> None:
 class Queue:
     """An SQS queue, of ministack's."""
 
-    endpoint: str
     client: "SQSClient"
     url: str
 
@@ -49,7 +48,7 @@ def queue(tmp_path: Path) -> Iterator[Queue]:
         pytest.skip("NOT TESTED with a queue: `make cold` sets up the emulator of SQS")
     with ministack(free_port(), tmp_path) as endpoint:
         client = boto3.client("sqs", endpoint_url=endpoint, region_name="us-east-1")
-        yield Queue(endpoint, client, client.create_queue(QueueName="rewards")["QueueUrl"])
+        yield Queue(client, client.create_queue(QueueName="rewards")["QueueUrl"])
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from functions.daily_reward.app import RewardFunction
 from functions.daily_reward.events import SegmentQueue
+from functions.daily_reward.function import RewardFunction
 from functions.daily_reward.runs import Runs
 from functions.example_app.operations import ExampleAppOperations
 from ledger_core.accounts import WRITES_MAX, AccountStore

@@ -32,7 +32,7 @@ def test_rewards_are_counted_estimated_and_granted(cloud: Cloud, cli: Any) -> No
     code, done, told = cli("--date", "2026-11-22")
     assert (code, done["granted"], done["already"], done["failed"]) == (0, 60, 0, 0)
     assert "DAILY_REWARD +1 for 2026-11-22, under the nonce ledger:daily-reward:2026-11-22" in told
-    assert "60 owners: 60 to grant it to, 0 have it, 0 are not eligible" in told
+    assert "owners: 60, of whom get it: 60, have it: 0, are not eligible: 0, cannot get it: 0" in told
     assert f"about {60 * WRITE_UNITS_PER_REWARD} write units" in told
     assert "$0.00 at list price" in told
     cloud.check(owners, ["2026-11-22"])
@@ -52,7 +52,7 @@ def test_dry_run_writes_nothing(cloud: Cloud, cli: Any) -> None:
     sent = wire(cloud.dynamodb)
     code, done, told = cli("--date", "2026-11-22", "--dry-run")
     assert (code, done["granted"], done["write_units"]) == (0, 10, 0)
-    assert "10 to grant it to" in told
+    assert "of whom get it: 10" in told
     assert sent == ["Scan"]
     cloud.check(owners, [])
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from functions.daily_reward.app import STOP_SECONDS, create_handler
 from functions.daily_reward.events import SegmentQueue, SweepEvent
+from functions.daily_reward.function import STOP_SECONDS, create_function
 from functions.example_app.operations import ExampleAppOperations
 from ledger_core import InvalidRequestError, UnknownOperationError
 from ledger_core.metrics import METRICS_NAMESPACE
@@ -36,7 +36,7 @@ def test_handler_of_the_environment_does_the_job(cloud: Cloud, monkeypatch: pyte
     """The function that Lambda gets, made from variables only, takes the event and what it put on the queue."""
     monkeypatch.setenv("LEDGER_REWARDS_QUEUE_URL", cloud.url)
     owners = cloud.seed(30)
-    handler = create_handler(ExampleAppOperations)
+    handler = create_function(ExampleAppOperations)
     assert handler(EVENT, Context()) == {"operation": "DAILY_REWARD", "period": DAY, "segments": 4}
     cloud.drain(handler)
     cloud.check(owners, [DAY])

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from functions.daily_reward.app import STOP_SECONDS
+from functions.daily_reward.function import STOP_SECONDS
 from functions.example_app.operations import ExampleAppOperations
 from ledger_core import InsufficientBalanceError, OperationProcessor, batches, sweep
 from ledger_core.periods import Period
@@ -179,7 +179,7 @@ def test_time_runs_out_again_and_again(cloud: Cloud, monkeypatch: pytest.MonkeyP
     owners, function = cloud.seed(OWNERS), cloud.function()
     monkeypatch.setattr(sweep, "PAGE_OWNERS_MAX", 6)
     ticks = iter(range(10_000))
-    monkeypatch.setattr("functions.daily_reward.app.Sweep", slow(lambda: float(next(ticks))))
+    monkeypatch.setattr("functions.daily_reward.function.Sweep", slow(lambda: float(next(ticks))))
     function({"period": DAY, "segments": 2}, Context())
     rounds, places = 0, set[str | None]()
     finished: list[Segment] = []

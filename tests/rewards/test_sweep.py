@@ -501,6 +501,17 @@ def test_number_of_segments_has_limits(segments: int) -> None:
         Segment.all_of(REWARD, segments, NOON)
 
 
+def test_segments_that_begin_together_lie_apart() -> None:
+    """Neighbours share a partition of the table, so they are not sent one after the other."""
+    numbers = [one.segment for one in Segment.all_of(REWARD, 16, NOON)]
+    assert numbers[:4] == [0, 8, 4, 12]
+    assert sorted(numbers) == list(range(16))
+    for count in (2, 3, 5, 64, SEGMENTS_MAX):
+        numbers = [one.segment for one in Segment.all_of(REWARD, count, NOON)]
+        assert sorted(numbers) == list(range(count))
+        assert count < 5 or max(numbers[:4]) - min(numbers[:4]) > count / 2
+
+
 def test_active_within_counts_days_before_the_period(cloud: Cloud) -> None:
     """Active is who had an entry on one of those days or later."""
     (owner_id,) = cloud.seed(1)

@@ -1,0 +1,161 @@
+"""What the scheduled function does: an event begins a sweep of all owners, whose segments it then takes from SQS."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from functions.daily_reward.events import SegmentQueue, SweepEvent
+from functions.daily_reward.runs import Runs
+from functions.wiring import create_account_store, create_client, create_queue_client, load_reward_settings
+from ledger_core.accounts import AccountStore
+from ledger_core.errors import UnavailableError
+from ledger_core.metrics import MetricLines
+from ledger_core.operations import BaseLedgerOperations
+from ledger_core.periods import Period
+from ledger_core.rewards import Reward, Segment, Tally
+from ledger_core.sweep import Sweep
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_sqs import SQSClient
+
+__all__ = ["STOP_SECONDS", "RewardFunction", "create_function"]
+
+STOP_SECONDS = 15.0
+"""Of the function's time, kept for requests that are under way, and for putting the rest back on the queue."""
+
+logger = logging.getLogger(__name__)
+
+
+class RewardFunction:
+    """Begins sweeps, and works on their segments.
+
+    Args:
+        operations: the app's; its `SCHEDULED` says what may be posted, and to whom.
+        store: where the accounts are.
+        queue: where segments wait.
+        runs: where it is recorded what came of them.
+        clock: the time; UTC.
+    """
+
+    def __init__(
+        self,
+        operations: type[BaseLedgerOperations],
+        store: AccountStore,
+        queue: SegmentQueue,
+        runs: Runs,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._operations = operations
+        self._store = store
+        self._queue = queue
+        self._runs = runs
+        self._clock = clock
+        self._lines = MetricLines()
+
+    def __call__(self, event: Any, context: Any) -> dict[str, Any]:
+        """What Lambda calls: with the records of a queue, or with the event of a schedule.
+
+        Raises:
+            LedgerError: the event is none, or could not be seen to. Lambda tries again, and then it is a dead letter.
+        """
+        if isinstance(event, Mapping) and "Records" in event:
+            return self._work(event["Records"], context)
+        return self._begin(SweepEvent.read(event))
+
+    def _begin(self, event: SweepEvent) -> dict[str, Any]:
+        """Put all segments of a sweep on the queue. Doing it twice costs reads, and grants nothing twice."""
+        reward = Reward.of(self._operations, event.operation, event.sought_period())
+        begun = {"operation": event.operation, "period": str(reward.period), "segments": event.segments}
+        for segment in Segment.all_of(reward, event.segments, self._clock()):
+            self._queue.send(segment)
+        self._lines.write({"sweep": "begun", **begun}, {"RewardsRunsBegun": 1})
+        return begun
+
+    def _work(self, records: Sequence[Mapping[str, Any]], context: Any) -> dict[str, Any]:
+        """See to each record; SQS gives those that failed again, and to the dead letters if they go on failing."""
+        failed = []
+        for record in records:
+            try:
+                self._sweep(self._queue.read(record), context)
+            except Exception:
+                logger.exception("message %s was not seen to", record["messageId"])
+                failed.append({"itemIdentifier": record["messageId"]})
+        return {"batchItemFailures": failed}
+
+    def _sweep(self, segment: Segment, context: Any) -> None:
+        reward = Reward.of(self._operations, segment.operation, Period.parse(segment.period))
+        seconds = context.get_remaining_time_in_millis() / 1000 - STOP_SECONDS
+        after = Sweep(self._store, reward).run(segment, seconds=seconds)
+        if not after.finished:
+            if after.place == segment.place:
+                raise UnavailableError("The segment got no further.")
+            self._queue.send(after)
+        self._tell(segment, after, getattr(context, "aws_request_id", None))
+        if after.finished and (total := self._runs.finish(reward.nonce, after)):
+            self._tell_run(reward, after, total)
+
+    def _tell(self, before: Segment, after: Segment, function_request_id: str | None) -> None:
+        """The line of a segment: all that was done for it so far. Its metrics: what was done just now."""
+        done = {name: value - getattr(before.tally, name) for name, value in after.tally}
+        owners = after.tally.owners - before.tally.owners
+        line = {
+            "sweep": "finished" if after.finished else "continued",
+            "function_request_id": function_request_id,
+            "operation": after.operation,
+            "period": after.period,
+            "segment": after.segment,
+            "segments": after.segments,
+            "stragglers": len(after.stragglers),
+            **_rounded(after.tally),
+        }
+        metrics = {
+            "RewardsGranted": done["granted"],
+            "RewardsFailed": done["failed"],
+            "RewardsRequests": done["dynamodb_requests"],
+            "RewardsReadUnits": done["read_units"],
+            "RewardsWriteUnits": done["write_units"],
+            "RewardsPerSecond": owners / max(done["seconds"], 0.001),
+            "RewardsRunTime": (self._clock() - after.started_at).total_seconds(),
+        }
+        self._lines.write(line, metrics)
+
+    def _tell_run(self, reward: Reward, last: Segment, total: Tally) -> None:
+        """The line of a run that is complete, and how far it is from the run of the period before."""
+        seconds = (self._clock() - last.started_at).total_seconds()
+        before = self._runs.rewarded(replace(reward, period=reward.period.before()).nonce)
+        line = {
+            "sweep": "complete",
+            "operation": last.operation,
+            "period": last.period,
+            "segments": last.segments,
+            **_rounded(total),
+            "rewarded": total.rewarded,
+            "rewarded_before": before,
+            "run_seconds": round(seconds, 3),
+            "owners_per_second": round(total.owners / max(seconds, 0.001), 1),
+        }
+        deviation = {"RewardsDeviation": abs(total.rewarded - before) * 100 / before} if before else {}
+        self._lines.write(line, {"RewardsRunsComplete": 1, **deviation})
+
+
+def create_function(
+    operations: type[BaseLedgerOperations],
+    dynamodb: "DynamoDBClient | None" = None,
+    sqs: "SQSClient | None" = None,
+) -> RewardFunction:
+    """The function over the tables and the queue that the environment names; the clients are for tests."""
+    settings = load_reward_settings()
+    return RewardFunction(
+        operations,
+        create_account_store(dynamodb),
+        SegmentQueue(sqs or create_queue_client(settings.queue_url), settings.queue_url),
+        Runs(dynamodb or create_client(), settings.runs_table),
+    )
+
+
+def _rounded(tally: Tally) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in tally}

@@ -1,0 +1,309 @@
+"""What a reward to all owners takes: by a sweep, and by the loop that one would write first; on DynamoDB Local.
+
+    make bench-rewards
+
+It prints one table and how far the goals are met. It is no test: machines differ, so it fails for no figure.
+
+All runs share one pair of tables, each run in a period of its own.
+"""
+
+import argparse
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from functions.example_app.operations import ExampleAppOperations
+from functions.wiring import create_account_store, create_client, create_processor
+from infra.dynamodb import ENVIRONMENT, create_tables, dynamodb_local
+from ledger_core.accounts import WRITES_MAX, AccountStore
+from ledger_core.errors import UnavailableError
+from ledger_core.items import Write
+from ledger_core.models import Head, LedgerEntry
+from ledger_core.operations import LedgerOperationType
+from ledger_core.periods import Period
+from ledger_core.responses import units_from
+from ledger_core.rewards import Reward, Segment
+from ledger_core.store import LedgerStore
+from ledger_core.sweep import PAGE_OWNERS_MAX, Sweep
+from tests.benchmarks.units import item_bytes, write_units_of_balance, write_units_of_entry
+from tests.support import operation, wire
+
+__all__ = ["Cost", "main"]
+
+REQUESTS_PER_OWNER_MAX = 0.03
+PEAK_GROWTH_MAX = 1.1
+SPEEDUP_MIN = 3.0
+
+SEEDED_AT = datetime(2026, 11, 17, 12, tzinfo=UTC)
+FEW, WARM_UP, NAIVE_BEFORE, NAIVE_AFTER = "2026-11-18", "2026-11-19", "2026-11-20", "2026-11-21"
+SWEEP, SWEEP_FOR_MEMORY = "2026-11-22", "2026-11-23"
+"""The period of each run, so that nobody has its reward yet."""
+FEW_OWNERS = 2000
+"""Whom the memory of a sweep over all owners is compared with."""
+WARM_UP_OWNERS = 300
+"""DynamoDB Local is slow at first, until Java has compiled what is called often."""
+SWEEP_SECONDS_MAX = 3600.0
+SEED_THREADS = 2
+SEED_TRIES_MAX = 60
+SIZE_ROWS = 500
+"""Rows that are read at a time to see what was written: few, for the client waits for two seconds only."""
+
+
+@dataclass
+class Cost:
+    """What was spent on some owners."""
+
+    owners: int = 0
+    requests: int = 0
+    write_requests: int = 0
+    refused: int = 0
+    """Requests that had no answer, or an error for one; their write units are in no figure."""
+    read_units: float = 0.0
+    write_units: int = 0
+    entry_bytes: int = 0
+    """Of all new entries."""
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(**{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)})
+
+    @property
+    def owners_per_second(self) -> float:
+        """How many owners were seen to in a second."""
+        return self.owners / self.seconds
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark and print what came of it; 0 whatever that is."""
+    options = _parser().parse_args(arguments)
+    if options.peak_of:
+        print(_own_peak_kibibytes(options.peak_of))
+        return 0
+    for name in [name for name in os.environ if name.startswith(("AWS_", "LEDGER_"))]:
+        del os.environ[name]  # the machine's, which could point anywhere
+    os.environ.update(ENVIRONMENT)
+    print(
+        f"{os.cpu_count()} CPUs ({platform.machine()}), load average {os.getloadavg()[0]:.2f}, "
+        f"Python {platform.python_version()}, DynamoDB Local in memory on the same CPUs"
+    )
+    with dynamodb_local() as endpoint:
+        os.environ["AWS_ENDPOINT_URL_DYNAMODB"] = endpoint
+        create_tables(create_client(), os.environ)
+        _benchmark(options.owners, options.naive_owners)
+    return 0
+
+
+def _benchmark(owners: int, naive_owners: int) -> None:
+    few = min(FEW_OWNERS, owners)
+    _seed(range(few))
+    few_kibibytes = _peak_kibibytes(FEW)
+    _naive(WARM_UP, WARM_UP_OWNERS)
+    _seed(range(few, owners))
+
+    before = _with_write_units(lambda: _naive(NAIVE_BEFORE, naive_owners), NAIVE_BEFORE)
+    sweep = _with_write_units(lambda: _sweep(SWEEP), SWEEP)
+    after = _with_write_units(lambda: _naive(NAIVE_AFTER, naive_owners), NAIVE_AFTER)
+    again = _sweep(SWEEP)
+    all_kibibytes = _peak_kibibytes(SWEEP_FOR_MEMORY)
+
+    naive = before + after
+    requests, growth = sweep.requests / sweep.owners, all_kibibytes / few_kibibytes
+    speedup = sweep.owners_per_second / naive.owners_per_second
+    _print_table(sweep, naive, speedup)
+    print(
+        f"The naive loop ran over a sample, of {before.owners:,} owners: before the sweep "
+        f"({before.owners_per_second:,.0f} owners/s) and after it ({after.owners_per_second:,.0f} owners/s)."
+    )
+    print(
+        f"The same sweep again: {again.requests / again.owners:.4f} requests per owner, {again.write_requests} write "
+        f"requests, {again.owners_per_second:,.0f} owners/s."
+    )
+    print(
+        f"Peak memory of a new process that sweeps: {few_kibibytes / 1024:.1f} MiB for {few:,} owners, "
+        f"{all_kibibytes / 1024:.1f} MiB for {owners:,}, {growth:.3f}x.\n"
+    )
+    met = requests <= REQUESTS_PER_OWNER_MAX
+    _print_goal(f"at most {REQUESTS_PER_OWNER_MAX} requests per owner", f"{requests:.4f}", met)
+    _print_goal(f"peak memory flat (at most {PEAK_GROWTH_MAX}x)", f"{growth:.3f}x", growth <= PEAK_GROWTH_MAX)
+    _print_goal(f"at least {SPEEDUP_MIN:g}x the naive loop's owners/s", f"{speedup:.1f}x", speedup >= SPEEDUP_MIN)
+
+
+def _naive(period: str, owners: int) -> Cost:
+    """What one would write first: scan the owners, here the first so many, and post to one after the other."""
+    reward = _reward(period)
+    processor = create_processor(ExampleAppOperations)
+    client = _client_of(processor.store)
+    with _measured(client) as cost:
+        pages = client.get_paginator("scan").paginate(
+            TableName=os.environ["LEDGER_BALANCES_TABLE"],
+            ReturnConsumedCapacity="TOTAL",
+            PaginationConfig={"MaxItems": owners, "PageSize": min(owners, PAGE_OWNERS_MAX)},
+        )
+        for page in pages:
+            for item in page["Items"]:
+                processor.process(reward.request(item["owner_id"]["S"]))
+                cost.owners += 1
+    return cost
+
+
+def _sweep(period: str) -> Cost:
+    """This design."""
+    reward = _reward(period)
+    store = create_account_store()
+    with _measured(_client_of(store)) as cost:
+        (segment,) = Segment.all_of(reward, 1, datetime.now(UTC))
+        segment = Sweep(store, reward).run(segment, seconds=SWEEP_SECONDS_MAX)
+        cost.owners = segment.tally.owners
+    if not segment.finished or segment.tally.rewarded != segment.tally.owners:
+        raise RuntimeError(f"the sweep is not done: {segment}")  # and its figures would be those of something else
+    return cost
+
+
+@contextmanager
+def _measured(client: Any) -> Iterator[Cost]:
+    """Fill in what a client's requests cost until the end of the block, but for the write units."""
+    cost, sent, read, accepted = Cost(), wire(client), [], []
+
+    def on_answer(http_response: Any, parsed: Mapping[str, Any], model: Any, **_: Any) -> None:
+        accepted.append(http_response.status_code < 300)
+        if model.name != "TransactWriteItems":
+            read.append(units_from(parsed))
+
+    client.meta.events.register("after-call.dynamodb", on_answer)
+    begun, cpu_begun = time.perf_counter(), time.process_time()
+    yield cost
+    cost.seconds, cost.cpu_seconds = time.perf_counter() - begun, time.process_time() - cpu_begun
+    cost.requests, cost.write_requests = len(sent), sent.count("TransactWriteItems")
+    cost.refused, cost.read_units = len(sent) - sum(accepted), sum(read)
+
+
+def _with_write_units(run: Callable[[], Cost], period: str) -> Cost:
+    """Run, and add what the writes cost, computed from what is stored before and after."""
+    balances = {item["owner_id"]["S"]: item for item in _items("LEDGER_BALANCES_TABLE")}
+    cost = run()
+    nonce = _reward(period).nonce
+    entries = {
+        item["owner_id"]["S"]: item
+        for item in _items(
+            "LEDGER_ENTRIES_TABLE",
+            FilterExpression="nonce = :nonce",
+            ExpressionAttributeValues={":nonce": {"S": nonce}},
+        )
+    }
+    if len(entries) != cost.owners:
+        raise RuntimeError(f"{len(entries):,} entries were written for {cost.owners:,} owners")
+    cost.entry_bytes = sum(map(item_bytes, entries.values()))
+    cost.write_units = sum(map(write_units_of_entry, entries.values()))
+    for item in _items("LEDGER_BALANCES_TABLE"):
+        if (owner_id := item["owner_id"]["S"]) in entries:
+            cost.write_units += write_units_of_balance(balances[owner_id], item)
+    return cost
+
+
+def _items(table: str, **options: Any) -> Iterator[dict[str, Any]]:
+    paginator = create_client().get_paginator("scan")
+    for page in paginator.paginate(TableName=os.environ[table], PaginationConfig={"PageSize": SIZE_ROWS}, **options):
+        yield from page["Items"]
+
+
+def _seed(numbers: Sequence[int]) -> None:
+    """Post a first entry for as many owners as there are numbers."""
+    store = create_account_store()
+    batches = [numbers[first : first + WRITES_MAX] for first in range(0, len(numbers), WRITES_MAX)]
+    with ThreadPoolExecutor(SEED_THREADS) as threads:
+        list(threads.map(lambda batch: _seed_batch(store, batch), batches))
+
+
+def _seed_batch(store: AccountStore, numbers: Sequence[int]) -> None:
+    signup = LedgerOperationType.SIGNUP_CREDIT
+    amount = ExampleAppOperations.get_operation_config()[signup].amount
+    heads = [Head(owner_id=f"{number:036}") for number in numbers]  # as long as a UUID
+    writes = [
+        Write(LedgerEntry.after(head, operation(signup, owner_id=head.owner_id), amount=amount, now=SEEDED_AT), head)
+        for head in heads
+    ]
+    for _ in range(SEED_TRIES_MAX):
+        try:
+            cancelled = store.append_all(writes)
+        except UnavailableError:
+            continue
+        if all(one.entry for one in cancelled):  # none was, or else an earlier try was done that had no answer
+            return
+        time.sleep(1)
+    raise RuntimeError("DynamoDB Local takes no entries: see .local/dynamodb-local.log")
+
+
+def _peak_kibibytes(period: str) -> int:
+    """The most memory that a new process has while it sweeps."""
+    command = [sys.executable, "-m", "tests.benchmarks.rewards", "--peak-of", period]
+    return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def _own_peak_kibibytes(period: str) -> int:
+    """The same, in that process.
+
+    It is not ru_maxrss: Linux lets that begin with the peak of the process that starts this one, so that both sweeps
+    would seem to take as much as the benchmark itself.
+    """
+    _sweep(period)
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1])
+
+
+def _reward(period: str) -> Reward:
+    return Reward.of(ExampleAppOperations, LedgerOperationType.DAILY_REWARD, Period.parse(period))
+
+
+def _client_of(store: LedgerStore) -> Any:
+    """The store's own client, so that what is measured is what functions.wiring makes."""
+    return store._client
+
+
+def _print_table(sweep: Cost, naive: Cost, speedup: float) -> None:
+    figures: dict[str, Callable[[Cost], str]] = {
+        "owners": lambda cost: f"{cost.owners:,}",
+        "requests per owner": lambda cost: f"{cost.requests / cost.owners:.4f}",
+        "requests refused or unanswered": lambda cost: f"{cost.refused:,}",
+        "write units per owner": lambda cost: f"{cost.write_units / cost.owners:.3f}",
+        "read units per owner": lambda cost: f"{cost.read_units / cost.owners:.4f}",
+        "bytes per new entry": lambda cost: f"{cost.entry_bytes / cost.owners:.0f}",
+        "owners/s": lambda cost: f"{cost.owners_per_second:,.0f}",
+        "CPU time of this process per owner, µs": lambda cost: f"{cost.cpu_seconds / cost.owners * 1e6:,.0f}",
+    }
+    rows = [(label, figure(sweep), figure(naive)) for label, figure in figures.items()]
+    rows = [("", "this design", "naive loop (sample)"), *rows, ("ratio of owners/s", f"{speedup:.1f}x", "1.0x")]
+    print()
+    for label, ours, theirs in rows:
+        print(f"{label:40}{ours:>15}{theirs:>22}")
+    print()
+
+
+def _print_goal(goal: str, figure: str, met: bool) -> None:
+    print(f"{goal + ':':42}{figure:>9}  {'met' if met else 'MISSED'}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    description = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.rewards", description=description)
+    parser.add_argument("--owners", type=int, default=20_000, help="whom to sweep (default: %(default)s)")
+    parser.add_argument(
+        "--naive-owners", type=int, default=2000, help="the sample that the naive loop posts to (default: %(default)s)"
+    )
+    parser.add_argument("--peak-of", metavar="PERIOD", help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

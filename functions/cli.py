@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from functools import partial
-from threading import Lock
+from math import inf
+from threading import Event, Lock
 from time import monotonic
 
 from functions.example_app.operations import ExampleAppOperations
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0 when all is well, 1 when a ledger does not add up or an owner could not be rewarded, 2 when the command could
-        not be done.
+        not be done, 130 when it was interrupted.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -41,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (LedgerError, OSError) as error:
         print(f"ledger: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("ledger: ended; what was done stays done, run it again for the rest", file=sys.stderr)
+        return 130
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -92,9 +96,9 @@ def _rewards(options: argparse.Namespace) -> int:
     return 1 if planned.failed else 0
 
 
-def _swept(new_sweep: Callable[[], Sweep], reward: Reward, planned: Tally, segments: int, doing: str) -> Tally:
+def _swept(new_sweep: Callable[..., Sweep], reward: Reward, planned: Tally, segments: int, doing: str) -> Tally:
     """What came of one sweep over all owners, several segments at a time, with a bar on the way."""
-    seen, begun, lock = Tally(), monotonic(), Lock()
+    seen, begun, lock, stopping = Tally(), monotonic(), Lock(), Event()
 
     def on_page(tally: Tally) -> None:
         with lock:
@@ -112,7 +116,8 @@ def _swept(new_sweep: Callable[[], Sweep], reward: Reward, planned: Tally, segme
     def finished(segment: Segment) -> Tally:
         while not segment.finished:
             before = segment.place
-            segment = new_sweep().run(segment, seconds=SWEEP_SECONDS_MAX, on_page=on_page)
+            sweep = new_sweep(monotonic=lambda: inf if stopping.is_set() else monotonic())
+            segment = sweep.run(segment, seconds=SWEEP_SECONDS_MAX, on_page=on_page)
             if not segment.finished and segment.place == before:
                 raise UnavailableError(f"{len(segment.stragglers)} owners are written to all the time: run it again")
         return segment.tally
@@ -120,8 +125,12 @@ def _swept(new_sweep: Callable[[], Sweep], reward: Reward, planned: Tally, segme
     total = Tally()
     try:
         with ThreadPoolExecutor(segments) as threads:
-            for tally in threads.map(finished, Segment.all_of(reward, segments, datetime.now(UTC))):
-                total.add(tally)
+            try:
+                for tally in threads.map(finished, Segment.all_of(reward, segments, datetime.now(UTC))):
+                    total.add(tally)
+            except BaseException:
+                stopping.set()  # for all of them the time is up
+                raise
     finally:
         if sys.stderr.isatty():
             print(file=sys.stderr)

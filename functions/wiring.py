@@ -49,6 +49,7 @@ CLIENT_CONFIG = Config(
     parameter_validation=False,
 )
 SWEEP_CONFIG = CLIENT_CONFIG.merge(Config(read_timeout=SWEEP_READ_SECONDS_MAX))
+RUNS_CONFIG = CLIENT_CONFIG.merge(Config(retries={"mode": "standard", "total_max_attempts": 3}))
 QUEUE_CONFIG = Config(
     connect_timeout=CONNECT_SECONDS_MAX,
     read_timeout=READ_SECONDS_MAX,

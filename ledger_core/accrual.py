@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 
-from ledger_core.errors import DuplicateNonceError, LedgerError
+from ledger_core.errors import DuplicateNonceError
 from ledger_core.models import LedgerEntry, owner_hash
 from ledger_core.operations import BaseLedgerOperations, LedgerOperationType
 from ledger_core.patience import Patience
@@ -63,7 +63,7 @@ class Accrual:
             return self._grant(reward, owner_id, self._processor.patience(timeout_seconds))
         except DuplicateNonceError:
             self._remember(owner_id, reward)
-        except LedgerError as error:
+        except Exception as error:  # the app's rule may fail on an owner, and the request is about something else
             logger.warning("owner %s gets no reward at this touch: %s", owner_hash(owner_id), error)
         return None
 

@@ -45,7 +45,8 @@ def dynamodb_request() -> Iterator[Usage]:
     except (HTTPClientError, BotoConnectionError, ResponseParserError) as error:
         raise UnavailableError(f"DynamoDB did not answer: {type(error).__name__}") from error
     except BotoCoreError as error:
-        raise StoreError(f"the call to DynamoDB could not be made: {error}") from error
+        code = type(error).__name__
+        raise StoreError(f"the call to DynamoDB could not be made: {error}", dynamodb_code=code) from error
     finally:
         usage.dynamodb_seconds += perf_counter() - begun
 

@@ -108,7 +108,7 @@ class UnavailableError(LedgerError):
 
 
 class StoreError(LedgerError):
-    """The message goes to the log, never to a client."""
+    """The message goes to the log, never to a client. `dynamodb_code` is None when what is stored is malformed."""
 
     code = "internal"
 

@@ -40,9 +40,9 @@ MARK_PREFIX = "mark:"
 
 
 class Mark(NamedTuple):
-    """A note on an owner's balance: the last period for which a scheduled operation was posted."""
+    """A note on an owner's balance: the last period for which something was posted."""
 
-    operation: str
+    name: str
     period: str
 
 
@@ -96,7 +96,7 @@ def transact_items(
         }
     }
     if mark:
-        update["Update"]["ExpressionAttributeNames"] = {"#mark": MARK_PREFIX + mark.operation}
+        update["Update"]["ExpressionAttributeNames"] = {"#mark": MARK_PREFIX + mark.name}
         update["Update"]["ExpressionAttributeValues"] = {**values, ":period": {"S": mark.period}}
     return [put, update]
 

@@ -37,7 +37,7 @@ class Account:
     active_at: datetime | None
     """When the last entry was posted for it, other than by a schedule."""
     marks: Mapping[str, str]
-    """The last period of each scheduled operation, by operation."""
+    """The last period of each scheduled operation, by operation and kind of period."""
 
 
 class Cancelled(NamedTuple):
@@ -115,7 +115,7 @@ def head_from(owner_id: str, item: Mapping[str, Any] | None) -> Head:
             balance=int(item["balance"]["N"]),
             entry_count=int(item["entry_count"]["N"]),
             head_hash=item["head_hash"]["S"],
-            updated_at=datetime.fromisoformat(item["updated_at"]["S"]),
+            updated_at=_time(item["updated_at"]["S"]),
         )
     except (KeyError, ValueError) as error:
         raise StoreError(f"a stored balance is malformed: {type(error).__name__} {error}") from error
@@ -127,7 +127,7 @@ def account_from(owner_id: str, item: Mapping[str, Any] | None) -> Account:
     head = head_from(owner_id, item)
     try:
         created_at, active_at = (
-            datetime.fromisoformat(item[name]["S"]) if name in item else None for name in ("created_at", "active_at")
+            _time(item[name]["S"]) if name in item else None for name in ("created_at", "active_at")
         )
         names = [name for name in item if name.startswith(MARK_PREFIX)]
         marks = {name.removeprefix(MARK_PREFIX): item[name]["S"] for name in names}
@@ -135,3 +135,10 @@ def account_from(owner_id: str, item: Mapping[str, Any] | None) -> Account:
         raise StoreError(f"a stored balance is malformed: {type(error).__name__} {error}") from error
     # Rows that were written before `active_at` was have the time of the last entry.
     return Account(head=head, created_at=created_at, active_at=active_at or head.updated_at, marks=marks)
+
+
+def _time(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
+    if time.utcoffset() is None:
+        raise ValueError("a time without its offset")
+    return time

@@ -4,8 +4,9 @@ An owner gets it under a nonce that the period makes (`ledger:daily-reward:2026-
 of times. A mark on the balance, set in the same transaction, spares later sweeps the try.
 """
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
@@ -14,17 +15,27 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ledger_core.errors import InvalidRequestError, UnknownOperationError
 from ledger_core.items import Mark
-from ledger_core.models import NONCE_PREFIX_RESERVED, Head, Instant, LedgerEntry, OperationRequest
+from ledger_core.models import (
+    BALANCE_MAX,
+    NONCE_PREFIX_RESERVED,
+    Head,
+    Instant,
+    LedgerEntry,
+    OperationRequest,
+    owner_hash,
+)
 from ledger_core.operations import BaseLedgerOperations, Eligible
 from ledger_core.periods import Period
 from ledger_core.usage import Usage
 
-__all__ = ["SEGMENTS_MAX", "STRAGGLERS_MAX", "Reward", "Segment", "Tally"]
+__all__ = ["SEGMENTS_MAX", "STRAGGLERS_MAX", "Outcome", "Reward", "Segment", "Tally"]
 
 SEGMENTS_MAX = 1000
 """Parts that a sweep may be divided into."""
 STRAGGLERS_MAX = 400
 """Owners that a segment may set aside for later: as many as a message of SQS holds, whatever their ids."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,18 +73,22 @@ class Reward:
         """The entry that it makes on top of `head`."""
         return LedgerEntry.after(head, self.request(head.owner_id), amount=self.amount, now=now)
 
+    @property
+    def mark_name(self) -> str:
+        """Under what the last period is noted on a balance: days, weeks and months each for themselves."""
+        return f"{self.operation}:{self.period.kind}"
+
     def is_marked(self, marks: Mapping[str, str]) -> bool:
         """Whether the marks of a balance tell that the owner has it."""
-        return marks.get(self.operation) == str(self.period)
+        return marks.get(self.mark_name) == str(self.period)
 
     def is_overtaken(self, marks: Mapping[str, str]) -> bool:
-        """Whether the mark is of a later period (or of one of another kind), and so does not tell."""
-        mark, period = marks.get(self.operation, ""), str(self.period)
-        return mark > period or len(mark) not in {0, len(period)}
+        """Whether the mark is of a later period, and so does not tell."""
+        return marks.get(self.mark_name, "") > str(self.period)
 
     def mark(self, marks: Mapping[str, str]) -> Mark | None:
         """What to note on a balance that has these marks; never an earlier period over a later one."""
-        return None if self.is_overtaken(marks) else Mark(self.operation, str(self.period))
+        return None if self.is_overtaken(marks) else Mark(self.mark_name, str(self.period))
 
 
 class Tally(BaseModel):
@@ -112,6 +127,35 @@ class Tally(BaseModel):
         self.dynamodb_requests += usage.dynamodb_requests
         self.read_units += usage.read_units
         self.write_units += usage.write_units
+
+
+@dataclass
+class Outcome:
+    """What became of some owners."""
+
+    tally: Tally = field(default_factory=Tally)
+    stragglers: list[str] = field(default_factory=list)
+    """Owners that were passed over for now."""
+    complete: bool = True
+    """Whether all were seen to before the time was up."""
+
+    def admits(self, head: Head, reward: Reward) -> bool:
+        """Whether the balance can take the reward; count the owner if not."""
+        balance = head.balance + reward.amount
+        if balance > BALANCE_MAX:
+            self.fail(head.owner_id, InvalidRequestError(f"the balance cannot exceed {BALANCE_MAX}"))
+        elif balance < 0:
+            self.tally.skipped += 1
+        return 0 <= balance <= BALANCE_MAX
+
+    def give_up(self) -> None:
+        """The page is read again: then all are counted, and who got it now is met as one that has it already."""
+        self.tally.already, self.tally.skipped, self.tally.failed = -self.tally.granted, 0, 0
+
+    def fail(self, owner_id: str, error: Exception) -> None:
+        """Count, and log, an owner that cannot be written to."""
+        self.tally.failed += 1
+        logger.error("owner %s gets no reward: %s", owner_hash(owner_id), error)
 
 
 class Segment(BaseModel):
@@ -159,7 +203,7 @@ class Segment(BaseModel):
     @property
     def place(self) -> tuple[Any, ...]:
         """What changes when a worker gets any further."""
-        return self.start, self.scanned, self.stragglers, self.tally.granted
+        return self.start, self.scanned, sorted(self.stragglers), self.tally.granted
 
     @property
     def finished(self) -> bool:

@@ -171,14 +171,14 @@ class LedgerRouter(APIRouter):
     def _post(self, operation: OperationRequest, timeout_seconds: float) -> LedgerEntry:
         if self._accrual:
             patience = self.processor.patience(timeout_seconds)
-            self._accrual.touch(operation.owner_id, timeout_seconds=timeout_seconds)
+            self._accrual.touch(operation.owner_id, timeout_seconds=timeout_seconds / 2)
             timeout_seconds = patience.seconds_left
         return self.processor.process(operation, timeout_seconds=timeout_seconds)
 
     def _head(self, caller: Caller, owner_id: str, timeout_seconds: float) -> Head:
         patience = self.processor.patience(timeout_seconds)
         if self._accrual and caller.may_act_for(owner_id):
-            self._accrual.touch(owner_id, timeout_seconds=timeout_seconds)
+            self._accrual.touch(owner_id, timeout_seconds=timeout_seconds / 2)
         return patience.read(partial(self.processor.store.head, owner_id, consistent=True))
 
     def _check_may_read(self, request: Request, owner_id: str) -> None:

@@ -11,11 +11,11 @@ from functools import partial
 from random import SystemRandom
 
 from ledger_core.accounts import LOOK_UPS_MAX, AccountStore, Page
-from ledger_core.batches import TRANSACTIONS_MAX, BatchWriter, Outcome
+from ledger_core.batches import TRANSACTIONS_MAX, BatchWriter
 from ledger_core.errors import ContentionError, StoreError, UnavailableError
 from ledger_core.patience import Patience
 from ledger_core.responses import Account
-from ledger_core.rewards import STRAGGLERS_MAX, Reward, Segment, Tally
+from ledger_core.rewards import STRAGGLERS_MAX, Outcome, Reward, Segment, Tally
 from ledger_core.usage import measured
 
 __all__ = ["PAGE_OWNERS_MAX", "Sweep"]
@@ -95,16 +95,20 @@ class Sweep:
         while not now.scanned and self._monotonic() < self._deadline:
             page = self._patience().read(partial(self._page_of_all, now))
             outcome = self._see_to(page, threads)
+            if len(now.stragglers) + len(outcome.stragglers) > STRAGGLERS_MAX:
+                outcome.give_up()
+                now.tally.add(outcome.tally)
+                raise UnavailableError("DynamoDB takes too few of the writes.")
             now.tally.add(outcome.tally)
+            now.stragglers += outcome.stragglers
             if outcome.complete:
-                if len(now.stragglers) + len(outcome.stragglers) > STRAGGLERS_MAX:
-                    raise UnavailableError("DynamoDB takes too few of the writes.")
-                now.stragglers += outcome.stragglers
                 now.start, now.scanned = page.start, page.start is None
             yield outcome.tally
 
     def _page_of_all(self, now: Segment) -> Page:
-        return self._store.accounts(segment=now.segment, segments=now.segments, start=now.start, limit=PAGE_OWNERS_MAX)
+        page = self._store.accounts(segment=now.segment, segments=now.segments, start=now.start, limit=PAGE_OWNERS_MAX)
+        late = set(now.stragglers)  # of this very page, if it was begun before
+        return page._replace(accounts=[account for account in page.accounts if account.head.owner_id not in late])
 
     def _page_of(self, owner_ids: Sequence[str]) -> Page:
         page, patience = Page([], {}, None), self._patience()
@@ -131,10 +135,9 @@ class Sweep:
             sorted_out.tally.granted += len(chosen)
             return sorted_out
         outcome = self._writer.write(chosen, threads)
-        if outcome.complete:
-            outcome.tally.add(sorted_out.tally)
-        else:  # the page is read again, and who got it now is met as one that has it already
-            outcome.tally.already, outcome.tally.skipped, outcome.tally.failed = -outcome.tally.granted, 0, 0
+        outcome.tally.add(sorted_out.tally)
+        if not outcome.complete:
+            outcome.give_up()
         return outcome
 
     def _is_chosen(self, account: Account, having: Container[str], outcome: Outcome) -> bool:
@@ -156,8 +159,8 @@ class Sweep:
         """Owners who have the reward: by their mark, or by their entries where the mark is of a later period."""
         having = {one.head.owner_id for one in accounts if self._reward.is_marked(one.marks)}
         unknown = [one.head.owner_id for one in accounts if self._reward.is_overtaken(one.marks)]
-        unknown = [owner_id for owner_id in unknown if owner_id not in having]
+        patience = self._patience()
         for first in range(0, len(unknown), LOOK_UPS_MAX):
             some = unknown[first : first + LOOK_UPS_MAX]
-            having |= self._patience().read(partial(self._store.owners_with, self._reward.nonce, some))
+            having |= patience.read(partial(self._store.owners_with, self._reward.nonce, some))
         return having

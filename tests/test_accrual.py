@@ -42,7 +42,7 @@ def test_first_touch_of_a_day_grants_the_day_s_reward(processor: OperationProces
     entry = here.touch("ada")
     assert entry is not None
     assert (entry.nonce, entry.operation, entry.balance_after) == ("ledger:daily-reward:2026-11-22", "DAILY_REWARD", 4)
-    assert processor.store.account("ada", consistent=True).marks == {"DAILY_REWARD": "2026-11-22"}
+    assert processor.store.account("ada", consistent=True).marks == {"DAILY_REWARD:day": "2026-11-22"}
     sent = wire(client)
     assert here.touch("ada") is None
     assert sent == []
@@ -114,6 +114,17 @@ def test_what_cannot_be_granted_now_is_in_nobody_s_way(
     assert "gets no reward at this touch" in told.getMessage()
     assert "ada" not in told.getMessage()
     assert here.touch("ada") is not None
+
+
+def test_rule_that_fails_is_in_nobody_s_way(processor: OperationProcessor, caplog: pytest.LogCaptureFixture) -> None:
+    """The request that touches the owner is about something else."""
+
+    class Operations(BaseLedgerOperations):
+        SCHEDULED = {LedgerOperationType.DAILY_REWARD: lambda _account, _day: bool(1 // 0)}
+
+    processor.process(operation())
+    assert Accrual(processor, Operations).touch("ada") is None
+    assert "gets no reward at this touch" in caplog.text
 
 
 def test_memory_of_owners_is_bounded(processor: OperationProcessor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,7 +204,7 @@ RIGHTS: dict[str, dict[str, Any]] = {
             "RewardsQueue.Arn",
             None,
         ),
-        "LeaveDeadLetters": ("sqs:SendMessage", "RewardsDeadLetterQueue.Arn", None),
+        "LeaveDeadLetters": ("sqs:SendMessage", "RewardsEventsDeadLetterQueue.Arn", None),
         "WriteItsOwnLog": (LOGGING, "DailyRewardFunctionLogGroup.Arn", None),
     },
     "RewardsScheduleRole": {
@@ -213,7 +213,7 @@ RIGHTS: dict[str, dict[str, Any]] = {
             "arn:${AWS::Partition}:lambda:${AWS::Region}:${AWS::AccountId}:function:${DailyRewardFunction}:live",
             None,
         ),
-        "LeaveDeadLetters": ("sqs:SendMessage", "RewardsDeadLetterQueue.Arn", None),
+        "LeaveDeadLetters": ("sqs:SendMessage", "RewardsEventsDeadLetterQueue.Arn", None),
     },
 }
 
@@ -341,11 +341,12 @@ def test_no_clock_skips_the_hour_of_the_schedule() -> None:
 def test_failures_of_a_sweep_end_among_the_dead_letters() -> None:
     """Of the scheduler, of the function that it starts, and of a segment: each after several tries."""
     function = template()["DailyRewardFunction"]["Properties"]
-    dead = "RewardsDeadLetterQueue.Arn"
+    dead = "RewardsEventsDeadLetterQueue.Arn"
     assert (schedule()["DeadLetterConfig"], schedule()["RetryPolicy"]["MaximumRetryAttempts"]) == ({"Arn": dead}, 10)
     assert function["EventInvokeConfig"]["DestinationConfig"]["OnFailure"] == {"Type": "SQS", "Destination": dead}
     queue = template()["RewardsQueue"]["Properties"]
-    assert queue["RedrivePolicy"] == {"deadLetterTargetArn": dead, "maxReceiveCount": 5}
+    assert queue["RedrivePolicy"] == {"deadLetterTargetArn": "RewardsDeadLetterQueue.Arn", "maxReceiveCount": 5}
+    assert function["RecursiveLoop"] == "Allow"  # Lambda would end a segment after sixteen workers
     assert queue["VisibilityTimeout"] == 6 * function["Timeout"]
     segments = function["Events"]["Segments"]["Properties"]
     assert segments["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
@@ -375,11 +376,12 @@ def test_every_alarm_says_why_and_what_to_do() -> None:
     """Each alarm gives its reason, is on the dashboard, and has a section for operators that says what to do."""
     manual = (ROOT / "infra/operations.md").read_text()
     dashboard = TEMPLATE.read_text().split("DashboardBody")[1]
-    assert len(alarms()) == 13
+    assert len(alarms()) == 15
     for name, alarm in alarms().items():
         assert len(alarm["AlarmDescription"]) > 80
-        assert alarm["TreatMissingData"] == "notBreaching"
-        assert f"${{{name}.Arn}}" in dashboard
+        missing = name == "RewardsMissingAlarm"  # there only when the schedule is on, and so not on the dashboard
+        assert alarm["TreatMissingData"] == ("breaching" if missing else "notBreaching")
+        assert missing or f"${{{name}.Arn}}" in dashboard
         assert f"### {name}\n" in manual
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from functions.daily_reward.events import SegmentQueue, SweepEvent
 from functions.daily_reward.runs import Runs
-from functions.wiring import create_account_store, create_client, create_queue_client, load_reward_settings
+from functions.wiring import RUNS_CONFIG, create_account_store, create_client, create_queue_client, load_reward_settings
 from ledger_core.accounts import AccountStore
 from ledger_core.errors import UnavailableError
 from ledger_core.metrics import MetricLines
@@ -126,7 +126,11 @@ class RewardFunction:
     def _tell_run(self, reward: Reward, last: Segment, total: Tally) -> None:
         """The line of a run that is complete, and how far it is from the run of the period before."""
         seconds = (self._clock() - last.started_at).total_seconds()
-        before = self._runs.rewarded(replace(reward, period=reward.period.before()).nonce)
+        try:
+            before = self._runs.rewarded(replace(reward, period=reward.period.before()).nonce)
+        except Exception:
+            logger.exception("the run of the period before could not be read")
+            before = None
         line = {
             "sweep": "complete",
             "operation": last.operation,
@@ -153,7 +157,7 @@ def create_function(
         operations,
         create_account_store(dynamodb),
         SegmentQueue(sqs or create_queue_client(settings.queue_url), settings.queue_url),
-        Runs(dynamodb or create_client(), settings.runs_table),
+        Runs(dynamodb or create_client(RUNS_CONFIG), settings.runs_table),
     )
 
 

@@ -55,12 +55,13 @@ def test_killed_twice_while_clients_spend(server: Server, store: AccountStore) -
     chance = random.Random(7)
     sample = [f"owner-{chance.randrange(OWNERS)}" for _ in range(SAMPLE)]
     with clients(server.url) as accepted:
-        for share in (0.1, 0.5):
+        for share, how in ((0.1, signal.SIGKILL), (0.5, signal.SIGINT)):
             worker = start(server)
             await_rewarded(store, sample, share)
             assert worker.poll() is None  # in the middle of it
-            worker.kill()
-            worker.communicate()
+            worker.send_signal(how)
+            _, err = worker.communicate(timeout=20)
+        assert (worker.returncode, err.splitlines()[-1][:13]) == (130, "ledger: ended"), err
         last = start(server)
         out, err = last.communicate(timeout=SECONDS_MAX)
         assert last.returncode == 0, err
@@ -81,7 +82,7 @@ def start(server: Server) -> "subprocess.Popen[str]":
 def await_rewarded(store: AccountStore, sample: list[str], share: float) -> None:
     """Wait until so many of a sample have the reward, and fail when they do not get it."""
     deadline = time.monotonic() + SECONDS_MAX
-    while sum("DAILY_REWARD" in store.account(one, consistent=True).marks for one in sample) < share * len(sample):
+    while sum("DAILY_REWARD:day" in store.account(one, consistent=True).marks for one in sample) < share * len(sample):
         assert time.monotonic() < deadline
         time.sleep(0.05)
 

@@ -108,7 +108,7 @@ def test_two_dates_at_once(cloud: Cloud) -> None:
         cloud.run(day)
     cloud.check(owners, ["2026-11-21", "2026-11-22"])
     accounts = [cloud.store().account(owner_id, consistent=True) for owner_id in owners]
-    assert {one.marks["DAILY_REWARD"] for one in accounts} == {"2026-11-22"}
+    assert {one.marks["DAILY_REWARD:day"] for one in accounts} == {"2026-11-22"}
 
 
 def test_owners_spend_while_they_are_rewarded(cloud: Cloud) -> None:

@@ -1,7 +1,7 @@
 """A sweep, request by request: what it costs, who gets the reward, and what it does when something is in the way."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from datetime import date, timedelta
 from typing import Any
 
@@ -90,7 +90,7 @@ def test_earlier_period_run_again_costs_reads_and_no_write(cloud: Cloud) -> None
     assert counts(swept(cloud)) == (10, 60, 0, 0)
     assert sent == ["Scan", "TransactGetItems", "TransactWriteItems"]
     accounts = [cloud.store().account(owner_id, consistent=True) for owner_id in owners]
-    assert {account.marks["DAILY_REWARD"] for account in accounts} == {"2026-11-29"}
+    assert {account.marks["DAILY_REWARD:day"] for account in accounts} == {"2026-11-29"}
 
 
 def test_missed_period_is_granted_later_and_the_later_mark_stays(cloud: Cloud) -> None:
@@ -100,7 +100,7 @@ def test_missed_period_is_granted_later_and_the_later_mark_stays(cloud: Cloud) -
     swept(cloud, later)
     assert (counts(swept(cloud)), counts(swept(cloud))) == ((3, 0, 0, 0), (0, 3, 0, 0))
     cloud.check(owners, ["2026-11-22", "2026-11-29"])
-    assert cloud.store().account(owners[0], consistent=True).marks == {"DAILY_REWARD": "2026-11-29"}
+    assert cloud.store().account(owners[0], consistent=True).marks == {"DAILY_REWARD:day": "2026-11-29"}
 
 
 def test_dry_run_writes_nothing(cloud: Cloud) -> None:
@@ -221,6 +221,78 @@ def test_balances_that_cannot_be_read_or_are_full_block_nobody(cloud: Cloud, cap
     cloud.check([*owners[:3], *owners[6:]], [str(DAY)])
 
 
+@pytest.mark.parametrize("time", ["2026-11-22T09:00:00", "9999-12-31T23:59:59.999999Z", "9998-12-31T23:59:59.999999Z"])
+def test_balance_after_whose_time_nothing_can_come_blocks_nobody(cloud: Cloud, time: str) -> None:
+    """A time without its offset, or at the end of all times."""
+    owners = cloud.seed(5)
+    spoil(cloud, owners[2], "updated_at", {"S": time})
+    done = swept(cloud)
+    assert (counts(done), done.finished) == ((4, 0, 0, 1), True)
+
+
+def test_balance_that_is_erased_meanwhile_is_not_begun_anew(cloud: Cloud) -> None:
+    """Who has no entry any more is not eligible."""
+    owners = cloud.seed(3)
+
+    def write(real: Callable[..., Any], **arguments: Any) -> Any:
+        cloud.dynamodb.delete_item(TableName=cloud.tables["LEDGER_BALANCES_TABLE"], Key={"owner_id": {"S": owners[1]}})
+        return real(**arguments)
+
+    with patched(cloud.dynamodb, transact_write_items=write):
+        assert counts(swept(cloud)) == (2, 0, 1, 0)
+    assert cloud.store().head(owners[1], consistent=True).entry_count == 0
+
+
+def conflicting(hot: Container[str]) -> Callable[..., Any]:
+    """Writes, of which those to some owners meet a conflict."""
+
+    def write(real: Callable[..., Any], **arguments: Any) -> Any:
+        batch = owners_of(arguments)
+        if not any(owner_id in hot for owner_id in batch):
+            return real(**arguments)
+        raise cancellation([BUSY if one in hot and part else {"Code": "None"} for one in batch for part in (0, 1)])
+
+    return write
+
+
+def test_many_in_conflict_at_once_keep_nobody_else(cloud: Cloud) -> None:
+    """A whole partition in trouble is put off, and the sweep goes on to the next page."""
+    owners = cloud.seed(150)
+    hot = set(owners[::2])
+    with patched(cloud.dynamodb, transact_write_items=conflicting(hot)):
+        done = swept(cloud)
+    assert (counts(done), done.scanned, set(done.stragglers)) == ((75, 0, 0, 0), True, hot)
+    last = Sweep(cloud.store(), REWARD).run(done, seconds=60)
+    assert (counts(last), last.finished) == ((150, 0, 0, 0), True)
+
+
+def test_page_with_too_many_stragglers_is_counted_once(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read again by whoever goes on, and in the end all are counted, and none twice."""
+    monkeypatch.setattr(sweep, "STRAGGLERS_MAX", 5)
+    owners = cloud.seed(30)
+    with patched(cloud.dynamodb, transact_write_items=conflicting(set(owners[:10]))):
+        done = swept(cloud)
+    assert (done.tally.granted, done.scanned, done.stragglers) == (20, False, [])
+    last = Sweep(cloud.store(), REWARD).run(done, seconds=60)
+    assert (counts(last), last.finished) == ((30, 0, 0, 0), True)
+
+
+def test_stragglers_of_a_page_that_is_read_again_are_left_out(cloud: Cloud) -> None:
+    """They come by themselves, first of all."""
+    owners = cloud.seed(10)
+    segment = Segment.all_of(REWARD, 1, NOON)[0].model_copy(update={"stragglers": owners[:4]})
+    with patched(cloud.dynamodb, transact_write_items=conflicting(set(owners[:4]))):
+        done = Sweep(cloud.store(), REWARD, sleep=lambda _: None).run(segment, seconds=60)
+    assert (counts(done), sorted(done.stragglers)) == ((6, 0, 0, 0), sorted(owners[:4]))
+
+
+def test_place_does_not_go_by_the_order_of_stragglers() -> None:
+    """Else a segment that gets no further would seem to, for ever."""
+    (segment,) = Segment.all_of(REWARD, 1, NOON)
+    one, other = (segment.model_copy(update={"stragglers": owners}) for owners in (["a", "b"], ["b", "a"]))
+    assert one.place == other.place
+
+
 @pytest.mark.parametrize("told_by", ["reason", "whole request"])
 def test_owner_that_dynamodb_refuses_blocks_nobody(cloud: Cloud, told_by: str) -> None:
     """Whether DynamoDB names the item or refuses the whole transaction, it is found, and all others are granted."""
@@ -254,16 +326,7 @@ def test_owner_in_conflict_all_the_time_is_put_off_and_told(cloud: Cloud) -> Non
     """It is passed over after some tries; the segment says whom it is about; later it is granted."""
     owners = cloud.seed(50)
     hot = owners[9]
-
-    def write(real: Callable[..., Any], **arguments: Any) -> Any:
-        batch = owners_of(arguments)
-        if hot not in batch:
-            return real(**arguments)
-        reasons = [{"Code": "None"} for _ in arguments["TransactItems"]]
-        reasons[2 * batch.index(hot) + 1] = BUSY
-        raise cancellation(reasons)
-
-    with patched(cloud.dynamodb, transact_write_items=write):
+    with patched(cloud.dynamodb, transact_write_items=conflicting({hot})):
         done = swept(cloud)
         assert (counts(done), done.stragglers) == ((49, 0, 0, 0), [hot])
         assert (done.scanned, done.finished) == (True, False)
@@ -307,14 +370,16 @@ def test_straggler_that_cannot_be_read_blocks_nobody(cloud: Cloud) -> None:
 def test_throttled_until_the_time_is_up(cloud: Cloud) -> None:
     """A page that could not be written is read again by whoever goes on; nothing was counted."""
     cloud.seed(3)
+    tries = list[int]()
 
     def write(real: Callable[..., Any], **arguments: Any) -> Any:
+        tries.append(1)
         raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "no"}}, "TransactWriteItems")
 
     segment = Segment.all_of(REWARD, 1, NOON)[0]
     with patched(cloud.dynamodb, transact_write_items=write):
-        done = Sweep(cloud.store(), REWARD, random=lambda: 1.0).run(segment, seconds=0.1)
-    assert (counts(done), done.place) == ((0, 0, 0, 0), segment.place)
+        done = Sweep(cloud.store(), REWARD, monotonic=lambda: float(len(tries))).run(segment, seconds=0.5)
+    assert (counts(done), done.place, len(tries)) == ((0, 0, 0, 0), segment.place, 1)
 
 
 def test_too_many_put_off_is_a_failure(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -450,8 +515,8 @@ def test_two_operations_do_not_touch_each_other_s_mark(cloud: Cloud) -> None:
     swept(cloud)
     swept(cloud, Reward.of(GameOperations, "CONTENT_CREATION", Period.parse("2026-W47")))
     assert cloud.store().account(owner_id, consistent=True).marks == {
-        "DAILY_REWARD": "2026-11-22",
-        "CONTENT_CREATION": "2026-W47",
+        "DAILY_REWARD:day": "2026-11-22",
+        "CONTENT_CREATION:week": "2026-W47",
     }
 
 

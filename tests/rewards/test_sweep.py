@@ -226,8 +226,10 @@ def test_balance_after_whose_time_nothing_can_come_blocks_nobody(cloud: Cloud, t
     """A time without its offset, or at the end of all times."""
     owners = cloud.seed(5)
     spoil(cloud, owners[2], "updated_at", {"S": time})
-    done = swept(cloud)
-    assert (counts(done), done.finished) == ((4, 0, 0, 1), True)
+    first, alone = swept(cloud), swept(cloud)
+    assert (counts(first), counts(alone)) == ((4, 0, 0, 1), (0, 4, 0, 1))
+    assert first.finished
+    assert alone.finished
 
 
 def test_balance_that_is_erased_meanwhile_is_not_begun_anew(cloud: Cloud) -> None:

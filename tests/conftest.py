@@ -27,6 +27,11 @@ os.environ.update(ENVIRONMENT)  # apps read their settings when they are importe
 asyncio.set_event_loop(asyncio.new_event_loop())  # and their handlers take this thread's loop
 
 
+def ledger_tables() -> dict[str, str]:
+    """The names of the two tables that the ledger itself needs; the third takes time, and few tests use it."""
+    return {name: os.environ[name] for name in ("LEDGER_ENTRIES_TABLE", "LEDGER_BALANCES_TABLE")}
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """In CI a skipped test is a failed one."""
@@ -60,7 +65,7 @@ def dynamodb_local_endpoint() -> Iterator[str]:
 def moto_client() -> Iterator["DynamoDBClient"]:
     """A client of moto with the ledger's tables, empty."""
     with moto() as client:
-        create_tables(client, os.environ)
+        create_tables(client, ledger_tables())
         yield client
 
 
@@ -69,7 +74,7 @@ def real_client(dynamodb_local_endpoint: str, monkeypatch: pytest.MonkeyPatch) -
     """A client of DynamoDB Local with the ledger's tables, empty."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", dynamodb_local_endpoint)
     client = create_client()
-    create_tables(client, os.environ)
+    create_tables(client, ledger_tables())
     return client
 
 

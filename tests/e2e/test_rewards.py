@@ -28,7 +28,7 @@ from ledger_core.models import YEAR_MAX, Head, LedgerEntry
 from tests.e2e.server import Server
 from tests.support import NOON, operation
 
-OWNERS = int(os.environ.get("REWARDS_OWNERS", "1500"))
+OWNERS = int(os.environ.get("REWARDS_OWNERS", "900"))
 CLIENTS = 8
 SAMPLE = 20
 SECONDS_MAX = 60 + OWNERS // 50

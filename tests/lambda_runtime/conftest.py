@@ -11,6 +11,7 @@ from uuid import uuid4
 import boto3
 import pytest
 
+from infra.dynamodb import create_tables
 from infra.processes import free_port
 from infra.stack import MINISTACK, ministack
 from tests.lambda_runtime.emulator import BUILT, FUNCTIONS, Runtime, emulator, runtime
@@ -54,7 +55,7 @@ def queue(tmp_path: Path) -> Iterator[Queue]:
 @pytest.fixture
 def start(real_client: "DynamoDBClient", tmp_path: Path) -> Iterator[Start]:
     """Starts execution environments of the artifact, with the variables that the template sets, over DynamoDB Local."""
-    assert real_client is not None
+    create_tables(real_client, os.environ)  # the one of runs, too
     with ExitStack() as stack:
 
         def start(function: str = "ApiFunction", **changes: str) -> Runtime:

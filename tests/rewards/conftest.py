@@ -2,24 +2,40 @@
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING
 
 import boto3
 import pytest
 from botocore.config import Config
 
-from functions.wiring import SWEEP_CONFIG, create_client
-from infra.dynamodb import moto
+from functions.wiring import SWEEP_CONFIG
+from infra.dynamodb import create_tables, moto
+from tests.conftest import ledger_tables
 from tests.rewards.harness import Cloud
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 
+@pytest.fixture(scope="session")
+def patient_client(dynamodb_local_endpoint: str) -> "DynamoDBClient":
+    """One for all tests: it takes as long to make as a test. It waits for DynamoDB Local's first, slow answers."""
+    patient = SWEEP_CONFIG.merge(Config(read_timeout=60))
+    return boto3.client("dynamodb", endpoint_url=dynamodb_local_endpoint, region_name="us-east-1", config=patient)
+
+
 @pytest.fixture
-def cloud(real_client: "DynamoDBClient") -> Iterator[Cloud]:
-    """Empty tables in DynamoDB Local, whose first large transaction takes seconds; empty queues in moto."""
-    assert real_client is not None
-    patient = create_client(SWEEP_CONFIG.merge(Config(read_timeout=60)))
+def cloud(
+    patient_client: "DynamoDBClient", dynamodb_local_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Cloud]:
+    """Empty tables in DynamoDB Local, empty queues in moto."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", dynamodb_local_endpoint)
+    create_tables(patient_client, ledger_tables())
     with moto():
-        yield Cloud(patient, boto3.client("sqs", region_name="us-east-1"), dict(os.environ))
+        yield Cloud(patient_client, _session().client("sqs", region_name="us-east-1"), dict(os.environ))
+
+
+@cache
+def _session() -> boto3.Session:
+    return boto3.Session()

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from functions.daily_reward.events import SegmentQueue
 from functions.daily_reward.function import RewardFunction
 from functions.daily_reward.runs import Runs
 from functions.example_app.operations import ExampleAppOperations
+from infra.dynamodb import create_tables
 from ledger_core.accounts import WRITES_MAX, AccountStore
 from ledger_core.audit import audit
 from ledger_core.items import Write
@@ -78,7 +80,7 @@ class Context:
         return self.seconds * 1000
 
 
-@dataclass
+@dataclass(eq=False)
 class Cloud:
     """The tables, the queues, and as many environments of the function as somebody starts."""
 
@@ -99,6 +101,7 @@ class Cloud:
 
     def function(self, life: Life | None = None) -> RewardFunction:
         """A new environment of the function, which remembers nothing; `life` says when it ends."""
+        self.create_runs()
         dynamodb: Any = Mortal(self.dynamodb, life) if life else self.dynamodb
         sqs: Any = Mortal(self.sqs, life) if life else self.sqs
         return RewardFunction(
@@ -108,6 +111,10 @@ class Cloud:
             Runs(dynamodb, self.tables["LEDGER_RUNS_TABLE"]),
             clock=self.clock,
         )
+
+    @cache  # noqa: B019  # once for each cloud, which lasts as long as its test
+    def create_runs(self) -> None:
+        create_tables(self.dynamodb, {"LEDGER_RUNS_TABLE": self.tables["LEDGER_RUNS_TABLE"]})
 
     def store(self, client: "DynamoDBClient | None" = None) -> AccountStore:
         return AccountStore(

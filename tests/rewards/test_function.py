@@ -37,6 +37,7 @@ def test_handler_of_the_environment_does_the_job(cloud: Cloud, monkeypatch: pyte
     """The function that Lambda gets, made from variables only, takes the event and what it put on the queue."""
     monkeypatch.setenv("LEDGER_REWARDS_QUEUE_URL", cloud.url)
     owners = cloud.seed(30)
+    cloud.create_runs()
     handler = create_function(ExampleAppOperations)
     assert handler(EVENT, Context()) == {"operation": "DAILY_REWARD", "period": DAY, "segments": 4}
     cloud.drain(handler)
@@ -205,6 +206,7 @@ def test_deviation_from_the_period_before(cloud: Cloud, capfd: pytest.CaptureFix
 
 def test_record_of_a_run_whose_answer_was_lost(cloud: Cloud) -> None:
     """The same segment recorded again is our own; another worker's, which came later, is not."""
+    cloud.create_runs()
     runs = Runs(cloud.dynamodb, cloud.tables["LEDGER_RUNS_TABLE"])
     tally = Tally(granted=7, seconds=1.5)
     segment = Segment(operation="DAILY_REWARD", period=DAY, segment=0, segments=1, started_at=NOON, tally=tally)

@@ -1,6 +1,7 @@
 """What several tests need: requests, a clock that stands still, API Gateway events, the wire's count."""
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -11,6 +12,8 @@ from urllib.parse import urlencode
 from ledger_core import LedgerOperationType, OperationRequest
 
 ROOT = Path(__file__).parent.parent
+DEEP = bool(os.environ.get("PROVE"))
+"""Whether to try as much as `make prove` does, rather than as much as `make test` has time for."""
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 

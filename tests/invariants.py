@@ -1,0 +1,323 @@
+"""What holds of every ledger, whatever raced, failed or crashed: each invariant a function with a name.
+
+An invariant looks at a `Book`, an owner's ledger as it is stored, and at the `Answer`s that clients were given about
+that owner, and yields what contradicts it. `violations` asks them all.
+"""
+
+import math
+import time
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple, Self
+
+from ledger_core import (
+    ContentionError,
+    DuplicateNonceError,
+    InsufficientBalanceError,
+    LedgerEntry,
+    LedgerError,
+    LedgerStore,
+    OperationRequest,
+    UnavailableError,
+)
+from ledger_core.models import GENESIS_HASH, NONCE_PREFIX_RESERVED, Head
+
+__all__ = ["INVARIANTS", "Answer", "Book", "Outcome", "Violation", "check", "violations"]
+
+END_OF_TIME = datetime(9998, 1, 1, tzinfo=UTC)
+
+
+class Outcome(StrEnum):
+    """What a client knows of its request."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    """It was accepted before; the answer holds the original."""
+    REFUSED = "refused"
+    """Nothing is stored, it was told."""
+    IN_DOUBT = "in doubt"
+    """A 503, or no answer at all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a client asked for, and what it was told, between two instants of one clock."""
+
+    request: OperationRequest
+    outcome: Outcome
+    entry: LedgerEntry | None = None
+    replay: bool | None = None
+    """Of a duplicate: whether the request is the one that was accepted."""
+    balance: int | None = None
+    required: int | None = None
+    """Of a refusal for the balance's sake."""
+    begun: float = -math.inf
+    ended: float = math.inf
+
+    @classmethod
+    def of(
+        cls,
+        request: OperationRequest,
+        process: Callable[[OperationRequest], LedgerEntry],
+        *,
+        now: Callable[[], float] = time.monotonic,
+    ) -> Self:
+        """Post it by `OperationProcessor.process`, or by what is tested in its place, and note what came of it."""
+        begun = now()
+        told: dict[str, Any]
+        try:
+            told = {"outcome": Outcome.ACCEPTED, "entry": process(request)}
+        except DuplicateNonceError as error:
+            told = {"outcome": Outcome.DUPLICATE, "entry": error.entry, "replay": error.replay}
+        except InsufficientBalanceError as error:
+            told = {"outcome": Outcome.REFUSED, "balance": error.balance, "required": error.required}
+        except (ContentionError, UnavailableError):
+            told = {"outcome": Outcome.IN_DOUBT}
+        except LedgerError:
+            told = {"outcome": Outcome.REFUSED}
+        return cls(request=request, begun=begun, ended=now(), **told)
+
+    @classmethod
+    def of_http(
+        cls,
+        request: OperationRequest,
+        status: int | None,
+        body: Any = None,
+        *,
+        replayed: bool = False,
+        begun: float = -math.inf,
+        ended: float = math.inf,
+    ) -> Self:
+        """What an HTTP answer to it says; `status` is None when none came, `replayed` is `Idempotency-Replayed`."""
+        told: dict[str, Any] = {"outcome": Outcome.REFUSED}
+        if status is None or status >= 500 or status == 429:
+            told = {"outcome": Outcome.IN_DOUBT}
+        elif status == 200:
+            told = {"outcome": Outcome.DUPLICATE if replayed else Outcome.ACCEPTED, "entry": LedgerEntry(**body)}
+        elif body.get("code") == "duplicate_nonce":
+            told = {"outcome": Outcome.DUPLICATE, "entry": LedgerEntry(**body["entry"]), "replay": body["replay"]}
+        elif body.get("code") == "insufficient_balance":
+            told |= {"balance": body["balance"], "required": body["required"]}
+        return cls(request=request, begun=begun, ended=ended, **told)
+
+
+@dataclass(frozen=True)
+class Book:
+    """An owner's ledger as it is stored: the head, and the entries as the index orders them, the oldest first."""
+
+    head: Head
+    entries: Sequence[LedgerEntry]
+
+    @classmethod
+    def of(cls, store: LedgerStore, owner_id: str) -> Self:
+        """Read it. Writers must have ended."""
+        rows: list[dict[str, Any]] = []
+        start = None
+        while True:
+            page, start = store.rows(owner_id, until=END_OF_TIME, start=start)
+            rows += page
+            if start is None:
+                return cls(store.head(owner_id, consistent=True), [LedgerEntry(**row) for row in rows])
+
+
+def conservation(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
+    """The balance is the sum of the entries, and each entry says what the sum was after it."""
+    sums = list(accumulate(entry.amount for entry in book.entries))
+    if book.head.balance != (sums or [0])[-1]:
+        yield f"the balance is {book.head.balance}, the entries' sum {(sums or [0])[-1]}"
+    for entry, after in zip(book.entries, sums, strict=True):
+        if entry.balance_after != after:
+            yield f"entry {entry.id} says {entry.balance_after}, the sum so far is {after}"
+
+
+def no_overdraft(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
+    """At no time is a balance below zero."""
+    for entry, after in zip(book.entries, accumulate(entry.amount for entry in book.entries), strict=True):
+        if after < 0 or entry.balance_after < 0:
+            yield f"after entry {entry.id} the balance is {min(after, entry.balance_after)}"
+    if book.head.balance < 0:
+        yield f"the balance is {book.head.balance}"
+
+
+def exactly_once(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
+    """An owner has one entry under a nonce, and one client is told that it is new."""
+    for nonce, times in Counter(entry.nonce for entry in book.entries).items():
+        if times > 1:
+            yield f"{times} entries under the nonce {nonce}"
+    for nonce, times in Counter(one.request.nonce for one in answers if one.outcome is Outcome.ACCEPTED).items():
+        if times > 1:
+            yield f"{nonce} was accepted {times} times"
+
+
+def gapless_ids(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
+    """Entries count 1, 2, 3 and so on, and the head has counted them."""
+    ids = [entry.id for entry in book.entries]
+    if ids != list(range(1, len(ids) + 1)):
+        yield f"the ids are {ids}"
+    if book.head.entry_count != len(ids):
+        yield f"the head counts {book.head.entry_count} of {len(ids)} entries"
+
+
+def increasing_time(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
+    """Each entry is later than the one before it, whatever the writers' clocks say."""
+    for before, after in pairwise(sorted(book.entries, key=lambda entry: entry.id)):
+        if before.created_at >= after.created_at:
+            yield f"entry {after.id} is of {after.created_at}, entry {before.id} of {before.created_at}"
+
+
+def chain_unbroken(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
+    """Each entry has the hash of the one before it, and its own."""
+    known = GENESIS_HASH
+    for entry in book.entries:
+        if entry.prev_hash != known:
+            yield f"entry {entry.id} does not follow the entry before it"
+        if entry.hash != entry.computed_hash():
+            yield f"entry {entry.id} is not what its hash is of"
+        known = entry.hash
+
+
+def head_is_last_entry(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
+    """The balance's row tells of the last entry, and of no other."""
+    last = Head.at(book.entries[-1]) if book.entries else Head(owner_id=book.head.owner_id)
+    if book.head != last:
+        yield f"the head is {book.head}, after the last entry it is {last}"
+
+
+def acknowledged_is_stored(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
+    """What a client was told is stored, as it asked for; and nothing is stored that nobody asked for."""
+    stored = {entry.nonce: entry for entry in book.entries}
+    for one in answers:
+        if one.outcome is Outcome.ACCEPTED:
+            if one.entry is None or stored.get(one.request.nonce) != one.entry:
+                yield f"{one.request.nonce} was accepted and is not stored as it was told"
+            elif not _is_as_asked(one.entry, one.request):
+                yield f"{one.request.nonce} is stored, and not as it was asked for"
+    asked = {one.request.nonce for one in answers}
+    for nonce in stored:
+        if answers and nonce not in asked and not nonce.startswith(NONCE_PREFIX_RESERVED):
+            yield f"nobody asked for {nonce}"
+
+
+def refused_is_not_stored(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
+    """What was refused was not stored then; under the same nonce it may have been accepted later."""
+    stored, windows = {entry.nonce: entry.id for entry in book.entries}, _Windows(answers)
+    outcomes = defaultdict(set)
+    for one in answers:
+        outcomes[one.request.nonce].add(one.outcome)
+    for one in answers:
+        if one.outcome is Outcome.REFUSED and (entry_id := stored.get(one.request.nonce)) is not None:
+            ids = range(windows.least(one), min(windows.most(one, len(book.entries)), entry_id - 1) + 1)
+            if outcomes[one.request.nonce] == {Outcome.REFUSED} or not any(_may_say(one, book, known) for known in ids):
+                yield f"{one.request.nonce} was refused, and entry {entry_id} was stored already"
+
+
+def replay_answers_the_original(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
+    """Who repeats a nonce is given the entry that is stored under it, and told whether it is what was asked for."""
+    stored = {entry.nonce: entry for entry in book.entries}
+    for one in answers:
+        if one.outcome is Outcome.DUPLICATE:
+            original = stored.get(one.request.nonce)
+            if original is None or one.entry != original:
+                yield f"{one.request.nonce} was answered by an entry that is not the one under this nonce"
+            elif one.replay is not None and one.replay != _is_as_asked(original, one.request):
+                yield f"{one.request.nonce} was wrongly told that it is {'' if one.replay else 'not '}the same request"
+
+
+def one_order(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
+    """Linearizability: the ids are an order in which every answer is right, and who asked later comes later."""
+    windows = _Windows(answers)
+    for one in answers:
+        least, most = windows.least(one), windows.most(one, len(book.entries))
+        nonce = one.request.nonce
+        if one.outcome is Outcome.ACCEPTED and one.entry and not least < one.entry.id <= most:
+            yield f"{nonce} became entry {one.entry.id} while the ledger had from {least} to {most} entries"
+        elif one.outcome is Outcome.DUPLICATE and one.entry and one.entry.id > most:
+            yield f"{nonce} was answered by entry {one.entry.id} when the ledger had at most {most}"
+        elif one.outcome is Outcome.REFUSED and not any(_may_say(one, book, k) for k in range(least, most + 1)):
+            yield f"{nonce} was refused for a balance of {one.balance}, which was none of entries {least} to {most}"
+
+
+Invariant = Callable[[Book, Sequence[Answer]], Iterator[str]]
+
+INVARIANTS: Sequence[Invariant] = (
+    conservation,
+    no_overdraft,
+    exactly_once,
+    gapless_ids,
+    increasing_time,
+    chain_unbroken,
+    head_is_last_entry,
+    acknowledged_is_stored,
+    refused_is_not_stored,
+    replay_answers_the_original,
+    one_order,
+)
+
+
+class Violation(NamedTuple):
+    """An invariant that does not hold, of whose ledger, and why."""
+
+    invariant: str
+    owner_id: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.invariant}: {self.owner_id}: {self.what}"
+
+
+def violations(book: Book, answers: Iterable[Answer] = ()) -> list[Violation]:
+    """All that contradicts the invariants; `answers` of other owners are left out."""
+    of_owner = [one for one in answers if one.request.owner_id == book.head.owner_id]
+    return [
+        Violation(invariant.__name__, book.head.owner_id, what)
+        for invariant in INVARIANTS
+        for what in invariant(book, of_owner)
+    ]
+
+
+def check(book: Book, answers: Iterable[Answer] = ()) -> None:
+    """Fail unless every invariant holds."""
+    if found := violations(book, answers):
+        raise AssertionError("\n".join(map(str, found)))
+
+
+class _Windows:
+    """Between which ids a ledger may have stood while an answer was made, by what other clients were told."""
+
+    def __init__(self, answers: Sequence[Answer]) -> None:
+        told = [one for one in answers if one.entry is not None]
+        ended = sorted((one.ended, one.entry.id) for one in told if one.entry)
+        # Only an entry that is new is known not to have been there before it was asked for.
+        begun = sorted((one.begun, one.entry.id) for one in told if one.entry and one.outcome is Outcome.ACCEPTED)
+        self._ended = [time for time, _ in ended]
+        self._stored_by = [0, *accumulate((entry_id for _, entry_id in ended), max)]
+        self._begun = [time for time, _ in begun]
+        self._new_from = [*accumulate((entry_id for _, entry_id in reversed(begun)), min)][::-1]
+
+    def least(self, answer: Answer) -> int:
+        return self._stored_by[bisect_left(self._ended, answer.begun)]
+
+    def most(self, answer: Answer, last: int) -> int:
+        later = bisect_right(self._begun, answer.ended)
+        return self._new_from[later] - 1 if later < len(self._new_from) else last
+
+
+def _may_say(refused: Answer, book: Book, known: int) -> bool:
+    """Whether a refusal is right of a ledger that has `known` entries."""
+    if refused.balance is None:
+        return True
+    balance = book.entries[known - 1].balance_after if 0 < known <= len(book.entries) else 0
+    return refused.balance == balance and (refused.required is None or refused.required > balance)
+
+
+def _is_as_asked(entry: LedgerEntry, request: OperationRequest) -> bool:
+    return (
+        (entry.owner_id, entry.operation, entry.nonce) == (request.owner_id, request.operation, request.nonce)
+        and entry.metadata == request.metadata
+        and (request.amount is None or abs(entry.amount) == request.amount)
+    )

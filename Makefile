@@ -16,7 +16,7 @@ SAM := .local/sam/bin/sam
 # No metrics of ours to its makers, and no look for a newer version.
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: run token run-stack build test cold e2e bench-rewards lint format clean
+.PHONY: run token run-stack build test cold e2e simulate bench-rewards lint format clean
 
 run: .venv/ready
 	@exec .venv/bin/python -m infra.run --port $(PORT) --data $(DATA) --auth $(AUTH) --issuer-port $(ISSUER_PORT)
@@ -42,6 +42,10 @@ cold: .venv/ready .local/runtime/ready .local/ministack/ready build
 
 e2e: .venv/ready .local/ministack/ready build
 	.venv/bin/python -m pytest tests/e2e/test_stack.py --no-cov
+
+simulate: .venv/ready
+	@.venv/bin/python -m tests.simulator $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) \
+		$(if $(STEPS),--steps $(STEPS)) $(if $(OPERATIONS),--operations $(OPERATIONS)) $(if $(BROKEN),--broken "$(BROKEN)")
 
 bench-rewards: .venv/ready
 	.venv/bin/python -m tests.benchmarks.rewards

@@ -6,7 +6,7 @@ No AWS and no HTTP. Time, sleep and chance are arguments, so that a test can hol
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from random import SystemRandom
@@ -57,6 +57,7 @@ class OperationProcessor:
         monotonic: seconds on a clock that never goes back, for deadlines.
         sleep: waits for some seconds.
         random: chance in [0, 1), for jitter; of the system by default, so that copies of a process do not move in step.
+        lock: makes a lock between those who call at the same time.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class OperationProcessor:
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         random: Callable[[], float] = _SYSTEM_RANDOM.random,
+        lock: Callable[[], threading.Lock] = threading.Lock,
     ) -> None:
         self.store = store
         self.operations = operations.get_operation_config()
@@ -76,7 +78,7 @@ class OperationProcessor:
         self._sleep = sleep
         self._random = random
         self._configs = {str(name): config for name, config in self.operations.items()}
-        self._lane_of = lru_cache(maxsize=HEADS_MAX)(_Lane)
+        self._lane_of = lru_cache(maxsize=HEADS_MAX)(lambda _owner_id: _Lane(lock()))
         self._lanes_lock = threading.Lock()
 
     def config_of(self, operation: str) -> OperationConfig:
@@ -188,6 +190,5 @@ class OperationProcessor:
 class _Lane:
     """Where the writes of one owner go single file, and what the last of them left behind."""
 
-    owner_id: str
+    lock: threading.Lock
     head: Head | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)

@@ -34,6 +34,7 @@ class Sweep:
         reward: what to post.
         dry_run: whether only to count who would get it.
         clock, monotonic, sleep, random: as for `OperationProcessor`.
+        executor: makes as many threads as it is told.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Sweep:
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         random: Callable[[], float] = _SYSTEM_RANDOM.random,
+        executor: Callable[[int], ThreadPoolExecutor] = ThreadPoolExecutor,
     ) -> None:
         self._store = store
         self._reward = reward
@@ -53,6 +55,7 @@ class Sweep:
         self._monotonic = monotonic
         self._sleep = sleep
         self._random = random
+        self._executor = executor
         self._deadline = 0.0
         self._writer = BatchWriter(store, reward, clock=clock, patience=self._patience)
 
@@ -73,7 +76,7 @@ class Sweep:
         begun = self._monotonic()
         self._deadline = begun + seconds
         now = segment.model_copy(deep=True)
-        with measured() as usage, ThreadPoolExecutor(TRANSACTIONS_MAX) as threads:
+        with measured() as usage, self._executor(TRANSACTIONS_MAX) as threads:
             try:
                 for tally in self._steps(now, threads):
                     on_page(tally)

@@ -224,8 +224,10 @@ def replay_answers_the_original(book: Book, answers: Sequence[Answer]) -> Iterat
             original = stored.get(one.request.nonce)
             if original is None or one.entry != original:
                 yield f"{one.request.nonce} was answered by an entry that is not the one under this nonce"
-            elif one.replay is not None and one.replay != _is_as_asked(original, one.request):
-                yield f"{one.request.nonce} was wrongly told that it is {'' if one.replay else 'not '}the same request"
+            elif one.replay and not _is_as_asked(original, one.request):
+                yield f"{one.request.nonce} was wrongly told that it is the same request"
+            elif one.replay is False and one.request.amount is not None and _is_as_asked(original, one.request):
+                yield f"{one.request.nonce} was wrongly told that it is not the same request"
 
 
 def one_order(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
@@ -316,6 +318,7 @@ def _may_say(refused: Answer, book: Book, known: int) -> bool:
 
 
 def _is_as_asked(entry: LedgerEntry, request: OperationRequest) -> bool:
+    """Whether an entry is what was asked for; where no amount is, only the app knows which one was meant."""
     return (
         (entry.owner_id, entry.operation, entry.nonce) == (request.owner_id, request.operation, request.nonce)
         and entry.metadata == request.metadata

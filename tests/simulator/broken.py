@@ -1,0 +1,220 @@
+"""Ledgers that are wrong, each in one way that real ones are, and the invariant that is there to catch it."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from botocore.exceptions import ClientError
+
+from ledger_core import (
+    BaseLedgerOperations,
+    ContentionError,
+    DuplicateNonceError,
+    InsufficientBalanceError,
+    LedgerEntry,
+    LedgerStore,
+    OperationProcessor,
+    OperationRequest,
+)
+from ledger_core.dynamodb import dynamodb_request
+from ledger_core.items import Write, entry_item, transact_items
+from ledger_core.models import Head, format_time
+from tests.simulator.simulation import Ledger, shared_ledger, timing
+
+__all__ = ["BROKEN", "Broken", "Naive"]
+
+TABLES: Any = {"entries_table": "entries", "balances_table": "balances"}
+
+
+class Naive:
+    """What a team would write: look, decide, write. It is right, and each of its subclasses makes one mistake."""
+
+    def __init__(self, process: Any, operations: type[BaseLedgerOperations]) -> None:
+        self.client = process  # which is one of DynamoDB's
+        self.clock = process.clock
+        self.configs = operations.get_operation_config()
+        self.store = LedgerStore(self.client, **TABLES)
+
+    def __call__(self, request: OperationRequest) -> LedgerEntry:
+        amount = self.configs[request.operation].signed_amount(request.amount)
+        stored, head = self.look(request)
+        if stored:
+            raise DuplicateNonceError(entry=stored, replay=stored.answers(request, amount=amount))
+        if head.balance + amount < 0:
+            raise InsufficientBalanceError(balance=head.balance, required=-amount)
+        entry = LedgerEntry.after(head, request, amount=amount, now=self.clock())
+        self.write(entry, *transact_items(Write(entry, head), **TABLES))
+        return entry
+
+    def look(self, request: OperationRequest) -> tuple[LedgerEntry | None, Head]:
+        return self.store.look_up(request.owner_id, request.nonce)
+
+    def write(self, entry: LedgerEntry, put: Any, update: Any) -> None:
+        with dynamodb_request():
+            try:
+                self.client.transact_write_items(TransactItems=[put, update])
+            except ClientError as error:
+                raise ContentionError("Somebody else was first.") from error
+
+
+class CheckThenWrite(Naive):
+    """Nonce and balance are looked at, and then the balance is taken from: two spends both pass."""
+
+    def write(self, entry: LedgerEntry, put: Any, update: Any) -> None:
+        addition = {
+            "TableName": "balances",
+            "Key": {"owner_id": {"S": entry.owner_id}},
+            "UpdateExpression": "SET head_hash = :hash, updated_at = :now ADD balance :amount, entry_count :one",
+            "ExpressionAttributeValues": {
+                ":amount": {"N": str(entry.amount)},
+                ":one": {"N": "1"},
+                ":hash": {"S": entry.hash},
+                ":now": {"S": format_time(entry.created_at)},
+            },
+        }
+        super().write(entry, unconditional(put), {"Update": addition})
+
+
+class BlindAdd(Naive):
+    """The balance moves whatever the nonce: the entry's key is another one each time."""
+
+    def look(self, request: OperationRequest) -> tuple[LedgerEntry | None, Head]:
+        return None, self.store.head(request.owner_id, consistent=True)
+
+    def write(self, entry: LedgerEntry, put: Any, update: Any) -> None:
+        put["Put"]["Item"] = {**entry_item(entry), "entry_key": {"S": entry.hash}}
+        super().write(entry, put, update)
+
+
+class CachedHead(Naive):
+    """The head is the one that this process remembers, and no condition asks whether it still is."""
+
+    def __init__(self, process: Any, operations: type[BaseLedgerOperations]) -> None:
+        super().__init__(process, operations)
+        self.heads: dict[str, Head] = {}
+
+    def look(self, request: OperationRequest) -> tuple[LedgerEntry | None, Head]:
+        stored, head = super().look(request)
+        return stored, self.heads.get(request.owner_id, head)
+
+    def write(self, entry: LedgerEntry, put: Any, update: Any) -> None:
+        super().write(entry, put, unconditional(update))
+        self.heads[entry.owner_id] = Head.at(entry)
+
+
+class PredecessorFromIndex(Naive):
+    """The hash before is that of the last entry in the index, which is behind the table."""
+
+    def look(self, request: OperationRequest) -> tuple[LedgerEntry | None, Head]:
+        stored, head = super().look(request)
+        latest = self.store.latest(request.owner_id)
+        return stored, replace(head, head_hash=latest.hash) if latest else head
+
+    def write(self, entry: LedgerEntry, put: Any, update: Any) -> None:
+        update["Update"]["ConditionExpression"] = "attribute_not_exists(entry_count)"
+        if ":known_count" in update["Update"]["ExpressionAttributeValues"]:
+            del update["Update"]["ExpressionAttributeValues"][":known_hash"]
+            update["Update"]["ConditionExpression"] = "entry_count = :known_count"
+        super().write(entry, put, update)
+
+
+class TwoRequests(Naive):
+    """The entry and then the balance: what happens in between leaves them apart."""
+
+    def write(self, entry: LedgerEntry, put: Any, update: Any) -> None:
+        for call, arguments in ((self.client.put_item, put["Put"]), (self.client.update_item, update["Update"])):
+            with dynamodb_request():
+                call(**arguments)
+
+
+class AnswerBeforeWrite(Naive):
+    """The client is told at once, and hears nothing of what becomes of it."""
+
+    def write(self, entry: LedgerEntry, put: Any, update: Any) -> None:
+        self.client.world.spawn("later", lambda: super(AnswerBeforeWrite, self).write(entry, put, update), self.client)
+
+
+class TrustedClock(Naive):
+    """An entry has the time of the writer's clock, though the last writer's was ahead of it."""
+
+    def look(self, request: OperationRequest) -> tuple[LedgerEntry | None, Head]:
+        stored, head = super().look(request)
+        return stored, replace(head, updated_at=None)
+
+
+class BalanceBeforeNonce(OperationProcessor):
+    """A retried spend is told that the balance is too low, when it was that spend that took it."""
+
+    def _refuse_unless_moved(self, lane: Any, request: OperationRequest, amount: int, patience: Any) -> Head:
+        lane.head = patience.read(lambda: self.store.head(request.owner_id, consistent=True))
+        if lane.head.balance + amount < 0:
+            raise InsufficientBalanceError(balance=lane.head.balance, required=-amount)
+        return super()._refuse_unless_moved(lane, request, amount, patience)
+
+
+class RefusalFromMemory(OperationProcessor):
+    """The balance that is too low is one that this process remembers."""
+
+    def _refuse_unless_moved(self, lane: Any, request: OperationRequest, amount: int, patience: Any) -> Head:
+        if lane.head:
+            raise InsufficientBalanceError(balance=lane.head.balance, required=-amount)
+        return super()._refuse_unless_moved(lane, request, amount, patience)
+
+
+class EchoedReplay(OperationProcessor):
+    """Who repeats a nonce is told what it asked for, and not what is stored."""
+
+    def _duplicate(self, entry: LedgerEntry, request: OperationRequest, amount: int) -> DuplicateNonceError:
+        echo = entry.model_copy(update={"operation": str(request.operation), "amount": amount})
+        return DuplicateNonceError(entry=echo, replay=True)
+
+
+class TokenFromNonce(LedgerStore):
+    """A second try is of another transaction, but DynamoDB is told that it is the same: it fails, and all is done."""
+
+    def append(self, entry: LedgerEntry, *, token: str, **options: Any) -> Any:
+        token = hashlib.sha256(f"{entry.owner_id}#{entry.nonce}".encode()).hexdigest()[:36]
+        return super().append(entry, token=token, **options)
+
+
+class Broken(NamedTuple):
+    """A wrong ledger, and what catches it."""
+
+    ledger: Ledger
+    invariant: str
+    owners: Sequence[str] = ("ada", "bob")
+
+
+def processor(kind: type[OperationProcessor], store: type[LedgerStore] = LedgerStore) -> Ledger:
+    """The real one, but for a part."""
+
+    def begin(process: Any, operations: type[BaseLedgerOperations]) -> Any:
+        return kind(store(process, **TABLES), operations, **timing(process)).process
+
+    return begin
+
+
+def unconditional(write: Any) -> dict[str, Any]:
+    """The same, come what may."""
+    ((kind, what),) = write.items()
+    what = {name: value for name, value in what.items() if name != "ConditionExpression"}
+    for unused in (":known_count", ":known_hash"):
+        what.get("ExpressionAttributeValues", {}).pop(unused, None)
+    return {kind: what}
+
+
+BROKEN = {
+    "check, then write": Broken(CheckThenWrite, "no_overdraft"),
+    "blind ADD without nonce": Broken(BlindAdd, "exactly_once"),
+    "balance before nonce": Broken(processor(BalanceBeforeNonce), "refused_is_not_stored"),
+    "replay that echoes the request": Broken(processor(EchoedReplay), "replay_answers_the_original"),
+    "token derived from the nonce": Broken(processor(OperationProcessor, TokenFromNonce), "refused_is_not_stored"),
+    "head from a cache without condition": Broken(CachedHead, "conservation"),
+    "a#b keys": Broken(shared_ledger, "replay_answers_the_original", owners=("a", "a#b")),
+    "entry and balance in two requests": Broken(TwoRequests, "gapless_ids"),
+    "answer before the write": Broken(AnswerBeforeWrite, "acknowledged_is_stored"),
+    "predecessor from the index": Broken(PredecessorFromIndex, "chain_unbroken"),
+    "time of the writer's clock": Broken(TrustedClock, "increasing_time"),
+    "refusal from memory": Broken(processor(RefusalFromMemory), "one_order"),
+}

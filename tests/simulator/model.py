@@ -1,0 +1,280 @@
+"""DynamoDB's contract, in memory: what its documentation promises of the requests a ledger makes, and no more.
+
+A transaction has two phases, as in DynamoDB: `prepare` checks its conditions and takes its items, `commit` applies it
+and lets them go. What comes to a taken item in between meets a conflict. An index and eventually consistent reads
+follow when they are told to. Called as a boto3 client, all is done at once, as on DynamoDB Local.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any
+from zlib import crc32
+
+from botocore.exceptions import ClientError
+
+from tests.simulator.expressions import Item, holds, updated
+
+__all__ = ["TOKEN_SECONDS", "ModelDynamoDB", "Transaction", "client_error", "of_single_write"]
+
+TOKEN_SECONDS = 600.0
+"""How long a ClientRequestToken is remembered after its transaction was done."""
+TRANSACTION_ITEMS_MAX = 100
+
+Key = tuple[str, str]
+"""A table and the value of its key."""
+
+
+@dataclass
+class Transaction:
+    """One that has taken its items: what it will write, unless it was done before under the same token."""
+
+    writes: dict[Key, Item] = field(default_factory=dict)
+    token: str | None = None
+    request: Sequence[Any] = ()
+    done_at: float | None = None
+
+
+class ModelDynamoDB:
+    """Tables with a string for a key each, one of them with an index.
+
+    Args:
+        tables: the name of each table's key.
+        index: of which table there is an index, by which key and in which order.
+        now: seconds; tokens age by it.
+    """
+
+    def __init__(
+        self, tables: Mapping[str, str], *, index: tuple[str, str, str], now: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        self._keys = tables
+        self._index_table, self._index_key, self._index_order = index
+        self._now = now
+        self.items: dict[Key, Item] = {}
+        self.indexed: dict[str, Item] = {}
+        self.unindexed: list[tuple[str, float]] = []
+        """Keys of items that the index does not show yet, and since when there is something to show."""
+        self._previous: dict[Key, tuple[Item, float]] = {}
+        self._taken: dict[Key, Transaction] = {}
+        self._tokens: dict[str, Transaction] = {}
+
+    # The requests, done at once
+
+    def transact_write_items(self, **arguments: Any) -> dict[str, Any]:
+        self.commit(self.prepare(**arguments))
+        self.follow(len(self.unindexed))
+        return {}
+
+    def put_item(self, **arguments: Any) -> dict[str, Any]:
+        return self._write_one({"Put": arguments})
+
+    def update_item(self, **arguments: Any) -> dict[str, Any]:
+        return self._write_one({"Update": arguments})
+
+    def get_item(
+        self, *, TableName: str, Key: Item, ConsistentRead: bool = False, stale: bool = False, **_: Any
+    ) -> dict[str, Any]:
+        place = self._place(TableName, Key)
+        item = self.items.get(place)
+        if stale and not ConsistentRead and place in self._previous:
+            return {"Item": dict(before)} if (before := self._previous[place][0]) else {}
+        return {"Item": dict(item)} if item else {}
+
+    def transact_get_items(self, *, TransactItems: Sequence[Any], **_: Any) -> dict[str, Any]:
+        places = [self._place(one["Get"]["TableName"], one["Get"]["Key"]) for one in TransactItems]
+        if any(place in self._taken for place in places):
+            raise _cancelled([_conflict() if place in self._taken else {"Code": "None"} for place in places])
+        answers = []
+        for one, place in zip(TransactItems, places, strict=True):
+            item = self.items.get(place)
+            if item and (wanted := one["Get"].get("ProjectionExpression")):
+                item = {name: item[name] for name in wanted.split(", ") if name in item}
+            answers.append({"Item": dict(item)} if item is not None else {})
+        return {"Responses": answers}
+
+    def query(
+        self,
+        *,
+        TableName: str,
+        IndexName: str,
+        KeyConditionExpression: str,
+        ExpressionAttributeValues: Item,
+        ExpressionAttributeNames: Mapping[str, str] | None = None,
+        FilterExpression: str | None = None,
+        ScanIndexForward: bool = True,
+        Limit: int | None = None,
+        ExclusiveStartKey: Item | None = None,
+        **_: Any,
+    ) -> dict[str, Any]:
+        names = ExpressionAttributeNames or {}
+        found = [
+            item for item in self.indexed.values() if holds(KeyConditionExpression, item, ExpressionAttributeValues, {})
+        ]
+        found.sort(key=self._position, reverse=not ScanIndexForward)
+        if ExclusiveStartKey:
+            start = self._position(ExclusiveStartKey)
+            found = [
+                item
+                for item in found
+                if (self._position(item) > start if ScanIndexForward else self._position(item) < start)
+            ]
+        evaluated = found[:Limit]
+        answer: dict[str, Any] = {
+            "Items": [
+                dict(item) for item in evaluated if holds(FilterExpression, item, ExpressionAttributeValues, names)
+            ]
+        }
+        if Limit and len(evaluated) == Limit:
+            last = evaluated[-1]
+            answer["LastEvaluatedKey"] = {
+                name: last[name] for name in (self._keys[TableName], self._index_key, self._index_order)
+            }
+        return answer
+
+    def scan(
+        self,
+        *,
+        TableName: str,
+        Segment: int = 0,
+        TotalSegments: int = 1,
+        Limit: int | None = None,
+        ExclusiveStartKey: Item | None = None,
+        **_: Any,
+    ) -> dict[str, Any]:
+        def order(value: str) -> tuple[int, str]:
+            return crc32(value.encode()), value
+
+        key = self._keys[TableName]
+        start = order(ExclusiveStartKey[key]["S"]) if ExclusiveStartKey else (-1, "")
+        values = sorted((value for table, value in self.items if table == TableName), key=order)
+        found = [one for one in values if order(one)[0] % TotalSegments == Segment and order(one) > start][:Limit]
+        answer: dict[str, Any] = {"Items": [dict(self.items[TableName, value]) for value in found]}
+        if Limit and len(found) == Limit:
+            answer["LastEvaluatedKey"] = {key: {"S": found[-1]}}
+        return answer
+
+    # The phases of a transaction
+
+    def prepare(
+        self,
+        *,
+        TransactItems: Sequence[Any],
+        ClientRequestToken: str | None = None,
+        busy: Mapping[int, str] | None = None,
+        **_: Any,
+    ) -> Transaction:
+        """Check the conditions and take the items; `busy` says at which positions DynamoDB has trouble, and which.
+
+        Raises:
+            ClientError: it is cancelled, and nothing is taken.
+        """
+        if known := self._known(ClientRequestToken):
+            if known.request != TransactItems:
+                raise client_error("IdempotentParameterMismatchException")
+            if known.done_at is None:
+                raise client_error("TransactionInProgressException")
+            return Transaction(done_at=known.done_at)
+        pairs = [next(iter(one.items())) for one in TransactItems]
+        places = [self._place_of(kind, write) for kind, write in pairs]
+        if len(set(places)) < len(places) or not 0 < len(places) <= TRANSACTION_ITEMS_MAX:
+            raise client_error("ValidationException")
+        reasons = [self._reason(place, write) for place, (_, write) in zip(places, pairs, strict=True)]
+        for position, code in (busy or {}).items():
+            reasons[position] = {"Code": code, "Message": "as the simulation has it"}
+        if any(reason["Code"] != "None" for reason in reasons):
+            raise _cancelled(reasons)
+        transaction = Transaction(token=ClientRequestToken, request=TransactItems)
+        for place, (kind, write) in zip(places, pairs, strict=True):
+            transaction.writes[place] = self._after(kind, write, place)
+            self._taken[place] = transaction
+        if ClientRequestToken:
+            self._tokens[ClientRequestToken] = transaction
+        return transaction
+
+    def commit(self, transaction: Transaction) -> None:
+        """Apply it, and let its items go; what was done before is not done again."""
+        for place, item in transaction.writes.items():
+            self._previous[place] = (self.items.get(place, {}), self._now())
+            self.items[place] = item
+            del self._taken[place]
+            if place[0] == self._index_table:
+                self.unindexed.append((place[1], self._now()))
+        if transaction.done_at is None:
+            transaction.done_at = self._now()
+
+    def follow(self, entries: int = 1, *, first: int = 0) -> None:
+        """Let the index show some of the items that it does not show yet."""
+        for _ in range(entries):
+            key, _ = self.unindexed.pop(first)
+            self.indexed[key] = self.items[self._index_table, key]
+
+    def changed_at(self, table: str, key: Item) -> float:
+        """When an item was last written; long ago if never."""
+        return self._previous.get(self._place(table, key), ({}, -inf))[1]
+
+    def _write_one(self, one: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return self.transact_write_items(TransactItems=[one])
+        except ClientError as error:
+            raise of_single_write(error) from None
+
+    def _known(self, token: str | None) -> Transaction | None:
+        known = self._tokens.get(token or "")
+        if known and known.done_at is not None and self._now() - known.done_at >= TOKEN_SECONDS:
+            return None
+        return known
+
+    def _reason(self, place: Key, write: Mapping[str, Any]) -> dict[str, Any]:
+        if place in self._taken:
+            return _conflict()
+        item = self.items.get(place)
+        values, names = write.get("ExpressionAttributeValues", {}), write.get("ExpressionAttributeNames", {})
+        if holds(write.get("ConditionExpression"), item or {}, values, names):
+            return {"Code": "None"}
+        reason: dict[str, Any] = {"Code": "ConditionalCheckFailed", "Message": "The conditional request failed"}
+        if item and write.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD":
+            reason["Item"] = dict(item)
+        return reason
+
+    def _after(self, kind: str, write: Mapping[str, Any], place: Key) -> Item:
+        if kind == "Put":
+            return dict(write["Item"])
+        before = self.items.get(place, write["Key"])
+        values, names = write.get("ExpressionAttributeValues", {}), write.get("ExpressionAttributeNames", {})
+        return updated(write["UpdateExpression"], before, values, names)
+
+    def _place_of(self, kind: str, write: Mapping[str, Any]) -> Key:
+        if kind not in {"Put", "Update"}:
+            raise NotImplementedError(kind)
+        return self._place(write["TableName"], write["Item" if kind == "Put" else "Key"])
+
+    def _place(self, table: str, item: Item) -> Key:
+        return table, item[self._keys[table]]["S"]
+
+    def _position(self, item: Item) -> tuple[str, str]:
+        return item[self._index_order]["S"], item[self._keys[self._index_table]]["S"]
+
+
+def client_error(code: str, *, reasons: Iterable[Mapping[str, Any]] = (), status: int = 400) -> ClientError:
+    """An error as boto3 raises it."""
+    response: Any = {
+        "Error": {"Code": code, "Message": "as the model of DynamoDB has it"},
+        "ResponseMetadata": {"HTTPStatusCode": status},
+    }
+    if reasons := list(reasons):
+        response["CancellationReasons"] = reasons
+    return ClientError(response, "request")
+
+
+def of_single_write(error: ClientError) -> ClientError:
+    """What the cancellation of a transaction would be if its one write had been sent by itself."""
+    (reason,) = error.response["CancellationReasons"]
+    return client_error(f"{reason['Code']}Exception")
+
+
+def _cancelled(reasons: Sequence[Mapping[str, Any]]) -> ClientError:
+    return client_error("TransactionCanceledException", reasons=reasons)
+
+
+def _conflict() -> dict[str, Any]:
+    return {"Code": "TransactionConflict", "Message": "Transaction is ongoing for the item"}

@@ -1,0 +1,271 @@
+"""A history of a ledger: clients, Lambda environments, servers and reward workers at work in a `World`.
+
+Everything follows from the choices. In the end the faults cease, every client sends what it asked for once more, the
+rewards are run to their end, and the invariants are asked.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from functions.example_app.operations import ExampleAppOperations
+from ledger_core import BaseLedgerOperations, LedgerEntry, LedgerError, LedgerOperationType, OperationRequest
+from ledger_core.accounts import AccountStore
+from ledger_core.audit import audit_store
+from ledger_core.periods import Period, PeriodKind
+from ledger_core.processor import OperationProcessor
+from ledger_core.rewards import Reward, Segment
+from ledger_core.store import LedgerStore
+from ledger_core.sweep import Sweep
+from tests.invariants import Answer, Book, Outcome, Violation, violations
+from tests.simulator.world import BEGINNING, Choices, CrashedError, Executor, Lock, Process, World
+
+__all__ = ["Ledger", "Simulation", "shared_ledger"]
+
+TABLES = {"entries": "entry_key", "balances": "owner_id"}
+INDEX = ("entries", "owner_id", "created_at")
+CLIENTS = 5
+WORKERS = 2
+"""At most."""
+LAMBDAS = 3
+PERIODS = 2
+SEGMENTS = 2
+SWEEP_SECONDS = 2.0
+MAGNITUDES = 4
+"""What a client asks for at most where it may choose."""
+
+Ledger = Callable[[Process, type[BaseLedgerOperations]], Callable[[OperationRequest], LedgerEntry]]
+"""What is tested: begun in a process, it gives what posts a request."""
+
+
+def shared_ledger(
+    process: Process, operations: type[BaseLedgerOperations]
+) -> Callable[[OperationRequest], LedgerEntry]:
+    """The real one."""
+    client: Any = process
+    store = LedgerStore(client, entries_table="entries", balances_table="balances")
+    return OperationProcessor(store, operations, **timing(process)).process
+
+
+def timing(process: Process) -> dict[str, Any]:
+    """The time, the chance and the locks that a process has."""
+    world = process.world
+    return {
+        "clock": process.clock,
+        "monotonic": lambda: world.now,
+        "sleep": world.sleep,
+        "random": lambda: world.choices.below(100) / 100,
+        "lock": partial(Lock, world),
+    }
+
+
+@dataclass
+class Simulation:
+    """One history.
+
+    Args:
+        choices: what it follows from.
+        steps: after how many the faults cease and the clients have done.
+        operations: the app's.
+        ledger: what is tested.
+        owners: whose ledgers there are.
+        rewards: whether workers grant them meanwhile.
+        tell: is told every step.
+    """
+
+    choices: Choices
+    steps: int
+    operations: type[BaseLedgerOperations] = ExampleAppOperations
+    ledger: Ledger = shared_ledger
+    owners: Sequence[str] = ("ada", "bob")
+    rewards: bool = True
+    tell: Callable[[str], None] | None = None
+    answers: list[Answer] = field(default_factory=list)
+    books: list[Book] = field(default_factory=list)
+    found: list[Violation] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.world = World(self.choices, TABLES, index=INDEX, tell=self.tell)
+        self._store = self._store_of(self.world.dynamodb)
+        self._started = 0
+        self._server = self._start("server")
+        self._lambdas = [self._start("lambda") for _ in range(LAMBDAS)]
+        self._queue: list[str] = []
+        self._rewards = [self._reward(days) for days in range(PERIODS)] if self.rewards else []
+
+    def run(self) -> list[Violation]:
+        """Live it, to its end; what contradicts the invariants."""
+        world = self.world
+        for reward in self._rewards:
+            self._queue += [one.model_dump_json() for one in Segment.all_of(reward, SEGMENTS, BEGINNING)]
+        for number in range(1 + self.choices.below(CLIENTS)):
+            world.spawn(f"client-{number}", partial(self._client, number))
+        if self.rewards:
+            for number in range(1 + self.choices.below(WORKERS)):
+                world.spawn(f"worker-{number}", partial(self._worker, number + 1))
+        world.run(until=lambda world: world.steps >= self.steps or self.choices.exhausted)
+        world.calm = True
+        world.tell("the faults cease", of="")
+        world.spawn("settle", self._settle)
+        world.run()
+        for owner_id in self.owners:
+            self.books.append(Book.of(self._store, owner_id))
+            self.found += violations(self.books[-1], self.answers)
+        self._check_rewards()
+        return self.found
+
+    # Who is at work
+
+    def _client(self, number: int) -> None:
+        """Somebody who posts, repeats, and looks, until the faults cease."""
+        world, choices = self.world, self.choices
+        count = 0
+        while not world.calm:
+            count += 1
+            request = self._request(f"{number}-{count}")
+            if choices.chance(0.05) and self.rewards:
+                self._verify(request.owner_id)
+                continue
+            while self._post(request).outcome is Outcome.IN_DOUBT and not choices.chance(0.2):
+                world.sleep(choices.below(10) / 10)
+            world.sleep(choices.below(3) / 100)
+
+    def _request(self, nonce: str) -> OperationRequest:
+        choices = self.choices
+        asked = [one.request for one in self.answers[-12:]]
+        if asked and choices.chance(0.3):  # once more, by this client or another one
+            before = choices.of(asked)
+            if not choices.chance(0.2):
+                return before
+            nonce = before.nonce
+        config = self.operations.get_operation_config()
+        taking = [name for name, one in config.items() if one.amount < 0]  # so that credits run out
+        operation = choices.of(taking if choices.chance(0.4) else list(config))
+        amount = None
+        if config[operation].magnitude_min is not None and choices.chance(0.7):
+            amount = 1 + choices.below(MAGNITUDES)
+        owner_id = choices.of(self.owners)
+        if choices.chance(0.1):  # nonces may hold what joins them to an owner
+            nonce = choices.of(("1", "b#1", "2", "b#2"))
+        return OperationRequest.model_construct(
+            owner_id=owner_id, operation=operation, nonce=nonce, amount=amount, metadata={}
+        )
+
+    def _post(self, request: OperationRequest) -> Answer:
+        world = self.world
+        process = self._free_process()
+        process.busy = True
+        begun = world.now
+        world.tell(f"post {self._in_words(request)} at {process.name}")
+        try:
+            if process.post is None:
+                process.post = self.ledger(process, self.operations)
+            post = process.post
+            answer = world.invoke(process, partial(Answer.of, request, post, now=lambda: world.now))
+        except CrashedError:
+            answer = Answer(request=request, outcome=Outcome.IN_DOUBT, begun=begun, ended=world.now)
+        process.busy = False
+        world.tell(f"{answer.outcome}: {request.owner_id} {request.nonce}{_entry_in_words(answer)}")
+        self.answers.append(answer)
+        return answer
+
+    def _verify(self, owner_id: str) -> None:
+        """An audit amid all this must not cry wolf."""
+        process = self._start("auditor")
+        processor = OperationProcessor(self._store_of(process), self.operations, **timing(process))
+        audit = partial(audit_store, self._store_of(process), owner_id, read=processor.read, sleep=self.world.sleep)
+        try:
+            report = self.world.invoke(process, audit)
+        except (LedgerError, CrashedError):
+            return
+        if not report.valid:
+            self.found.append(Violation("verify_tells_the_truth", owner_id, f"{report.discrepancies}"))
+
+    def _worker(self, number: int) -> None:
+        """A scheduled function's worker; a message that it dies over comes again, and may come twice anyway."""
+        world, choices = self.world, self.choices
+        while self._queue and not world.calm:
+            world.sleep(choices.below(100) / 50)
+            if self._queue:
+                message = choices.of(self._queue)
+                self._work_on(message)
+
+    def _work_on(self, message: str) -> bool:
+        """Take a segment on; False when it has to come again."""
+        process = self._start("worker")
+        segment = Segment.model_validate_json(message)
+        world: Any = self.world
+        (reward,) = (one for one in self._rewards if str(one.period) == segment.period)
+        executor: Any = lambda _threads: Executor(world, process)  # noqa: E731
+        now = {name: value for name, value in timing(process).items() if name != "lock"}
+        sweep = Sweep(self._store_of(process), reward, **now, executor=executor)
+        try:
+            after = world.invoke(process, partial(sweep.run, segment, seconds=SWEEP_SECONDS))
+        except (LedgerError, CrashedError):
+            return False
+        if not after.finished:
+            self._queue.append(after.model_dump_json())
+        if message in self._queue:  # the other worker may have had it too
+            self._queue.remove(message)
+        return True
+
+    def _settle(self) -> None:
+        """Every request once more, in a world without faults, and the rewards to their end."""
+        asked = {json.dumps(one.request.model_dump(), sort_keys=True): one.request for one in self.answers}
+        for owner_id in self.owners:
+            self._post(
+                OperationRequest.model_construct(
+                    owner_id=owner_id, operation=LedgerOperationType.CREDIT_ADD, nonce="last", amount=None, metadata={}
+                )
+            )
+        for request in asked.values():
+            if self._post(request).outcome is Outcome.IN_DOUBT:
+                what = f"{request.nonce} is in doubt although nothing is in the way"
+                self.found.append(Violation("no_doubt_without_faults", request.owner_id, what))
+        while self._queue:
+            assert self._work_on(self._queue[0])
+        for reward in self._rewards:  # and from the beginning, as a schedule that is repeated
+            for segment in Segment.all_of(reward, 1, BEGINNING):
+                assert self._work_on(segment.model_dump_json())
+        assert not self._queue
+
+    # What they need
+
+    def _check_rewards(self) -> None:
+        for book in self.books:
+            nonces = {entry.nonce for entry in book.entries}
+            for reward in self._rewards:
+                if book.entries and reward.nonce not in nonces:
+                    self.found.append(Violation("exactly_once", book.head.owner_id, f"no entry under {reward.nonce}"))
+
+    def _free_process(self) -> Process:
+        """The server, which takes several requests at once, or an environment of Lambda, which takes one."""
+        if self._server.crashed:
+            self._server = self._start("server")
+        self._lambdas = [self._start("lambda") if one.crashed else one for one in self._lambdas]
+        return self.choices.of([self._server, *(one for one in self._lambdas if not one.busy)])
+
+    def _start(self, name: str) -> Process:
+        self._started += 1
+        return Process(self.world, f"{name}-{self._started}")
+
+    def _store_of(self, client: Any) -> AccountStore:
+        return AccountStore(client, entries_table="entries", balances_table="balances")
+
+    def _reward(self, days: int) -> Reward:
+        day = (BEGINNING + timedelta(days=days)).date()
+        name = next(iter(self.operations.SCHEDULED))
+        return Reward.of(self.operations, str(name), Period.of(PeriodKind.DAY, day))
+
+    def _in_words(self, request: OperationRequest) -> str:
+        amount = "" if request.amount is None else f" {request.amount}"
+        return f"{request.operation}{amount} {request.owner_id} {request.nonce}"
+
+
+def _entry_in_words(answer: Answer) -> str:
+    if answer.entry:
+        return f" is entry {answer.entry.id}, balance {answer.entry.balance_after}"
+    return "" if answer.balance is None else f" for a balance of {answer.balance}"

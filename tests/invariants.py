@@ -204,16 +204,22 @@ def acknowledged_is_stored(book: Book, answers: Sequence[Answer]) -> Iterator[st
 
 
 def refused_is_not_stored(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
-    """What was refused was not stored then; under the same nonce it may have been accepted later."""
-    stored, windows = {entry.nonce: entry.id for entry in book.entries}, _Windows(answers)
+    """What was refused was not stored then, though it may have been later; and no balance is told of before a nonce."""
+    stored, windows = {entry.nonce: entry for entry in book.entries}, _Windows(answers)
     outcomes = defaultdict(set)
     for one in answers:
         outcomes[one.request.nonce].add(one.outcome)
     for one in answers:
-        if one.outcome is Outcome.REFUSED and (entry_id := stored.get(one.request.nonce)) is not None:
-            ids = range(windows.least(one), min(windows.most(one, len(book.entries)), entry_id - 1) + 1)
-            if outcomes[one.request.nonce] == {Outcome.REFUSED} or not any(_may_say(one, book, known) for known in ids):
-                yield f"{one.request.nonce} was refused, and entry {entry_id} was stored already"
+        entry = stored.get(one.request.nonce)
+        if (
+            one.outcome is not Outcome.REFUSED
+            or not entry
+            or (one.balance is None and not _is_as_asked(entry, one.request))
+        ):
+            continue
+        ids = range(windows.least(one), min(windows.most(one, len(book.entries)), entry.id - 1) + 1)
+        if outcomes[one.request.nonce] == {Outcome.REFUSED} or not any(_may_say(one, book, known) for known in ids):
+            yield f"{one.request.nonce} was refused, and entry {entry.id} was stored already"
 
 
 def replay_answers_the_original(book: Book, answers: Sequence[Answer]) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from random import SystemRandom
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -90,3 +91,10 @@ class LambdaApi:
         return Answer(
             answer["statusCode"], answer["headers"], json.loads(answer["body"]) if is_json else answer["body"]
         )
+
+
+def new_seed() -> int:
+    """Another one each time, printed, so that a failure can be run again: SEED in the environment is taken instead."""
+    seed = int(os.environ.get("SEED") or SystemRandom().randrange(2**32))
+    print(f"SEED={seed}")
+    return seed

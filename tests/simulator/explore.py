@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import get_context
 from typing import Any
 
 from tests.simulator.simulation import Simulation
@@ -43,7 +44,7 @@ def explore(seeds: Sequence[int], new: New = Simulation, *, steps: int = STEPS, 
     """Live the history of every seed, in as many processes as there are processors."""
     total, jobs = Explored(), jobs or os.cpu_count() or 1
     parts = [seeds[first : first + 50] for first in range(0, len(seeds), 50)]
-    with ProcessPoolExecutor(jobs) as processes:
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as processes:
         for part in processes.map(partial(_explored, new=new, steps=steps), parts):
             total.add(part)
     return total
@@ -61,35 +62,39 @@ def retold(choices: Choices, new: New = Simulation, *, steps: int = STEPS) -> li
     return [*lines, found or "all invariants hold"]
 
 
-def shrunk(seed: int, new: New = Simulation, *, steps: int = STEPS, runs: int = SHRINKING_RUNS_MAX) -> list[int]:
+def shrunk(
+    seed: int, new: New = Simulation, *, steps: int = STEPS, runs: int = SHRINKING_RUNS_MAX
+) -> dict[str, list[int]]:
     """The choices of a short history in which the same invariant fails as in that of a seed.
 
-    Choices are left out, in ever smaller parts, or made plainer, as long as it fails; 0 is the plainest.
+    Stream by stream, choices are left out, in ever smaller parts, or made the plainest, as long as it fails.
     """
     whole = Choices(seed)
     invariant = failure(whole, new, steps=steps).partition(":")[0]
     best = whole.made
 
-    def better(candidate: Sequence[int]) -> bool:
+    def better(name: str, stream: list[int]) -> bool:
         nonlocal best, runs
-        if not runs or candidate == best:
+        if not runs or stream == best[name]:
             return False
         runs -= 1
-        choices = Choices(repeat=candidate)
-        if failure(choices, new, steps=steps).partition(":")[0] != invariant:
+        candidate = {**best, name: stream}
+        if failure(Choices(repeat=candidate), new, steps=steps).partition(":")[0] != invariant:
             return False
-        best = list(candidate)
+        best = candidate
         return True
 
-    size = len(best)
-    while size := size // 2:
-        for first in range(len(best) - size, -size, -size):
-            head, tail = best[: max(first, 0)], best[first + size :]
-            if not better([*head, *tail]):
-                better([*head, *[0] * (len(best) - len(head) - len(tail)), *tail])
-    for position in reversed(range(len(best))):
-        while position < len(best) and better([*best[:position], best[position] // 2, *best[position + 1 :]]):
-            pass
+    before = None
+    while runs and best != before:
+        before = best
+        for name in sorted(best, key=lambda name: -len(best[name])):
+            size = 2 * len(best[name])
+            while size := size // 2:
+                for first in range(len(best[name]) - size, -size, -size):
+                    stream = best[name]
+                    head, tail = stream[: max(first, 0)], stream[max(first, 0) + size :]
+                    if not better(name, [*head, *tail]):
+                        better(name, [*head, *[0] * (len(stream) - len(head) - len(tail)), *tail])
     return best
 
 

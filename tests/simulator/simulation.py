@@ -1,10 +1,9 @@
 """A history of a ledger: clients, Lambda environments, servers and reward workers at work in a `World`.
 
-Everything follows from the choices. In the end the faults cease, every client sends what it asked for once more, the
-rewards are run to their end, and the invariants are asked.
+Everything follows from the choices. In the end the faults cease, what is in doubt is asked for once more, the rewards
+are run to their end, and the invariants are asked.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -21,7 +20,7 @@ from ledger_core.rewards import Reward, Segment
 from ledger_core.store import LedgerStore
 from ledger_core.sweep import Sweep
 from tests.invariants import Answer, Book, Outcome, Violation, violations
-from tests.simulator.world import BEGINNING, Choices, CrashedError, Executor, Lock, Process, World
+from tests.simulator.world import BEGINNING, Choices, CrashedError, Executor, Lock, Process, Stream, World
 
 __all__ = ["Ledger", "Simulation", "shared_ledger"]
 
@@ -57,7 +56,7 @@ def timing(process: Process) -> dict[str, Any]:
         "clock": process.clock,
         "monotonic": lambda: world.now,
         "sleep": world.sleep,
-        "random": lambda: world.choices.below(100) / 100,
+        "random": lambda: world.choices["jitter"].below(100) / 100,
         "lock": partial(Lock, world),
     }
 
@@ -101,12 +100,12 @@ class Simulation:
         world = self.world
         for reward in self._rewards:
             self._queue += [one.model_dump_json() for one in Segment.all_of(reward, SEGMENTS, BEGINNING)]
-        for number in range(1 + self.choices.below(CLIENTS)):
+        for number in range(1 + self.choices["size"].below(CLIENTS)):
             world.spawn(f"client-{number}", partial(self._client, number))
         if self.rewards:
-            for number in range(1 + self.choices.below(WORKERS)):
-                world.spawn(f"worker-{number}", partial(self._worker, number + 1))
-        world.run(until=lambda world: world.steps >= self.steps or self.choices.exhausted)
+            for number in range(1 + self.choices["size"].below(WORKERS)):
+                world.spawn(f"worker-{number}", partial(self._worker, number))
+        world.run(until=lambda world: world.steps >= self.steps)
         world.calm = True
         world.tell("the faults cease", of="")
         world.spawn("settle", self._settle)
@@ -121,20 +120,19 @@ class Simulation:
 
     def _client(self, number: int) -> None:
         """Somebody who posts, repeats, and looks, until the faults cease."""
-        world, choices = self.world, self.choices
+        world, choices = self.world, self.choices[f"client-{number}"]
         count = 0
-        while not world.calm:
+        while not world.calm and not choices.exhausted:
             count += 1
-            request = self._request(f"{number}-{count}")
+            request = self._request(f"{number}-{count}", choices)
             if choices.chance(0.05) and self.rewards:
                 self._verify(request.owner_id)
                 continue
-            while self._post(request).outcome is Outcome.IN_DOUBT and not choices.chance(0.2):
+            while self._post(request, choices).outcome is Outcome.IN_DOUBT and not choices.chance(0.2):
                 world.sleep(choices.below(10) / 10)
             world.sleep(choices.below(3) / 100)
 
-    def _request(self, nonce: str) -> OperationRequest:
-        choices = self.choices
+    def _request(self, nonce: str, choices: Stream) -> OperationRequest:
         asked = [one.request for one in self.answers[-12:]]
         if asked and choices.chance(0.3):  # once more, by this client or another one
             before = choices.of(asked)
@@ -145,8 +143,8 @@ class Simulation:
         taking = [name for name, one in config.items() if one.amount < 0]  # so that credits run out
         operation = choices.of(taking if choices.chance(0.4) else list(config))
         amount = None
-        if config[operation].magnitude_min is not None and choices.chance(0.7):
-            amount = 1 + choices.below(MAGNITUDES)
+        if (least := config[operation].magnitude_min) is not None and choices.chance(0.7):
+            amount = least + choices.below(MAGNITUDES)
         owner_id = choices.of(self.owners)
         if choices.chance(0.1):  # nonces may hold what joins them to an owner
             nonce = choices.of(("1", "b#1", "2", "b#2"))
@@ -154,9 +152,9 @@ class Simulation:
             owner_id=owner_id, operation=operation, nonce=nonce, amount=amount, metadata={}
         )
 
-    def _post(self, request: OperationRequest) -> Answer:
+    def _post(self, request: OperationRequest, choices: Stream) -> Answer:
         world = self.world
-        process = self._free_process()
+        process = self._free_process(choices)
         process.busy = True
         begun = world.now
         world.tell(f"post {self._in_words(request)} at {process.name}")
@@ -186,8 +184,8 @@ class Simulation:
 
     def _worker(self, number: int) -> None:
         """A scheduled function's worker; a message that it dies over comes again, and may come twice anyway."""
-        world, choices = self.world, self.choices
-        while self._queue and not world.calm:
+        world, choices = self.world, self.choices[f"worker-{number}"]
+        while self._queue and not world.calm and not choices.exhausted:
             world.sleep(choices.below(100) / 50)
             if self._queue:
                 message = choices.of(self._queue)
@@ -213,18 +211,22 @@ class Simulation:
         return True
 
     def _settle(self) -> None:
-        """Every request once more, in a world without faults, and the rewards to their end."""
-        asked = {json.dumps(one.request.model_dump(), sort_keys=True): one.request for one in self.answers}
+        """What is in doubt, and some of the rest, once more without faults; and the rewards to their end."""
+        choices = self.choices["settle"]
+        last = {(one.request.owner_id, one.request.nonce): one for one in self.answers}
         for owner_id in self.owners:
             self._post(
                 OperationRequest.model_construct(
                     owner_id=owner_id, operation=LedgerOperationType.CREDIT_ADD, nonce="last", amount=None, metadata={}
-                )
+                ),
+                choices,
             )
-        for request in asked.values():
-            if self._post(request).outcome is Outcome.IN_DOUBT:
-                what = f"{request.nonce} is in doubt although nothing is in the way"
-                self.found.append(Violation("no_doubt_without_faults", request.owner_id, what))
+        for answer in last.values():
+            if answer.outcome is not Outcome.IN_DOUBT and not choices.chance(0.3):
+                continue
+            if self._post(answer.request, choices).outcome is Outcome.IN_DOUBT:
+                what = f"{answer.request.nonce} is in doubt although nothing is in the way"
+                self.found.append(Violation("no_doubt_without_faults", answer.request.owner_id, what))
         while self._queue:
             assert self._work_on(self._queue[0])
         for reward in self._rewards:  # and from the beginning, as a schedule that is repeated
@@ -241,12 +243,12 @@ class Simulation:
                 if book.entries and reward.nonce not in nonces:
                     self.found.append(Violation("exactly_once", book.head.owner_id, f"no entry under {reward.nonce}"))
 
-    def _free_process(self) -> Process:
+    def _free_process(self, choices: Stream) -> Process:
         """The server, which takes several requests at once, or an environment of Lambda, which takes one."""
         if self._server.crashed:
             self._server = self._start("server")
         self._lambdas = [self._start("lambda") if one.crashed else one for one in self._lambdas]
-        return self.choices.of([self._server, *(one for one in self._lambdas if not one.busy)])
+        return choices.of([self._server, *(one for one in self._lambdas if not one.busy)])
 
     def _start(self, name: str) -> Process:
         self._started += 1

@@ -16,7 +16,7 @@ from greenlet import getcurrent, greenlet
 
 from tests.simulator.model import ModelDynamoDB, Transaction, client_error, of_single_write
 
-__all__ = ["BEGINNING", "FAULTS", "Choices", "CrashedError", "Executor", "Lock", "Process", "World"]
+__all__ = ["BEGINNING", "FAULTS", "Choices", "CrashedError", "Executor", "Lock", "Process", "Stream", "World"]
 
 BEGINNING = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
 STEP_SECONDS = 0.001
@@ -42,32 +42,52 @@ class CrashedError(BaseException):
     """The process is gone: nothing catches this but who called it from outside."""
 
 
-class Choices:
-    """All the chance there is: drawn from a seed, or repeated from a list, and then the plainest, which is always 0."""
+class Stream:
+    """The choices of somebody, one after the other: drawn by chance, or repeated, and then the plainest, which is 0."""
 
-    def __init__(self, seed: int | None = None, *, repeat: Sequence[int] = ()) -> None:
-        self._random = None if seed is None else random.Random(seed)
+    def __init__(self, chance: random.Random | None, repeat: Sequence[int]) -> None:
+        self._random = chance
         self._repeat = repeat
         self.made: list[int] = []
-
-    def below(self, count: int) -> int:
-        if self._random:
-            choice = int(self._random.random() * count)
-        else:
-            choice = min(self._repeat[len(self.made)], count - 1) if len(self.made) < len(self._repeat) else 0
-        self.made.append(choice)
-        return choice
 
     @property
     def exhausted(self) -> bool:
         """Whether all that was to be repeated has been."""
         return not self._random and len(self.made) >= len(self._repeat)
 
+    def below(self, count: int) -> int:
+        if self._random:
+            choice = int(self._random.random() * count)
+        else:
+            choice = 0 if self.exhausted else min(self._repeat[len(self.made)], count - 1)
+        self.made.append(choice)
+        return choice
+
     def chance(self, share: float) -> bool:
         return self.below(1000) >= 1000 * (1 - share)
 
     def of(self, what: Sequence[T]) -> T:
         return what[self.below(len(what))]
+
+
+class Choices:
+    """All the chance there is, in streams that do not disturb one another: drawn from a seed, or repeated."""
+
+    def __init__(self, seed: int | None = None, *, repeat: Mapping[str, Sequence[int]] | None = None) -> None:
+        self._seed = seed
+        self._repeat = repeat or {}
+        self._streams: dict[str, Stream] = {}
+
+    def __getitem__(self, name: str) -> Stream:
+        if name not in self._streams:
+            chance = None if self._seed is None else random.Random(f"{self._seed} {name}")
+            self._streams[name] = Stream(chance, self._repeat.get(name, ()))
+        return self._streams[name]
+
+    @property
+    def made(self) -> dict[str, list[int]]:
+        """Those that were made; to repeat them makes the same history."""
+        return {name: stream.made for name, stream in self._streams.items()}
 
 
 @dataclass(eq=False)
@@ -98,8 +118,8 @@ class Process:
     """What serves its requests, once it has begun to."""
 
     def clock(self) -> datetime:
-        if self.world.chance(SKEWS_SHARE):
-            self.skew_seconds = self.world.choices.of(SKEWS_SECONDS)
+        if self.world.chance("clocks", SKEWS_SHARE):
+            self.skew_seconds = self.world.choices["clocks"].of(SKEWS_SECONDS)
         return BEGINNING + timedelta(seconds=self.world.now + self.skew_seconds)
 
     def __getattr__(self, operation: str) -> Callable[..., Any]:
@@ -145,8 +165,9 @@ class World:
             name = self._current.name if self._current else ""
             self._tell(f"{self.steps:5} {self.now:9.3f}s  {of or name:<12} {what}")
 
-    def chance(self, share: float) -> bool:
-        return not self.calm and self.choices.chance(share)
+    def chance(self, stream: str, share: float) -> bool:
+        """Whether something bad happens."""
+        return not self.calm and self.choices[stream].chance(share)
 
     def spawn(self, name: str, run: Callable[[], Any], process: Process | None = None) -> Task:
         task = Task(name, process)
@@ -164,7 +185,7 @@ class World:
 
     def run(self, until: Callable[["World"], bool] = lambda world: False) -> None:
         """Let everything happen, until nothing is left to."""
-        last = self.steps + STEPS_TO_END
+        last, turns = self.steps + STEPS_TO_END, self.choices["turns"]
         while self._tasks or self._events:
             self.calm = self.calm or until(self)
             self._let_index_follow()
@@ -179,13 +200,13 @@ class World:
             self.now += STEP_SECONDS
             if self.steps > last:
                 raise AssertionError("it does not come to an end")
-            choice = self.choices.below(len(ready) + happenings)
+            choice = turns.below(len(ready) + happenings)
             if choice < len(ready):
                 self._resume(ready[choice])
             elif choice < len(ready) + len(self._events):
                 self._events.pop(choice - len(ready))()
             else:
-                self.dynamodb.follow(first=self.choices.below(len(self.dynamodb.unindexed)))
+                self.dynamodb.follow(first=turns.below(len(self.dynamodb.unindexed)))
         self.dynamodb.follow(len(self.dynamodb.unindexed))
 
     def invoke(self, process: Process, run: Callable[[], T]) -> T:
@@ -215,7 +236,8 @@ class World:
         self.sleep(0.0)
         self.requests += 1
         fault = self._fault(process)
-        self.tell(f"{operation} {_in_words(arguments)}" + (f"  [{fault}]" if fault else ""))
+        if self._tell:
+            self.tell(f"{operation} {_in_words(arguments)}" + (f"  [{fault}]" if fault else ""))
         if fault == "frozen":
             self.sleep(FREEZE_SECONDS)
         elif fault == "never sent":
@@ -252,23 +274,24 @@ class World:
         return task.waits_for is not None and task.waits_for()
 
     def _let_index_follow(self) -> None:
-        behind = sum(self.now - since > LAG_SECONDS_MAX for _, since in self.dynamodb.unindexed)
-        self.dynamodb.follow(behind)
+        behind = self.dynamodb.unindexed  # the longest first
+        while behind and self.now - behind[0][1] > LAG_SECONDS_MAX:
+            self.dynamodb.follow()
 
     def _fault(self, process: Process) -> str | None:
-        if not self.chance(FAULTS_SHARE):
+        if not self.chance("faults", FAULTS_SHARE):
             return None
-        fault = self.choices.of(FAULTS)
+        fault = self.choices["faults"].of(FAULTS)
         self.faults[fault] += 1
         return fault
 
     def _busy(self, operation: str, arguments: dict[str, Any], fault: str | None) -> dict[int, str]:
         if fault != "conflict" or operation != "transact_write_items":
             return {}
-        return {self.choices.below(len(arguments["TransactItems"])): "TransactionConflict"}
+        return {self.choices["faults"].below(len(arguments["TransactItems"])): "TransactionConflict"}
 
     def _resume(self, task: Task) -> None:
-        if task.process and not task.process.crashed and self.chance(CRASHES_SHARE):
+        if task.process and not task.process.crashed and self.chance("crashes", CRASHES_SHARE):
             self.faults["crash"] += 1
             self.tell("crashes", of=task.process.name)
             task.process.crashed = True
@@ -321,7 +344,7 @@ class _Flight:
 
     def _is_stale(self, arguments: dict[str, Any]) -> bool:
         changed_at = self._world.dynamodb.changed_at(arguments["TableName"], arguments["Key"])
-        return self._world.now - changed_at < LAG_SECONDS_MAX and self._world.chance(0.5)
+        return self._world.now - changed_at < LAG_SECONDS_MAX and self._world.chance("lag", 0.5)
 
 
 class Lock:

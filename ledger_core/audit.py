@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from ledger_core.errors import InvalidRequestError, UnavailableError
-from ledger_core.models import Head, LedgerEntry, format_time
+from ledger_core.models import GENESIS_HASH, Head, LedgerEntry, format_time
 from ledger_core.store import LedgerStore
 
 __all__ = [
@@ -107,11 +107,12 @@ def audit_store(
     Raises:
         LedgerError: the store could not be read to the end.
     """
+    head, until = _extent(store, owner_id, read)  # once, or busy writers would always be ahead of the index
     report = None
     for pause_seconds in INDEX_LAG_PAUSES_SECONDS:
         sleep(pause_seconds)
         try:
-            report = audit(*_ledger(store, owner_id, read))
+            report = audit(head, _rows(store, owner_id, until, read))
         except UnavailableError:
             if report is None:
                 raise
@@ -132,23 +133,32 @@ def audit_export(lines: Iterable[str]) -> Iterator[Report]:
         yield audit(head, (row for _, row in section))  # noqa: B031  # the rest of it, once
 
 
-def export(store: LedgerStore, owner_id: str, *, read: Read) -> Iterator[str]:
-    """An owner's ledger as JSON Lines: its head, then its entries, oldest first. `read` as for `audit_store`."""
-    head, rows = _ledger(store, owner_id, read)
+def export(
+    store: LedgerStore, owner_id: str, *, read: Read, sleep: Callable[[float], None] = time.sleep
+) -> Iterator[str]:
+    """An owner's ledger as JSON Lines: its head, then its entries, oldest first. Arguments as for `audit_store`."""
+    head, until = _extent(store, owner_id, read)
+    for pause_seconds in INDEX_LAG_PAUSES_SECONDS:
+        sleep(pause_seconds)
+        latest = read(partial(store.latest, owner_id, at=head.updated_at))
+        if (latest.hash if latest else GENESIS_HASH) == head.head_hash:
+            break
     yield HEAD.dump_json(head).decode()
-    for row in rows:
+    for row in _rows(store, owner_id, until, read):
         yield json.dumps(row, ensure_ascii=False)
 
 
-def _ledger(store: LedgerStore, owner_id: str, read: Read) -> tuple[Head, Iterator[dict[str, Any]]]:
+def _extent(store: LedgerStore, owner_id: str, read: Read) -> tuple[Head, datetime | None]:
+    """An owner's head, and the time of the last entry that there is (None: there is none)."""
     # The index first: whatever it shows, a consistent head that is read later covers, unless somebody forged it.
     latest = read(partial(store.latest, owner_id))
     head = read(partial(store.head, owner_id, consistent=True))
-    times = [time for time in (head.updated_at, latest and latest.created_at) if time]
-    return head, _rows(store, owner_id, max(times), read) if times else iter(())
+    return head, max((time for time in (head.updated_at, latest and latest.created_at) if time), default=None)
 
 
-def _rows(store: LedgerStore, owner_id: str, until: datetime, read: Read) -> Iterator[dict[str, Any]]:
+def _rows(store: LedgerStore, owner_id: str, until: datetime | None, read: Read) -> Iterator[dict[str, Any]]:
+    if until is None:
+        return
     rows, start = read(partial(store.rows, owner_id, until=until))
     yield from rows
     while start is not None:

@@ -12,7 +12,9 @@ import pytest
 from functions.cli import main
 from ledger_core import InvalidRequestError, LedgerStore, OperationProcessor, UnavailableError
 from ledger_core.audit import HEAD_FIELDS, INDEX_LAG_PAUSES_SECONDS, Read, audit_export, audit_store, export
-from ledger_core.models import format_time
+from ledger_core.items import Write, transact_items
+from ledger_core.models import LedgerEntry, format_time
+from tests.simulator.model import ModelDynamoDB
 from tests.support import NOON, add
 
 if TYPE_CHECKING:
@@ -194,6 +196,29 @@ def test_lagging_index_is_waited_for(
     looks: Iterator[Any] = iter([lambda *_, **__: ([], None)])
     monkeypatch.setattr(store, "rows", lambda *a, **k: next(looks, rows)(*a, **k))
     assert audit_store(store, "ada", read=once, sleep=lambda _: None).valid
+
+
+def test_index_that_is_always_behind_busy_writers_is_no_discrepancy() -> None:
+    """Whoever goes on writing while an audit or an export waits for the index does not make them look wrong."""
+    now = [0.0]
+    model: Any = ModelDynamoDB({"e": "entry_key", "b": "owner_id"}, index=("e", "owner_id", "created_at"))
+    model.now = lambda: now[0]
+    store = LedgerStore(model, entries_table="e", balances_table="b")
+
+    def write_and_wait(seconds: float) -> None:
+        head = store.head("ada", consistent=True)
+        entry = LedgerEntry.after(head, add(1, f"n-{head.entry_count}"), amount=1, now=NOON)
+        items = transact_items(Write(entry, head), entries_table="e", balances_table="b")
+        model.commit(model.prepare(TransactItems=items), lag_seconds=0.9)
+        now[0] += seconds
+        model.follow()
+
+    write_and_wait(0)
+    report = audit_store(store, "ada", read=once, sleep=write_and_wait)
+    assert (report.valid, report.entries_checked) == (True, 1)
+    write_and_wait(0)
+    (report,) = audit_export(export(store, "ada", read=once, sleep=write_and_wait))
+    assert (report.valid, report.entries_checked) == (True, 5)
 
 
 def test_entry_beyond_the_head_is_found(processor: OperationProcessor, client: "DynamoDBClient") -> None:

@@ -49,11 +49,11 @@ class ModelDynamoDB:
     ) -> None:
         self._keys = tables
         self._index_table, self._index_key, self._index_order = index
-        self._now = now
+        self.now = now
         self.items: dict[Key, Item] = {}
         self.indexed: dict[str, Item] = {}
         self.unindexed: list[tuple[str, float]] = []
-        """Keys of items that the index does not show yet, and since when there is something to show."""
+        """Keys of items that the index does not show yet, and when it may."""
         self._previous: dict[Key, tuple[Item, float]] = {}
         self._taken: dict[Key, Transaction] = {}
         self._tokens: dict[str, Transaction] = {}
@@ -62,7 +62,7 @@ class ModelDynamoDB:
 
     def transact_write_items(self, **arguments: Any) -> dict[str, Any]:
         self.commit(self.prepare(**arguments))
-        self.follow(len(self.unindexed))
+        self.follow()
         return {}
 
     def put_item(self, **arguments: Any) -> dict[str, Any]:
@@ -191,22 +191,26 @@ class ModelDynamoDB:
             self._tokens[ClientRequestToken] = transaction
         return transaction
 
-    def commit(self, transaction: Transaction) -> None:
-        """Apply it, and let its items go; what was done before is not done again."""
+    def commit(self, transaction: Transaction, *, lag_seconds: float = 0.0) -> None:
+        """Apply it, and let its items go; what was done before is not done again. The index may lag behind."""
         for place, item in transaction.writes.items():
-            self._previous[place] = (self.items.get(place, {}), self._now())
+            self._previous[place] = (self.items.get(place, {}), self.now())
             self.items[place] = item
             del self._taken[place]
             if place[0] == self._index_table:
-                self.unindexed.append((place[1], self._now()))
+                self.unindexed.append((place[1], self.now() + lag_seconds))
         if transaction.done_at is None:
-            transaction.done_at = self._now()
+            transaction.done_at = self.now()
 
-    def follow(self, entries: int = 1, *, first: int = 0) -> None:
-        """Let the index show some of the items that it does not show yet."""
-        for _ in range(entries):
-            key, _ = self.unindexed.pop(first)
-            self.indexed[key] = self.items[self._index_table, key]
+    def follow(self, *, to_the_end: bool = False) -> None:
+        """Let the index show what it may by now, or all there is."""
+        late = []
+        for key, visible_at in self.unindexed:
+            if visible_at > self.now() and not to_the_end:
+                late.append((key, visible_at))
+            else:
+                self.indexed[key] = self.items[self._index_table, key]
+        self.unindexed = late
 
     def changed_at(self, table: str, key: Item) -> float:
         """When an item was last written; long ago if never."""
@@ -220,7 +224,7 @@ class ModelDynamoDB:
 
     def _known(self, token: str | None) -> Transaction | None:
         known = self._tokens.get(token or "")
-        if known and known.done_at is not None and self._now() - known.done_at >= TOKEN_SECONDS:
+        if known and known.done_at is not None and self.now() - known.done_at >= TOKEN_SECONDS:
             return None
         return known
 

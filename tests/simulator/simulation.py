@@ -14,6 +14,7 @@ from functions.example_app.operations import ExampleAppOperations
 from ledger_core import BaseLedgerOperations, LedgerEntry, LedgerError, LedgerOperationType, OperationRequest
 from ledger_core.accounts import AccountStore
 from ledger_core.audit import audit_store
+from ledger_core.items import entry_key
 from ledger_core.periods import Period, PeriodKind
 from ledger_core.processor import OperationProcessor
 from ledger_core.rewards import Reward, Segment
@@ -30,6 +31,8 @@ CLIENTS = 5
 WORKERS = 2
 """At most."""
 LAMBDAS = 3
+STARTS = 30
+"""Hundredths of a second within which sweeps begin."""
 PERIODS = 2
 SEGMENTS = 2
 SWEEP_SECONDS = 2.0
@@ -93,13 +96,14 @@ class Simulation:
         self._server = self._start("server")
         self._lambdas = [self._start("lambda") for _ in range(LAMBDAS)]
         self._queue: list[str] = []
+        self._due: list[tuple[str, Reward]] = []
         self._rewards = [self._reward(days) for days in range(PERIODS)] if self.rewards else []
 
     def run(self) -> list[Violation]:
         """Live it, to its end; what contradicts the invariants."""
         world = self.world
-        for reward in self._rewards:
-            self._queue += [one.model_dump_json() for one in Segment.all_of(reward, SEGMENTS, BEGINNING)]
+        for number, reward in enumerate(self._rewards):
+            world.spawn(f"schedule-{number}", partial(self._schedule, reward))
         for number in range(1 + self.choices["size"].below(CLIENTS)):
             world.spawn(f"client-{number}", partial(self._client, number))
         if self.rewards:
@@ -113,7 +117,6 @@ class Simulation:
         for owner_id in self.owners:
             self.books.append(Book.of(self._store, owner_id))
             self.found += violations(self.books[-1], self.answers)
-        self._check_rewards()
         return self.found
 
     # Who is at work
@@ -182,11 +185,17 @@ class Simulation:
         if not report.valid:
             self.found.append(Violation("verify_tells_the_truth", owner_id, f"{report.discrepancies}"))
 
+    def _schedule(self, reward: Reward) -> None:
+        """Begins a sweep at some time; who has an entry then is to be rewarded by it."""
+        self.world.sleep(self.choices["schedule"].below(STARTS) / 100)
+        self._queue += [one.model_dump_json() for one in Segment.all_of(reward, SEGMENTS, BEGINNING)]
+        self._due += [(owner_id, reward) for table, owner_id in self.world.dynamodb.items if table == "balances"]
+
     def _worker(self, number: int) -> None:
         """A scheduled function's worker; a message that it dies over comes again, and may come twice anyway."""
         world, choices = self.world, self.choices[f"worker-{number}"]
-        while self._queue and not world.calm and not choices.exhausted:
-            world.sleep(choices.below(100) / 50)
+        while not world.calm and not choices.exhausted:
+            world.sleep(choices.below(20) / 100)
             if self._queue:
                 message = choices.of(self._queue)
                 self._work_on(message)
@@ -229,19 +238,19 @@ class Simulation:
                 self.found.append(Violation("no_doubt_without_faults", answer.request.owner_id, what))
         while self._queue:
             assert self._work_on(self._queue[0])
+        self._check_rewarded(self._due)
         for reward in self._rewards:  # and from the beginning, as a schedule that is repeated
             for segment in Segment.all_of(reward, 1, BEGINNING):
                 assert self._work_on(segment.model_dump_json())
-        assert not self._queue
+        owner_ids = [owner_id for table, owner_id in self.world.dynamodb.items if table == "balances"]
+        self._check_rewarded([(owner_id, reward) for owner_id in owner_ids for reward in self._rewards])
 
     # What they need
 
-    def _check_rewards(self) -> None:
-        for book in self.books:
-            nonces = {entry.nonce for entry in book.entries}
-            for reward in self._rewards:
-                if book.entries and reward.nonce not in nonces:
-                    self.found.append(Violation("exactly_once", book.head.owner_id, f"no entry under {reward.nonce}"))
+    def _check_rewarded(self, due: list[tuple[str, Reward]]) -> None:
+        for owner_id, reward in due:
+            if ("entries", entry_key(owner_id, reward.nonce)) not in self.world.dynamodb.items:
+                self.found.append(Violation("exactly_once", owner_id, f"there is no entry under {reward.nonce}"))
 
     def _free_process(self, choices: Stream) -> Process:
         """The server, which takes several requests at once, or an environment of Lambda, which takes one."""

@@ -22,10 +22,10 @@ BEGINNING = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
 STEP_SECONDS = 0.001
 FREEZE_SECONDS = 700.0
 """Longer than DynamoDB remembers a token, and than any caller waits."""
-LAG_SECONDS_MAX = 1.0
-"""How far the index and eventually consistent reads may be behind."""
+LAGS_SECONDS = (0.0, 0.005, 0.1, 1.0)
+"""How far the index may be behind, and eventually consistent reads at most."""
 SKEWS_SECONDS = (0.0, -2.0, 2.0, -3600.0, 3600.0)
-STEPS_TO_END = 100_000
+STEPS_TO_END = 10_000
 """By which all must have come to an end after the faults."""
 
 FAULTS = ("throttled", "failed", "never sent", "answer lost", "late", "conflict", "failed after all", "frozen")
@@ -188,10 +188,10 @@ class World:
         last, turns = self.steps + STEPS_TO_END, self.choices["turns"]
         while self._tasks or self._events:
             self.calm = self.calm or until(self)
-            self._let_index_follow()
+            if self.dynamodb.unindexed:
+                self.dynamodb.follow()
             ready = [task for task in self._tasks if self._is_ready(task)]
-            happenings = len(self._events) + bool(self.dynamodb.unindexed)
-            if not ready and not happenings:
+            if not ready and not self._events:
                 self.now = min(task.wakes_at for task in self._tasks)
                 if self.now == inf:
                     raise AssertionError("all wait for one another")
@@ -200,14 +200,12 @@ class World:
             self.now += STEP_SECONDS
             if self.steps > last:
                 raise AssertionError("it does not come to an end")
-            choice = turns.below(len(ready) + happenings)
+            choice = turns.below(len(ready) + len(self._events))
             if choice < len(ready):
                 self._resume(ready[choice])
-            elif choice < len(ready) + len(self._events):
-                self._events.pop(choice - len(ready))()
             else:
-                self.dynamodb.follow(first=turns.below(len(self.dynamodb.unindexed)))
-        self.dynamodb.follow(len(self.dynamodb.unindexed))
+                self._events.pop(choice - len(ready))()
+        self.dynamodb.follow(to_the_end=True)
 
     def invoke(self, process: Process, run: Callable[[], T]) -> T:
         """Run something in a process, and wait for it.
@@ -273,11 +271,6 @@ class World:
             return True
         return task.waits_for is not None and task.waits_for()
 
-    def _let_index_follow(self) -> None:
-        behind = self.dynamodb.unindexed  # the longest first
-        while behind and self.now - behind[0][1] > LAG_SECONDS_MAX:
-            self.dynamodb.follow()
-
     def _fault(self, process: Process) -> str | None:
         if not self.chance("faults", FAULTS_SHARE):
             return None
@@ -337,14 +330,14 @@ class _Flight:
 
     def _commit_later(self, transaction: Transaction) -> None:
         def commit() -> None:
-            self._world.dynamodb.commit(transaction)
+            self._world.dynamodb.commit(transaction, lag_seconds=self._world.choices["lag"].of(LAGS_SECONDS))
             self.landed = True
 
         self._world.land(commit)
 
     def _is_stale(self, arguments: dict[str, Any]) -> bool:
         changed_at = self._world.dynamodb.changed_at(arguments["TableName"], arguments["Key"])
-        return self._world.now - changed_at < LAG_SECONDS_MAX and self._world.chance("lag", 0.5)
+        return self._world.now - changed_at < LAGS_SECONDS[-1] and self._world.chance("lag", 0.5)
 
 
 class Lock:

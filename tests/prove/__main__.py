@@ -1,0 +1,49 @@
+"""`make prove`: the deep form of the tests that prove the guarantees, and a report of what they did.
+
+python -m tests.prove [report.html] [pytest's arguments]
+"""
+
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.prove.evidence import Evidence
+from tests.prove.report import report
+from tests.support import ROOT
+
+PROOFS = (
+    "tests/test_invariants.py",
+    "tests/simulator",
+    "tests/test_properties.py",
+    "tests/conformance",
+    "tests/e2e/test_races.py",
+    "tests/e2e/test_faults.py",
+    "tests/e2e/test_crashes.py",
+    "tests/lambda_runtime/test_crashes.py",
+    "tests/e2e/test_rewards.py",
+    "tests/rewards/test_killed.py",
+    "tests/test_audit.py",
+    "tests/test_receipts.py",
+    "tests/fuzz",
+)
+MUTANTS = ROOT / ".local/mutants/summary.txt"
+
+
+def main() -> int:
+    """What pytest answers: 0 when all is proved."""
+    target = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / ".local/prove/report.html")
+    os.environ["PROVE"] = "1"
+    evidence, begun = Evidence(), datetime.now(UTC)
+    code = pytest.main(["--no-cov", "-q", *(sys.argv[2:] or PROOFS)], plugins=[evidence])
+    mutants = MUTANTS.read_text() if MUTANTS.exists() else "Not run: `make mutants` does."
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(report(evidence.proofs, begun=begun, ended=datetime.now(UTC), mutants=mutants), encoding="utf-8")
+    print(f"The report is in {target}")
+    return int(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""The report of `make prove`: what tests did is in it, and what failed cannot be overlooked."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.invariants import INVARIANTS
+from tests.support import ROOT
+
+TESTS = '''
+"""Deeds of a test."""
+import os
+
+def test_counts(record_property):
+    """All <is> well."""
+    assert os.environ["PROVE"]
+    record_property("kills", 1234)
+
+def test_fails():
+    """It does not hold."""
+    assert False
+'''
+
+
+def test_report_tells_what_was_done_and_what_failed(tmp_path: Path) -> None:
+    """Counts, what each test shows, the invariants and a picture are in one page, and a failure fails the run."""
+    (tmp_path / "test_deeds.py").write_text(TESTS)
+    page = tmp_path / "report.html"
+    command = [sys.executable, "-m", "tests.prove", str(page), str(tmp_path / "test_deeds.py")]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1, ended.stderr
+    told = page.read_text()
+    assert "1 of 2 tests passed" in told
+    assert "Deeds of a test." in told
+    assert "All &lt;is&gt; well.<td>1,234 kills" in told
+    assert "<p class=failed>test_fails: failed</p>" in told
+    assert all(invariant.__name__.replace("_", " ") in told for invariant in INVARIANTS)
+    assert told.count("<rect ") > 20

@@ -1,5 +1,7 @@
 """`ledger rewards` over the store of `make run`: killed twice, run again, while clients spend; then all is checked.
 
+The workers that are killed write through a proxy which lets two transactions pass and takes its time over the others.
+
 REWARDS_OWNERS=100000 makes it a long one.
 """
 
@@ -10,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,45 +23,65 @@ import pytest
 from botocore.config import Config
 
 from functions.wiring import SWEEP_CONFIG, create_account_store, create_client
+from ledger_core import OperationRequest
 from ledger_core.accounts import WRITES_MAX, AccountStore
-from ledger_core.audit import audit
 from ledger_core.items import Write
-from ledger_core.models import YEAR_MAX, Head, LedgerEntry
+from ledger_core.models import Head, LedgerEntry
+from tests.e2e.proxy import Proxy, microburst
 from tests.e2e.server import Server
-from tests.support import NOON, operation
+from tests.invariants import Answer, Book, Outcome, check
+from tests.support import NOON, add, operation, spend
 
-OWNERS = int(os.environ.get("REWARDS_OWNERS", "900"))
+ENDPOINT = "AWS_ENDPOINT_URL_DYNAMODB"
+OWNERS = int(os.environ.get("REWARDS_OWNERS", "700"))
 CLIENTS = 8
-SAMPLE = 20
 SECONDS_MAX = 60 + OWNERS // 50
 LEDGER = str(Path(sys.executable).parent / "ledger")
 NONCE = "ledger:daily-reward:2026-11-22"
+WRITE = {"operation": "TransactWriteItems"}
+SLOW = {**WRITE, "latency": 1000}
+
+Answers = defaultdict[str, list[Answer]]
 
 
 @pytest.fixture
 def store(server: Server, monkeypatch: pytest.MonkeyPatch) -> AccountStore:
-    """The store of a server that runs, with owners who have 3 credits each."""
+    """The store of a server that runs."""
     server.start()
     for name, value in server.variables.items():
         monkeypatch.setenv(name, value)
-    store = create_account_store(create_client(SWEEP_CONFIG.merge(Config(read_timeout=60))))
+    return create_account_store(create_client(SWEEP_CONFIG.merge(Config(read_timeout=60))))
+
+
+@pytest.fixture
+def answers(store: AccountStore) -> Answers:
+    """Owners who have 3 credits each, by an entry that somebody asked for."""
+    asked = Answers(list)
     for first in range(0, OWNERS, WRITES_MAX):
-        heads = [Head(owner_id=f"owner-{number}") for number in range(first, min(first + WRITES_MAX, OWNERS))]
-        entries = [LedgerEntry.after(one, operation(owner_id=one.owner_id), amount=3, now=NOON) for one in heads]
-        assert store.append_all([Write(*pair) for pair in zip(entries, heads, strict=True)]) == []
-    return store
+        writes = []
+        for number in range(first, min(first + WRITES_MAX, OWNERS)):
+            head, request = Head(owner_id=f"owner-{number}"), operation(owner_id=f"owner-{number}")
+            writes.append(Write(LedgerEntry.after(head, request, amount=3, now=NOON), head))
+            asked[head.owner_id] += [Answer(request=request, outcome=Outcome.ACCEPTED, entry=writes[-1].entry)]
+        assert store.append_all(writes) == []
+    return asked
 
 
-def test_killed_twice_while_clients_spend(server: Server, store: AccountStore) -> None:
-    """Each owner has one reward in the end, every acknowledged spend is there, and every ledger verifies."""
-    chance = random.Random(7)
-    sample = [f"owner-{chance.randrange(OWNERS)}" for _ in range(SAMPLE)]
-    with clients(server.url) as accepted:
+@pytest.fixture
+def proxy(server: Server, store: AccountStore, tmp_path: Path) -> Iterator[Proxy]:
+    with microburst(server.variables[ENDPOINT], tmp_path) as proxy:
+        yield proxy
+
+
+def test_killed_twice_while_clients_spend(
+    server: Server, store: AccountStore, proxy: Proxy, answers: Answers, record_property: Callable[[str, int], None]
+) -> None:
+    """Each owner has one reward in the end, every acknowledged spend is there, and every ledger holds together."""
+    with clients(server.url, answers):
         for how in (signal.SIGKILL, signal.SIGINT):
-            so_far = rewarded(store, sample)
-            worker = start(server)
-            await_rewarded(store, sample, so_far + SAMPLE // 10)
-            assert worker.poll() is None  # in the middle of it
+            proxy.rule({**WRITE, "times": 2, "latency": 0}, SLOW)
+            worker = start(server, **{ENDPOINT: proxy.url})
+            await_slow_write(proxy)
             worker.send_signal(how)
             _, err = worker.communicate(timeout=20)
         assert (worker.returncode, err.splitlines()[-1][:13]) == (130, "ledger: ended"), err
@@ -67,75 +89,70 @@ def test_killed_twice_while_clients_spend(server: Server, store: AccountStore) -
         out, err = last.communicate(timeout=SECONDS_MAX)
         assert last.returncode == 0, err
         assert '"failed":0' in out
-    check(store, accepted)
+    check_all(store, answers)
     again = start(server)
     out, err = again.communicate(timeout=SECONDS_MAX)
     assert f'"granted":0,"already":{OWNERS},"skipped":0,"failed":0' in out, err
     server.stop(signal.SIGTERM)
+    record_property("owners", OWNERS)
+    record_property("kills", 2)
+    record_property("requests", sum(map(len, answers.values())) - OWNERS)
 
 
-def start(server: Server) -> "subprocess.Popen[str]":
-    environment = {"PATH": os.environ["PATH"], **server.variables}
+def start(server: Server, **environment: str) -> "subprocess.Popen[str]":
+    environment = {"PATH": os.environ["PATH"], **server.variables, **environment}
     command = [LEDGER, "rewards", "--date", "2026-11-22"]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def rewarded(store: AccountStore, sample: list[str]) -> int:
-    """How many of a sample have the reward."""
-    return sum("DAILY_REWARD:day" in store.account(one, consistent=True).marks for one in sample)
-
-
-def await_rewarded(store: AccountStore, sample: list[str], count: int) -> None:
-    """Wait until so many of a sample have the reward, and fail when they do not get it."""
+def await_slow_write(proxy: Proxy) -> None:
+    """Wait until two transactions are through and the third is on its way: the worker is in the middle of it."""
     deadline = time.monotonic() + SECONDS_MAX
-    while rewarded(store, sample) < count:
+    while len(proxy.fired()) < 3:
         assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @contextmanager
-def clients(url: str) -> Iterator[Counter[str]]:
-    """Spend, top up and spend again, all the while; gives how many entries each owner was told are stored."""
-    accepted, lock, done = Counter[str](), threading.Lock(), threading.Event()
+def clients(url: str, answers: Answers) -> Iterator[None]:
+    """Spend, top up and spend again, all the while, and note what each owner was told."""
+    done, asked = threading.Event(), len(answers)
 
     def client(number: int) -> None:
         chance, count = random.Random(number), 0
         with httpx.Client(base_url=url, timeout=30) as http:
             while not done.is_set():
                 owner_id, count = f"owner-{chance.randrange(OWNERS)}", count + 1
-                body = {"owner_id": owner_id, "operation": "CREDIT_SPEND", "nonce": f"{number}-{count}", "amount": 2}
-                if count % 3 == 0:
-                    body |= {"operation": "CREDIT_ADD", "amount": 1}
-                post(lambda body=body: http.post("/ledger/entry", json=body).status_code, owner_id)  # type: ignore[misc]
+                make, amount = (add, 1) if count % 3 == 0 else (spend, 2)
+                post(http, make(amount, f"{number}-{count}", owner_id=owner_id))
 
-    def post(send: Callable[[], int], owner_id: str) -> None:
-        status = send()
-        while status == 503:  # DynamoDB Local is busy; the same nonce finds out
-            status = send()
-        assert status in {200, 402, 409}, status
-        with lock:
-            accepted[owner_id] += status != 402  # 409 is what a 503 had stored
+    def post(http: httpx.Client, request: OperationRequest) -> None:
+        body, answer = request.model_dump(mode="json"), None
+        while answer is None or answer.outcome is Outcome.IN_DOUBT:  # DynamoDB Local is busy; the nonce finds out
+            begun = time.monotonic()
+            told = http.post("/ledger/entry", json=body)
+            assert told.status_code in {200, 402, 409, 503}, told.text
+            answer = Answer.of_http(request, told.status_code, told.json(), begun=begun, ended=time.monotonic())
+            answers[request.owner_id].append(answer)
 
     with ThreadPoolExecutor(CLIENTS) as threads:
         working = [threads.submit(client, number) for number in range(CLIENTS)]
         try:
-            yield accepted
+            yield
         finally:
             done.set()
         for one in working:
             one.result()
-    assert sum(accepted.values()) > CLIENTS
+    assert sum(map(len, answers.values())) > asked + CLIENTS
 
 
-def check(store: AccountStore, accepted: Counter[str]) -> None:
-    """Every ledger has its first entry, one reward, and what clients were told; and it verifies."""
+def check_all(store: AccountStore, answers: Answers) -> None:
+    """Every ledger has one reward, and what clients were told; and every invariant holds of it."""
 
-    def check_owner(number: int) -> None:
-        owner_id = f"owner-{number}"
-        rows, _ = store.rows(owner_id, until=NOON.replace(year=YEAR_MAX - 1))
-        assert [row["nonce"] for row in rows].count(NONCE) == 1, owner_id
-        assert len(rows) == 2 + accepted[owner_id], owner_id
-        report = audit(store.head(owner_id, consistent=True), rows)
-        assert report.valid, report
+    def check_owner(owner_id: str) -> None:
+        book = Book.of(store, owner_id)
+        assert [entry.nonce for entry in book.entries].count(NONCE) == 1, owner_id
+        check(book, answers[owner_id])
 
     with ThreadPoolExecutor(4) as threads:
-        assert len(list(threads.map(check_owner, range(OWNERS)))) == OWNERS
+        assert len(list(threads.map(check_owner, list(answers)))) == OWNERS

@@ -1,108 +1,170 @@
-"""Faults on the wire between boto3 and DynamoDB Local: what the client is told, and what is stored."""
+"""Faults on the wire between boto3 and DynamoDB Local, on every call: what the client is told, and what is stored."""
 
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import boto3
-import httpx
 import pytest
-from botocore.exceptions import BotoCoreError
+from botocore.config import Config
 
-from functions.example_app.operations import ExampleAppOperations
-from functions.wiring import create_client, create_store
-from infra.processes import free_port
-from ledger_core import DuplicateNonceError, OperationProcessor, UnavailableError
-from ledger_core.audit import audit_store
-from tests.support import add, spend, wire
+from tests.e2e.calls import RAISED_BY_BOTO, WAYS, Way
+from tests.e2e.proxy import Proxy, microburst
+from tests.e2e.world import SOURCES, Told, World, calls_in, seconds_until
+from tests.support import DEEP
 
-WRITE = {"service": "dynamodb", "operation": "TransactWriteItems"}
-CONFLICT = {
-    "code": "TransactionCanceledException",
-    "message": "Transaction cancelled, please refer cancellation reasons for specific reasons [TransactionConflict]",
-    "fields": {"CancellationReasons": [{"Code": "TransactionConflict", "Message": "ongoing"}, {"Code": "None"}]},
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+BOTO_TRIES = 3
+WRITE = "TransactWriteItems"
+TRANSACTIONS = (WRITE, "TransactGetItems")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """Something that happens to a call."""
+
+    rule: Mapping[str, Any]
+    code: str = "unavailable"
+    """What the client is told in the end when it lasts."""
+    of: Sequence[str] | None = None
+    """The only calls to which it happens; None: to any."""
+    commits: bool = False
+    """Whether what was asked for is done all the same."""
+    times: int = 2
+    """How often it happens where it passes."""
+    tries: int = 3
+    """How often a call is made where it lasts."""
+    read_seconds: float = 60.0
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether nobody waits for it; and so no other call is taken for lost because it takes long."""
+        return self.read_seconds > 1
+
+
+def cancelled(reason: str) -> dict[str, Any]:
+    return {
+        "code": "TransactionCanceledException",
+        "message": f"Transaction cancelled, please refer cancellation reasons for specific reasons [{reason}, None]",
+        "fields": {"CancellationReasons": [{"Code": reason, "Message": "ongoing"}, {"Code": "None"}]},
+    }
+
+
+FAULTS = {
+    "answer lost": Fault(rule={"response": {"abort_bytes": 0}}, commits=True),
+    "answer cut off": Fault(rule={"response": {"abort_frac": 0.5}}, commits=True),
+    "never sent": Fault(rule={"reset": True}),
+    # Few times, because it takes the time that the client waits.
+    "held": Fault(rule={"timeout_ms": 1000}, times=1, tries=1, read_seconds=0.3),
+    "throttled": Fault(rule={"error": {"code": "ThrottlingException"}}),
+    "failed": Fault(rule={"error": {"code": "InternalServerError", "status": 500}}),
+    "conflict": Fault(rule={"error": cancelled("TransactionConflict")}, code="contention", of=TRANSACTIONS),
+    "in progress": Fault(rule={"error": {"code": "TransactionInProgressException"}}, of=(WRITE,)),
 }
-FAULTS: dict[str, dict[str, Any]] = {
-    "answer lost after commit": {**WRITE, "times": 1, "response": {"abort_bytes": 0}},
-    "answer cut after commit": {**WRITE, "times": 1, "response": {"abort_bytes": 1}},
-    "answers lost after commit, thrice": {**WRITE, "times": 3, "response": {"abort_bytes": 0}},
-    "never sent": {**WRITE, "times": 2, "reset": True},
-    "held until timeout": {**WRITE, "times": 1, "timeout_ms": 3000},
-    "throttled": {**WRITE, "times": 3, "error": {"code": "ThrottlingException"}},
-    "failed": {**WRITE, "times": 3, "error": {"code": "InternalServerError", "status": 500}},
-    "conflict": {**WRITE, "times": 3, "error": CONFLICT},
-    "head not read": {
-        "service": "dynamodb",
-        "operation": "GetItem",
-        "times": 2,
-        "error": {"code": "ThrottlingException"},
-    },
-}
+
+
+API_NAMES = calls_in(SOURCES, boto3.client("dynamodb", region_name="us-east-1"))
+FIRST_WAYS = list({way.call: way for way in reversed(WAYS)}.values())
+CASES = [
+    pytest.param(way, fault, id=f"{way.name}: {name}")
+    for way in WAYS
+    for name, fault in FAULTS.items()
+    if (fault.of is None or API_NAMES[way.call] in fault.of) and (DEEP or fault.is_fast or way in FIRST_WAYS)
+]
+every_call_and_fault = pytest.mark.parametrize(("way", "fault"), CASES)
 
 
 @pytest.fixture(scope="module")
-def microburst(dynamodb_local_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A proxy in front of DynamoDB Local that does as it is told; its first call is slow, and made here."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    program = str(Path(sys.executable).parent / "microburst")
-    log = tmp_path_factory.mktemp("microburst") / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [program, "--upstream", dynamodb_local_endpoint, "--port", str(port)], stdout=output, stderr=output
-        )
-    deadline = time.monotonic() + 60
-    client = boto3.client("dynamodb", endpoint_url=url, region_name="us-east-1")
-    while True:
-        try:
-            client.list_tables()
-            break
-        except BotoCoreError:
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.1)
-    yield url
-    process.terminate()
-    process.wait()
+def proxy(dynamodb_local_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    with microburst(dynamodb_local_endpoint, tmp_path_factory.mktemp("microburst")) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def straight_client(dynamodb_local_endpoint: str) -> "DynamoDBClient":
+    """A client past the proxy."""
+    patient = Config(read_timeout=60)
+    return boto3.client("dynamodb", endpoint_url=dynamodb_local_endpoint, region_name="us-east-1", config=patient)
+
+
+@pytest.fixture(scope="module")
+def worlds(straight_client: "DynamoDBClient") -> Callable[[Way, float], World]:
+    """One for each way; a test takes what others have not asked about."""
+    return cache(lambda way, read_seconds: World(straight_client, read_seconds=read_seconds))
 
 
 @pytest.fixture
-def proxy(microburst: str, real_client: Any, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The proxy without faults; clients made from now on go through it."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", microburst)
-    httpx.delete(f"{microburst}/_microburst/fired").raise_for_status()
-    return microburst
+def world(
+    way: Way,
+    fault: Fault,
+    proxy: Proxy,
+    worlds: Callable[[Way, float], World],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[World]:
+    """What is needed to ask, in a way, with a fault to come. In the end every ledger is checked."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", proxy.url)
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda seconds: None)  # only the runs' client waits so
+    for module in ("batches", "sweep"):  # one after the other, so that it is certain who is tried how often
+        monkeypatch.setattr(f"ledger_core.{module}.TRANSACTIONS_MAX", 1)
+    world = worlds(way, fault.read_seconds)
+    yield world
+    world.check()
 
 
-@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-def test_fault_on_the_wire_counts_once(proxy: str, fault: dict[str, Any]) -> None:
-    """Whatever happens to a request on its way, the client is told of its entry, and it is there once."""
-    client = create_client()
-    store = create_store(client)
-    processor = OperationProcessor(store, ExampleAppOperations)
-    httpx.post(f"{proxy}/_microburst/rules", json=[fault]).raise_for_status()
-    sent = wire(client)
-    entry = processor.process(add(5, "n"))
-    assert (entry.id, entry.balance_after) == (1, 5)
-    assert len(sent) == 2 + fault["times"]
-    assert len(httpx.get(f"{proxy}/_microburst/fired").json()) == fault["times"]
-    assert processor.process(spend(5, "m")).balance_after == 0
-    report = audit_store(store, "ada", read=processor.read)
-    assert (report.valid, report.entries_checked) == (True, 2)
-    assert store.page("ada", limit=9)[0][-1] == entry
+def test_every_call_in_the_source_has_its_faults() -> None:
+    """No function calls DynamoDB that is not in the table of calls."""
+    assert {way.call for way in WAYS} == set(API_NAMES)
 
 
-def test_client_that_is_told_to_come_back_finds_its_entry(proxy: str) -> None:
-    """When the time is up in doubt, the same request under the same nonce settles it."""
-    store = create_store()
-    processor = OperationProcessor(store, ExampleAppOperations)
-    processor.process(add(1, "before"))
-    httpx.post(f"{proxy}/_microburst/rules", json=[FAULTS["answer lost after commit"]]).raise_for_status()
-    with pytest.raises(UnavailableError, match="did not answer"):
-        processor.process(add(5, "n"), timeout_seconds=0)
-    with pytest.raises(DuplicateNonceError) as duplicate:
-        processor.process(add(5, "n"))
-    assert duplicate.value.replay
-    assert audit_store(store, "ada", read=processor.read).head.balance == 6
+@every_call_and_fault
+def test_fault_on_the_wire_counts_once(
+    proxy: Proxy, world: World, way: Way, fault: Fault, record_property: Callable[[str, int], None]
+) -> None:
+    """Whatever happens to a call on its way, if it passes the answer is right, and what is asked for is done once."""
+    number = world.number()
+    proxy.rule()
+    way.given(world, number)
+    proxy.rule(*rules(way, fault, times=fault.times))
+    assert of(way.told, world.ask(way.ask, number)) == way.told
+    if fault.is_fast:
+        assert world.calls == way.tried(1 + fault.times)
+    assert len(proxy.fired()) == way.passes + fault.times
+    record_property("faults", fault.times)
+    again = way.again or way.told
+    assert of(again, world.ask(way.ask, number)) == again
+
+
+@every_call_and_fault
+def test_fault_that_lasts_is_told_and_the_same_request_settles_it(
+    proxy: Proxy, world: World, way: Way, fault: Fault, record_property: Callable[[str, int], None]
+) -> None:
+    """Who is told to come back does so under the same nonce: then it is done, if it was not done before."""
+    number = world.number()
+    proxy.rule()
+    way.given(world, number)
+    proxy.rule(*rules(way, fault))
+    tries = BOTO_TRIES if way.late == RAISED_BY_BOTO else fault.tries
+    late = {**way.late, "code": fault.code} if "state" in way.late else way.late
+    assert of(late, world.ask(way.ask, number, seconds=seconds_until(way.position, tries=tries))) == late
+    assert world.calls == way.tried(tries)[: way.position + tries]
+    record_property("faults", tries)
+    proxy.rule()
+    again = way.again or way.told
+    settled = again if fault.commits and API_NAMES[way.call] == WRITE else way.told
+    assert of(settled, world.ask(way.ask, number)) == settled
+    assert of(again, world.ask(way.ask, number)) == again
+
+
+def rules(way: Way, fault: Fault, **times: int) -> list[dict[str, Any]]:
+    """What the proxy is to do: let some calls pass, and not the next ones."""
+    operation = {"operation": API_NAMES[way.call]}
+    passing = [{**operation, "times": way.passes, "latency": 0}] if way.passes else []
+    return [*passing, {**operation, **fault.rule, **times}]
+
+
+def of(expected: Told, told: Told) -> Told:
+    """What is told of what is expected to be told."""
+    return {name: told.get(name) for name in expected}

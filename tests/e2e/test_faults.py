@@ -1,22 +1,30 @@
 """Faults on the wire between boto3 and DynamoDB Local, on every call: what the client is told, and what is stored."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
 from botocore.config import Config
 
+from functions.wiring import SWEEP_CONFIG, create_account_store, create_client
+from infra.dynamodb import create_tables
+from tests.conftest import ledger_tables
 from tests.e2e.calls import RAISED_BY_BOTO, WAYS, Way
 from tests.e2e.proxy import Proxy, microburst
+from tests.e2e.storm import OWNERS, REWARD, Storm
 from tests.e2e.world import SOURCES, Told, World, calls_in, seconds_until
-from tests.support import DEEP
+from tests.invariants import Book, Outcome, violations
+from tests.support import DEEP, new_seed
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
+STORM_REQUESTS = 2000 if DEEP else 150
 BOTO_TRIES = 3
 WRITE = "TransactWriteItems"
 TRANSACTIONS = (WRITE, "TransactGetItems")
@@ -38,6 +46,7 @@ class Fault:
     tries: int = 3
     """How often a call is made where it lasts."""
     read_seconds: float = 60.0
+    """How long the client waits for an answer."""
 
     @property
     def is_fast(self) -> bool:
@@ -58,21 +67,22 @@ FAULTS = {
     "answer cut off": Fault(rule={"response": {"abort_frac": 0.5}}, commits=True),
     "never sent": Fault(rule={"reset": True}),
     # Few times, because it takes the time that the client waits.
-    "held": Fault(rule={"timeout_ms": 1000}, times=1, tries=1, read_seconds=0.3),
+    "held": Fault(rule={"timeout_ms": 1000}, times=1, tries=1, read_seconds=0.4),
     "throttled": Fault(rule={"error": {"code": "ThrottlingException"}}),
     "failed": Fault(rule={"error": {"code": "InternalServerError", "status": 500}}),
     "conflict": Fault(rule={"error": cancelled("TransactionConflict")}, code="contention", of=TRANSACTIONS),
     "in progress": Fault(rule={"error": {"code": "TransactionInProgressException"}}, of=(WRITE,)),
 }
-
-
 API_NAMES = calls_in(SOURCES, boto3.client("dynamodb", region_name="us-east-1"))
 FIRST_WAYS = list({way.call: way for way in reversed(WAYS)}.values())
+"""One to each call. The others are tried with all faults when there is time, and otherwise with these."""
+FAULTS_OF_ANY_WAY = ("answer lost", "throttled")
 CASES = [
     pytest.param(way, fault, id=f"{way.name}: {name}")
     for way in WAYS
     for name, fault in FAULTS.items()
-    if (fault.of is None or API_NAMES[way.call] in fault.of) and (DEEP or fault.is_fast or way in FIRST_WAYS)
+    if (fault.of is None or API_NAMES[way.call] in fault.of)
+    and (DEEP or way in FIRST_WAYS or name in FAULTS_OF_ANY_WAY)
 ]
 every_call_and_fault = pytest.mark.parametrize(("way", "fault"), CASES)
 
@@ -131,7 +141,7 @@ def test_fault_on_the_wire_counts_once(
     assert of(way.told, world.ask(way.ask, number)) == way.told
     if fault.is_fast:
         assert world.calls == way.tried(1 + fault.times)
-    assert len(proxy.fired()) == way.passes + fault.times
+    assert proxy.fired() == way.passes + fault.times
     record_property("faults", fault.times)
     again = way.again or way.told
     assert of(again, world.ask(way.ask, number)) == again
@@ -156,6 +166,51 @@ def test_fault_that_lasts_is_told_and_the_same_request_settles_it(
     settled = again if fault.commits and API_NAMES[way.call] == WRITE else way.told
     assert of(settled, world.ask(way.ask, number)) == settled
     assert of(again, world.ask(way.ask, number)) == again
+
+
+def test_storm_of_faults_breaks_no_invariant(
+    proxy: Proxy,
+    straight_client: "DynamoDBClient",
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, int], None],
+) -> None:
+    """Clients who race for the same owners and nonces, and a sweep, under all faults: every invariant holds after."""
+    seed = new_seed()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", proxy.url)
+    create_tables(straight_client, ledger_tables())
+    config = SWEEP_CONFIG.merge(Config(read_timeout=0.8))
+    storm = Storm(
+        seed, requests=STORM_REQUESTS, new_store=lambda: create_account_store(create_client(config)), clients=6
+    )
+    proxy.rule(*storm_rules(Random(seed)))
+    storm.blow()
+    faults = proxy.fired()
+    proxy.rule()
+    store = create_account_store(straight_client)
+    storm.settle(store)
+    books = [Book.of(store, owner_id) for owner_id in OWNERS]
+    found = [one for book in books for one in violations(book, storm.answers)]
+    assert not found, (f"SEED={seed}", *map(str, found))
+    stored = [entry for book in books for entry in book.entries]
+    assert all(entry in stored for entry in storm.seen), f"SEED={seed}: somebody saw what is not there"
+    rewarded = [[entry.nonce for entry in book.entries].count(REWARD.nonce) for book in books]
+    assert rewarded == [min(book.head.entry_count, 1) for book in books], f"SEED={seed}"
+    outcomes = Counter(one.outcome for one in storm.answers)
+    assert min(faults, outcomes[Outcome.ACCEPTED]) > STORM_REQUESTS / 10, f"SEED={seed}: {outcomes}"
+    for outcome in Outcome:
+        record_property("replayed" if outcome is Outcome.DUPLICATE else str(outcome), outcomes[outcome])
+    record_property("requests", STORM_REQUESTS)
+    record_property("faults", faults)
+
+
+def storm_rules(chance: Random) -> list[dict[str, Any]]:
+    """Each fault of each call, now and then."""
+    return [
+        {"operation": name, "sequence": {"fail": chance.randint(1, 3), "pass": chance.randint(20, 60)}, **fault.rule}
+        for name in sorted(set(API_NAMES.values()))
+        for fault in FAULTS.values()
+        if fault.of is None or name in fault.of
+    ]
 
 
 def rules(way: Way, fault: Fault, **times: int) -> list[dict[str, Any]]:

@@ -108,7 +108,7 @@ def start(server: Server, **environment: str) -> "subprocess.Popen[str]":
 def await_slow_write(proxy: Proxy) -> None:
     """Wait until two transactions are through and the third is on its way: the worker is in the middle of it."""
     deadline = time.monotonic() + SECONDS_MAX
-    while len(proxy.fired()) < 3:
+    while proxy.fired() < 3:
         assert time.monotonic() < deadline
         time.sleep(0.02)
 

@@ -47,7 +47,7 @@ Told = Mapping[str, Any]
 
 def calls_in(sources: list[Path], client: Any) -> dict[str, str]:
     """Each function that calls DynamoDB, as `module.function`, and DynamoDB's name of the call."""
-    names = client.meta.method_to_api_mapping
+    names = {"get_paginator": "any", "get_waiter": "any", **client.meta.method_to_api_mapping}
     found: dict[str, str] = {}
     for path in sources:
         functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]

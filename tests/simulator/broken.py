@@ -143,6 +143,14 @@ class TrustedClock(Naive):
         return stored, replace(head, updated_at=None)
 
 
+class TimeOfItsOwn(Naive):
+    """The balance's row has the time when it was written, and not the entry's."""
+
+    def write(self, entry: LedgerEntry, put: Any, update: Any) -> None:
+        update["Update"]["ExpressionAttributeValues"][":now"] = {"S": format_time(self.clock())}
+        super().write(entry, put, update)
+
+
 class BalanceBeforeNonce(OperationProcessor):
     """A retried spend is told that the balance is too low, when it was that spend that took it."""
 
@@ -213,6 +221,7 @@ BROKEN = {
     "head from a cache without condition": Broken(CachedHead, "conservation"),
     "a#b keys": Broken(shared_ledger, "replay_answers_the_original", owners=("a", "a#b")),
     "entry and balance in two requests": Broken(TwoRequests, "gapless_ids"),
+    "balance with a time of its own": Broken(TimeOfItsOwn, "head_is_last_entry"),
     "answer before the write": Broken(AnswerBeforeWrite, "acknowledged_is_stored"),
     "predecessor from the index": Broken(PredecessorFromIndex, "chain_unbroken"),
     "time of the writer's clock": Broken(TrustedClock, "increasing_time"),

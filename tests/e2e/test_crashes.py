@@ -1,0 +1,49 @@
+"""The server of `make run` killed at random moments under load: nothing acknowledged is lost, nothing is doubled."""
+
+import signal
+from random import Random
+
+import httpx
+import pytest
+
+from functions.wiring import create_store
+from tests.e2e.load import Clients, Note, check_all, fresh_seed, kill_at_random, note, sender
+from tests.e2e.server import Server
+from tests.support import DEEP
+
+CLIENTS = 12
+OWNERS = [f"owner-{number}" for number in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("dynamodb_stays", "kills"),
+    [(True, 45 if DEEP else 2), (False, 5 if DEEP else 1)],
+    ids=["DynamoDB stays", "DynamoDB ends too"],
+)
+def test_killed_server_keeps_what_it_acknowledged(
+    server: Server,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Note,
+    dynamodb_stays: bool,
+    kills: int,
+) -> None:
+    """Clients that were left waiting ask again under the same nonces; all that they are told fits what is stored."""
+    if dynamodb_stays:
+        request.getfixturevalue("real_client")  # which the server uses, then, instead of one of its own
+    seed = fresh_seed()
+
+    def kill(_chance: Random) -> bool:
+        server.stop(signal.SIGKILL)
+        server.start()
+        return True
+
+    server.start()
+    with httpx.Client(base_url=server.url, timeout=30) as http:
+        clients = Clients([sender(http)] * CLIENTS, seed, OWNERS)
+        kill_at_random(clients, seed, kills, kill)
+    for name, value in server.variables.items():
+        monkeypatch.setenv(name, value)
+    record_property("kills", kills)
+    assert note(clients.answers, record_property)["in doubt"] >= kills, f"SEED={seed}"
+    check_all(create_store(), clients.answers, seed)

@@ -16,6 +16,7 @@ from functions.example_app.app import create_app
 from ledger_core.api import create_handler
 from tests.e2e.main_job import MainJob
 from tests.e2e.server import START_SECONDS_MAX, Server
+from tests.invariants import Outcome
 from tests.support import ROOT, Answer, LambdaApi
 
 if TYPE_CHECKING:
@@ -59,11 +60,11 @@ def test_main_job_over_http_with_a_server_that_is_killed(server: Server) -> None
     killer.start()
     job.run()
     killer.join()
-    job.check()
+    answers = job.check()
     client.http.close()
-    assert job.answers["accepted"] > 2000
-    assert job.answers["insufficient_balance"] > 250
-    assert job.answers["duplicate_nonce"] > 150
+    assert answers[Outcome.ACCEPTED] > 2000
+    assert answers[Outcome.REFUSED] > 250
+    assert answers[Outcome.DUPLICATE] > 150
 
 
 def test_main_job_through_the_lambda_handler(real_client: "DynamoDBClient") -> None:
@@ -71,8 +72,7 @@ def test_main_job_through_the_lambda_handler(real_client: "DynamoDBClient") -> N
     api = LambdaApi(create_handler(create_app(real_client)))
     job = MainJob(api, owners=100, operations=500, clients=1, seed=20261123)
     job.run()
-    job.check()
-    assert job.answers["accepted"] > 400
+    assert job.check()[Outcome.ACCEPTED] > 400
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

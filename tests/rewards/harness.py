@@ -15,10 +15,10 @@ from functions.daily_reward.runs import Runs
 from functions.example_app.operations import ExampleAppOperations
 from infra.dynamodb import create_tables
 from ledger_core.accounts import WRITES_MAX, AccountStore
-from ledger_core.audit import audit
 from ledger_core.items import Write
 from ledger_core.models import Head, LedgerEntry
 from ledger_core.operations import BaseLedgerOperations
+from tests.invariants import Book, check
 from tests.support import NOON, operation
 
 if TYPE_CHECKING:
@@ -177,11 +177,10 @@ class Cloud:
         """Every owner has exactly one reward for each period, `others` entries beside them, and a valid ledger."""
         nonces = sorted(f"ledger:daily-reward:{period}" for period in periods)
         for owner_id in owner_ids:
-            rows, _ = self.store().rows(owner_id, until=datetime(9000, 1, 1, tzinfo=UTC))
-            assert sorted(row["nonce"] for row in rows if row["operation"] == "DAILY_REWARD") == nonces, owner_id
-            assert len(rows) == len(nonces) + others
-            report = audit(self.store().head(owner_id, consistent=True), rows)
-            assert report.valid, report  # which it is not when a balance was ever negative
+            book = Book.of(self.store(), owner_id)
+            check(book)
+            assert sorted(one.nonce for one in book.entries if one.operation == "DAILY_REWARD") == nonces, owner_id
+            assert len(book.entries) == len(nonces) + others
 
 
 @contextmanager

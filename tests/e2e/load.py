@@ -61,7 +61,9 @@ def requests(seed: int, client: int, owner_ids: Sequence[str]) -> Iterator[Opera
 def client(post: Ask, read: Callable[[str], Answer], asked: Iterable[OperationRequest]) -> Iterator[Answer]:
     """Ask for each under its nonce until there is a definite answer, and read balances in between; all answers."""
     for step, request in enumerate(asked):
+        deadline = time.monotonic() + SECONDS_MAX
         while (answer := post(request)).outcome is Outcome.IN_DOUBT:
+            assert time.monotonic() < deadline, answer
             yield answer
             time.sleep(AGAIN_SECONDS)
         assert answer.outcome is not Outcome.REFUSED or answer.required, answer  # for the balance's sake, or never
@@ -145,15 +147,12 @@ class Clients:
             assert self._definite.acquire(timeout=SECONDS_MAX)
 
     def _work(self, answers: Iterator[Answer]) -> None:
-        deadline = time.monotonic() + SECONDS_MAX
         for answer in answers:
             self.answers.append(answer)
             if answer.outcome is not Outcome.IN_DOUBT:
                 self._definite.release()
-                deadline = time.monotonic() + SECONDS_MAX
                 if self._done.is_set():
                     return
-            assert time.monotonic() < deadline, answer
 
 
 def kill_at_random(clients: Clients, seed: int, kills: int, kill: Callable[[random.Random], bool]) -> None:

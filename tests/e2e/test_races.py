@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PROCESSES = 8
 WRITERS = 32
-REQUESTS_EACH = 400 if DEEP else 12
+REQUESTS_EACH = 150 if DEEP else 12
 OWNERS = [f"owner-{number}" for number in range(40)]
 
 

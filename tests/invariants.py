@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from heapq import heappop, heappush
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple, Self
 
@@ -237,17 +238,29 @@ def replay_answers_the_original(book: Book, answers: Sequence[Answer]) -> Iterat
 
 
 def one_order(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
-    """Linearizability: the ids are an order in which every answer is right, and who asked later comes later."""
-    windows = _Windows(answers)
-    for one in answers:
-        least, most = windows.least(one), windows.most(one, len(book.entries))
-        nonce = one.request.nonce
-        if one.outcome is Outcome.ACCEPTED and one.entry and not least < one.entry.id <= most:
-            yield f"{nonce} became entry {one.entry.id} while the ledger had from {least} to {most} entries"
-        elif one.outcome is Outcome.DUPLICATE and one.entry and one.entry.id > most:
-            yield f"{nonce} was answered by entry {one.entry.id} when the ledger had at most {most}"
-        elif one.outcome is Outcome.REFUSED and not any(_may_say(one, book, k) for k in range(least, most + 1)):
-            yield f"{nonce} was refused for a balance of {one.balance}, which was none of entries {least} to {most}"
+    """Linearizability: the ids are an order in which every answer is right, and who asked later comes later.
+
+    Each answer is put where it can be at the earliest. An answer that fits nowhere then would fit nowhere else either.
+    """
+    stored = {entry.nonce: entry.id for entry in book.entries}
+    placed: list[tuple[float, int]] = []  # when answers ended, and how many entries there were by then
+    known, asked = 0, set[str]()
+    for one in sorted(answers, key=lambda one: one.begun):
+        while placed and placed[0][0] < one.begun:
+            known = max(known, heappop(placed)[1])
+        nonce, at = one.request.nonce, known
+        new = one.outcome is Outcome.ACCEPTED or nonce not in asked
+        asked.add(nonce)
+        if new and stored.get(nonce, math.inf) <= known:
+            yield f"{nonce} is entry {stored[nonce]} and was asked for when the ledger had {known} entries already"
+        elif one.entry:
+            at = max(known, one.entry.id)
+        elif one.outcome is Outcome.REFUSED:
+            fits = (count for count in range(known, len(book.entries) + 1) if _may_say(one, book, count))
+            at = next(fits, -1)
+            if at < 0:
+                yield f"{nonce} was refused for a balance of {one.balance}, which was none from entry {known} on"
+        heappush(placed, (one.ended, at))
 
 
 Invariant = Callable[[Book, Sequence[Answer]], Iterator[str]]

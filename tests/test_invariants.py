@@ -46,6 +46,7 @@ ACCEPTED = [
     told(SPEND, Outcome.ACCEPTED, SECOND, begun=2, ended=4),
 ]
 REFUSED = told(DEAR, Outcome.REFUSED, balance=2, required=9, begun=5, ended=6)
+IN_DOUBT = [told(one.request, Outcome.IN_DOUBT, begun=one.begun, ended=one.ended) for one in ACCEPTED]
 RIGHT: dict[str, Case] = {
     "nothing": (Book(NOBODY, []), []),
     "without answers": (GOOD, []),
@@ -91,6 +92,8 @@ WRONG: list[tuple[str, Case]] = [
     ("one_order", (GOOD, [*ACCEPTED, told(SPEND, Outcome.DUPLICATE, SECOND, replay=True, begun=0, ended=1)])),
     ("one_order", (GOOD, [*ACCEPTED, replace(REFUSED, balance=5)])),
     ("one_order", (GOOD, [*ACCEPTED, replace(REFUSED, required=2)])),
+    ("one_order", (GOOD, [*IN_DOUBT, REFUSED, replace(REFUSED, balance=5, begun=7, ended=8)])),
+    ("one_order", (GOOD, [IN_DOUBT[0], replace(IN_DOUBT[1], begun=7, ended=8), REFUSED])),
 ]
 
 

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger_core.access import Caller
+from ledger_core.document import complete
 from ledger_core.errors import UnauthorizedError
 from ledger_core.problems import PROBLEM_MEDIA_TYPE, handle_errors, ledger_problem, unreadable_problem
 from ledger_core.settings import AuthMode
@@ -37,7 +38,8 @@ def create_api(title: str, *routers: APIRouter, auth: AuthMode) -> FastAPI:
         auth: how callers are known; AuthMode.NONE lets everybody do everything.
     """
     # A missing Content-Type is taken for JSON, a wrong one is refused.
-    api = FastAPI(title=title, strict_content_type=False, redirect_slashes=False)
+    api = _Api(title=title, strict_content_type=False, redirect_slashes=False)
+    api.auth = auth
     for router in routers:
         api.include_router(router)
     if auth is AuthMode.NONE:
@@ -82,6 +84,15 @@ def _ensure_event_loop() -> None:
         asyncio.get_event_loop()
     except RuntimeError:
         asyncio.set_event_loop(asyncio.new_event_loop())
+
+
+class _Api(FastAPI):
+    """Whose document tells of refusals and tokens too."""
+
+    auth: AuthMode
+
+    def openapi(self) -> dict[str, Any]:
+        return complete(super().openapi(), tokens=self.auth is AuthMode.JWT, open_paths=OPEN_PATHS)
 
 
 class _Authentication:

@@ -97,7 +97,12 @@ def _small(metadata: dict[str, str]) -> dict[str, str]:
     return metadata
 
 
-Instant = Annotated[AwareDatetime, AfterValidator(_in_utc), PlainSerializer(format_time)]
+Instant = Annotated[
+    AwareDatetime,
+    AfterValidator(_in_utc),
+    PlainSerializer(format_time),
+    Field(json_schema_extra={"format": "date-time"}),
+]
 
 OwnerId = Annotated[
     str,

@@ -20,8 +20,8 @@ from ledger_core.errors import DuplicateNonceError, InsufficientBalanceError, Le
 
 __all__ = [
     "CODE",
+    "HEADERS",
     "PROBLEM_MEDIA_TYPE",
-    "RESPONSES",
     "STATUS",
     "handle_errors",
     "ledger_problem",
@@ -57,31 +57,7 @@ HEADERS: Mapping[int, Mapping[str, str]] = {
     401: {"www-authenticate": "Bearer"},
     503: {"retry-after": str(RETRY_AFTER_SECONDS)},
 }
-
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    kind: {
-        "description": description,
-        "content": {
-            PROBLEM_MEDIA_TYPE: {
-                "schema": {
-                    "type": "object",
-                    "title": "Problem",
-                    "required": ["title", "status", "code", "state", "detail", "request_id"],
-                    "properties": {
-                        "title": {"type": "string"},
-                        "status": {"type": "integer"},
-                        "code": {"type": "string", "enum": sorted({*STATUS, *CODE.values()})},
-                        "state": {"type": "string", "enum": list(RequestState)},
-                        "detail": {"type": "string"},
-                        "request_id": {"type": "string"},
-                    },
-                }
-            }
-        },
-    }
-    for kind, description in (("4XX", "The request is refused; nothing is written."), ("5XX", "Try again later."))
-}
-"""For the OpenAPI document."""
+"""What goes with an answer, by its status."""
 
 logger = logging.getLogger(__name__)
 

@@ -16,11 +16,11 @@ from ledger_core.accrual import Accrual
 from ledger_core.audit import Report, audit_store
 from ledger_core.errors import DuplicateNonceError, InvalidRequestError, UnavailableError
 from ledger_core.models import Head, LedgerEntry, OperationRequest, OwnerId
-from ledger_core.problems import RESPONSES
 from ledger_core.processor import TIMEOUT_SECONDS, OperationProcessor
 from ledger_core.settings import CONNECT_SECONDS_MAX, CONNECTIONS_MAX, READ_SECONDS_MAX
 from ledger_core.shapes import (
     CURSOR_LENGTH_MAX,
+    REPLAYABLE,
     Balance,
     EntryRequest,
     History,
@@ -52,13 +52,13 @@ class LedgerRouter(APIRouter):
     """
 
     def __init__(self, processor: OperationProcessor, accrual: Accrual | None = None) -> None:
-        super().__init__(responses=RESPONSES)
+        super().__init__()
         self.processor = processor
         self._accrual = accrual
         self._threads = asyncio.Semaphore(CONNECTIONS_MAX)  # waited for within a request's time, as the limiter is not
         self._limiter = CapacityLimiter(CONNECTIONS_MAX)
         self._queues: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self.add_api_route("/ledger/entry", self._post_entry(), methods=["POST"])
+        self.add_api_route("/ledger/entry", self._post_entry(), methods=["POST"], responses=REPLAYABLE)
         self.add_api_route("/ledger/operations", self.operations)
         self.add_api_route("/ledger/{owner_id}/balance", self.balance)
         self.add_api_route("/ledger/{owner_id}/entries", self.entries)

@@ -6,13 +6,14 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictStr, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, TypeAdapter, ValidationError
 
 from ledger_core.errors import InvalidRequestError
 from ledger_core.models import Instant, LedgerEntry, Magnitude, Metadata, Nonce, OwnerId, format_time
 
 __all__ = [
     "CURSOR_LENGTH_MAX",
+    "REPLAYABLE",
     "Balance",
     "EntryRequest",
     "History",
@@ -25,7 +26,10 @@ __all__ = [
 ]
 
 CURSOR_LENGTH_MAX = 64
-
+REPLAYABLE: dict[int | str, dict[str, Any]] = {
+    200: {"headers": {"Idempotency-Replayed": {"schema": {"type": "string", "const": "true"}}}}
+}
+"""For the OpenAPI document: an answer may be one that was given before."""
 
 INSTANT: TypeAdapter[datetime] = TypeAdapter(Instant)
 NONCE: TypeAdapter[str] = TypeAdapter(Nonce)
@@ -50,7 +54,7 @@ class EntryRequest(BaseModel):
     operation: StrictStr
     nonce: Nonce | None = None
     amount: Magnitude | None = None
-    metadata: Metadata = {}
+    metadata: Annotated[Metadata, Field(json_schema_extra={"additionalProperties": False})] = {}
 
 
 class Balance(BaseModel):

@@ -43,7 +43,7 @@ LAYERS = [
     {"ledger_core"},
     {"ledger_core.router"},
     {"ledger_core.api", "ledger_core.shapes"},
-    {"ledger_core.telemetry"},
+    {"ledger_core.document", "ledger_core.telemetry"},
     {"ledger_core.problems"},
     {"ledger_core.accrual", "ledger_core.sweep"},
     {"ledger_core.access", "ledger_core.audit", "ledger_core.batches", "ledger_core.processor"},

@@ -7,7 +7,6 @@ from pydantic import BaseModel, ConfigDict
 
 from functions.example_app.operations import ExampleAppOperationType
 from ledger_core.models import LedgerEntry, Nonce, OperationRequest, OwnerId
-from ledger_core.problems import RESPONSES
 from ledger_core.router import LedgerRouter
 
 __all__ = ["create_app_router"]
@@ -34,7 +33,7 @@ class ContentAccess(BaseModel):
 
 def create_app_router(ledger: LedgerRouter) -> APIRouter:
     """The routes under /content, which post through `ledger`."""
-    router = APIRouter(prefix="/content", tags=["content"], responses=RESPONSES)
+    router = APIRouter(prefix="/content", tags=["content"])
 
     @router.put("/{content_id}")
     async def create_content(request: Request, content_id: ContentId, body: ContentCreation) -> LedgerEntry:

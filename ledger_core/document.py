@@ -1,0 +1,104 @@
+"""The OpenAPI document: FastAPI describes the routes, and here is added what the API around them answers and asks for.
+
+All of it is made when somebody asks for the document, none of it when the app is imported.
+"""
+
+from collections.abc import Container, Iterator
+from typing import Any
+
+from ledger_core.errors import RequestState
+from ledger_core.problems import CODE, HEADERS, PROBLEM_MEDIA_TYPE, STATUS
+
+__all__ = ["complete"]
+
+DESCRIPTIONS = {
+    401: "There is no valid token.",
+    402: "The balance would fall below zero. Nothing is written, and the nonce is not spent.",
+    403: "The token does not allow this.",
+    404: "There is no such route.",
+    405: "The route does not take this method.",
+    409: "The nonce was used: `entry` is the original, `replay` says whether the request was the same.",
+    413: "The body is too large.",
+    415: "The body is declared to be something other than JSON.",
+    422: "A field, a limit or a rule is broken, or the `Idempotency-Key` was used by a different request.",
+    500: "A bug, a missing table or permission: tell the operator the `request_id`.",
+    503: "Not done in time, or perhaps done: send the same request again, under the same nonce.",
+}
+ENDS = {RequestState.COMPLETED, RequestState.FAILED}
+"""States in which no request fails."""
+PROBLEM = {
+    "title": {"type": "string"},
+    "status": {"type": "integer"},
+    "code": {"type": "string"},
+    "state": {"type": "string", "enum": [state for state in RequestState if state not in ENDS]},
+    "detail": {"type": "string"},
+    "request_id": {"type": "string"},
+}
+ORIGINAL = {"entry": {"$ref": "#/components/schemas/LedgerEntry"}, "replay": {"type": "boolean"}}
+FIELD_ERROR = {"type": "object", "properties": {"field": {"type": "string"}, "message": {"type": "string"}}}
+MORE: dict[int, dict[str, Any]] = {
+    402: {
+        "required": ["balance", "required"],
+        "properties": {"balance": {"type": "integer"}, "required": {"type": "integer"}},
+    },
+    409: {"required": list(ORIGINAL), "properties": ORIGINAL},
+    422: {"properties": {"errors": {"type": "array", "items": FIELD_ERROR}, **ORIGINAL}},
+}
+"""What a problem holds besides."""
+
+
+def complete(document: dict[str, Any], *, tokens: bool, open_paths: Container[str]) -> dict[str, Any]:
+    """The document with every refusal of every operation, and the token that it needs.
+
+    Args:
+        document: what FastAPI made of the routes; it is changed.
+        tokens: whether callers have to bring one, but for `open_paths`.
+    """
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    for validation_error in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(validation_error, None)
+    schemas["Problem"] = {"title": "Problem", "type": "object", "required": list(PROBLEM), "properties": PROBLEM}
+    components["responses"] = {f"Problem{status}": _response(status) for status in DESCRIPTIONS}
+    if tokens:
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
+    for path, operations in document["paths"].items():
+        needs_token = tokens and path not in open_paths
+        for operation in operations.values():
+            if needs_token:
+                operation["security"] = [{"token": []}]
+            responses = operation["responses"]
+            responses.pop("422", None)  # FastAPI's own, which is not what is answered
+            for status in _statuses(path, operation, needs_token=needs_token):
+                responses.setdefault(str(status), {"$ref": f"#/components/responses/Problem{status}"})
+    return document
+
+
+def _statuses(path: str, operation: dict[str, Any], *, needs_token: bool) -> Iterator[int]:
+    if needs_token:
+        yield 401
+    if "{" in path:  # what stands for a parameter may make it another path
+        yield from (404, 405)
+    if "requestBody" in operation:
+        yield from (402, 409, 413, 415)
+    if "requestBody" in operation or "parameters" in operation:
+        yield from (403, 422, 503)
+    yield 500
+
+
+def _response(status: int) -> dict[str, Any]:
+    codes = [code for code, of in STATUS.items() if of == status or (status, code) == (422, "duplicate_nonce")]
+    codes += [code for of, code in CODE.items() if of == status]
+    only = {"status": {"const": status}, "code": {"enum": codes}}
+    more = MORE.get(status, {})
+    schema = {
+        "allOf": [{"$ref": "#/components/schemas/Problem"}],
+        **more,
+        "properties": only | more.get("properties", {}),
+    }
+    headers = [*HEADERS.get(status, {}), *(["allow"] if status == 405 else [])]
+    return {
+        "description": DESCRIPTIONS[status],
+        "headers": {name.title(): {"required": True, "schema": {"type": "string"}} for name in headers},
+        "content": {PROBLEM_MEDIA_TYPE: {"schema": schema}},
+    }

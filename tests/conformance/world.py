@@ -1,0 +1,55 @@
+"""Two processes over one pair of tables, for many examples one after the other."""
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from functions.example_app.operations import ExampleAppOperations
+from infra.dynamodb import create_tables
+from ledger_core import OperationProcessor
+from ledger_core.accounts import AccountStore, Page
+from ledger_core.api import create_api, create_handler
+from ledger_core.router import LedgerRouter
+from ledger_core.settings import AuthMode
+from tests.conftest import ledger_tables
+from tests.support import LambdaApi
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+
+class World:
+    """The tables, and two processes that share nothing else."""
+
+    def __init__(self, client: "DynamoDBClient", *, is_moto: bool) -> None:
+        self.client = client
+        self.is_moto = is_moto
+        names = ledger_tables()
+        self.store = AccountStore(
+            client, entries_table=names["LEDGER_ENTRIES_TABLE"], balances_table=names["LEDGER_BALANCES_TABLE"]
+        )
+        self.processors = [OperationProcessor(self.store, ExampleAppOperations) for _ in range(2)]
+        apps = [create_api("Example App", LedgerRouter(one), auth=AuthMode.NONE) for one in self.processors]
+        self.apis = [LambdaApi(create_handler(app)) for app in apps]
+        self.examples = 0
+        self.counted = Counter[str]()
+
+    def begin(self) -> str:
+        """What the ids of the next example's owners begin with."""
+        if self.is_moto:  # whose transactions copy whole tables, where DynamoDB Local is slow to create one
+            for name in ledger_tables().values():
+                self.client.delete_table(TableName=name)
+            create_tables(self.client, ledger_tables())
+        self.examples += 1
+        return f"{self.examples}-"
+
+
+class OwnAccounts(AccountStore):
+    """A sweep's view of one example's owners, though the table holds those of others."""
+
+    def __init__(self, store: AccountStore, prefix: str) -> None:
+        vars(self).update(vars(store))
+        self._prefix = prefix
+
+    def accounts(self, **options: Any) -> Page:
+        page = super().accounts(**options)
+        return page._replace(accounts=[one for one in page.accounts if one.head.owner_id.startswith(self._prefix)])

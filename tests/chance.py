@@ -1,15 +1,15 @@
 """What tests that leave things to chance have in common: the seed, and how Hypothesis is to look for trouble."""
 
-import os
-from random import SystemRandom
 from typing import Any
 
 from hypothesis import settings
 
+from tests.support import new_seed
+
 __all__ = ["SEED", "looking_at"]
 
-SEED = int(os.environ.get("SEED") or SystemRandom().randrange(10**9))
-"""Another one each run; the variable SEED makes a run again."""
+SEED = new_seed()
+"""One for all tests of a process, which print it."""
 
 
 def looking_at(examples: int, **more: Any) -> settings:

@@ -1,22 +1,27 @@
-"""`ledger`, for people: export an owner's ledger, verify one in the store or in an export, grant a period's rewards."""
+"""`ledger`, for people: export ledgers, verify them in the store or in an export, with receipts; grant rewards."""
 
 import argparse
+import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from functools import partial
 from math import inf
+from pathlib import Path
 from threading import Event, Lock
 from time import monotonic
+from typing import Any
 
 from functions.example_app.operations import ExampleAppOperations
 from functions.prices import READ_UNIT_DOLLARS, WRITE_UNIT_DOLLARS, WRITE_UNITS_PER_REWARD
-from functions.wiring import create_account_store, create_processor
+from functions.wiring import create_account_store, create_processor, create_receipt_key
 from ledger_core.audit import Report, audit_export, audit_store, export
-from ledger_core.errors import LedgerError, UnavailableError
+from ledger_core.errors import InvalidRequestError, LedgerError, UnavailableError
+from ledger_core.keys import jwk
 from ledger_core.operations import BaseLedgerOperations, LedgerOperationType
 from ledger_core.periods import Period, PeriodKind
+from ledger_core.receipts import Receipt, read_keys, read_receipt
 from ledger_core.rewards import Reward, Segment, Tally
 from ledger_core.sweep import Sweep
 
@@ -56,21 +61,56 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    valid = True
-    for report in _reports(options):
+    valid, receipts = True, _receipts(options)
+    missing = {receipt.sub: file for file, receipt in receipts.items()}
+    for report in _reports(options, [*receipts.values()]):
         print(report.model_dump_json())
         valid = valid and report.valid
+        missing.pop(report.owner_id, None)
+    for file in missing.values():
+        raise InvalidRequestError(f"{file}: is of an owner whose ledger is not among these")
     return 0 if valid else 1
 
 
-def _reports(options: argparse.Namespace) -> Iterator[Report]:
+def _reports(options: argparse.Namespace, receipts: Sequence[Receipt]) -> Iterator[Report]:
     if options.file is None:
         processor = create_processor(BaseLedgerOperations)
         for owner_id in options.owner_id:
-            yield audit_store(processor.store, owner_id, read=processor.read)
+            yield audit_store(processor.store, owner_id, read=processor.read, receipts=receipts)
     else:
         with open(options.file, encoding="utf-8", errors="replace") as lines:
-            yield from audit_export(lines)
+            yield from audit_export(lines, receipts)
+
+
+def _receipts(options: argparse.Namespace) -> dict[str, Receipt]:
+    """Those that were given, by their files, once their signatures are found to be right."""
+    if not options.receipt:
+        return {}
+    file = options.key
+    try:
+        keys: Sequence[Mapping[str, Any]] = read_keys(_text(file)) if file else _public_keys()
+        receipts = {}
+        for file in options.receipt:
+            receipts[file] = read_receipt(_text(file), keys)
+    except InvalidRequestError as error:
+        raise InvalidRequestError(f"{file}: {error}" if file else str(error)) from None
+    return receipts
+
+
+def _receipt_key(options: argparse.Namespace) -> int:
+    print(json.dumps({"keys": _public_keys(*options.name)}))
+    return 0
+
+
+def _public_keys(*names: str) -> list[dict[str, str]]:
+    keys = [key for name in names or (None,) if (key := create_receipt_key(name))]
+    if not keys:
+        raise InvalidRequestError("LEDGER_RECEIPT_KEY is not set: it names the key that signs receipts")
+    return [jwk(key.public(), key.key_id) for key in keys]
+
+
+def _text(file: str) -> str:
+    return Path(file).read_text(encoding="utf-8", errors="replace")
 
 
 def _rewards(options: argparse.Namespace) -> int:
@@ -153,7 +193,14 @@ def _parser() -> argparse.ArgumentParser:
     source = verifying.add_mutually_exclusive_group(required=True)
     source.add_argument("owner_id", nargs="*", default=[])
     source.add_argument("--file", help="an export; no store is needed")
+    verifying.add_argument("--receipt", nargs="+", default=[], metavar="FILE", help="receipts that it must bear out")
+    verifying.add_argument("--key", metavar="FILE", help="who signed them, a JWK set or PEM; else LEDGER_RECEIPT_KEY")
     verifying.set_defaults(run=_verify)
+    publishing = commands.add_parser(
+        "receipt-key", help="print the public keys that receipts are checked with, as JWKs"
+    )
+    publishing.add_argument("name", nargs="*", help="KMS keys, of now and before; else LEDGER_RECEIPT_KEY")
+    publishing.set_defaults(run=_receipt_key)
     rewarding = commands.add_parser(
         "rewards", help="post a scheduled operation to all eligible owners; print what came of it, as JSON"
     )

@@ -3,7 +3,8 @@
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
@@ -12,6 +13,7 @@ from botocore.exceptions import BotoCoreError
 
 from ledger_core.accounts import AccountStore
 from ledger_core.errors import ConfigurationError
+from ledger_core.keys import KmsKey, PemKey, ReceiptKey
 from ledger_core.operations import BaseLedgerOperations
 from ledger_core.processor import OperationProcessor
 from ledger_core.settings import (
@@ -34,6 +36,7 @@ __all__ = [
     "create_client",
     "create_processor",
     "create_queue_client",
+    "create_receipt_key",
     "create_store",
     "load_reward_settings",
     "load_settings",
@@ -50,6 +53,12 @@ CLIENT_CONFIG = Config(
 )
 SWEEP_CONFIG = CLIENT_CONFIG.merge(Config(read_timeout=SWEEP_READ_SECONDS_MAX))
 RUNS_CONFIG = CLIENT_CONFIG.merge(Config(retries={"mode": "standard", "total_max_attempts": 3}))
+KMS_CONFIG = Config(
+    connect_timeout=CONNECT_SECONDS_MAX,
+    read_timeout=READ_SECONDS_MAX,
+    # A request tries again itself, within its time.
+    retries={"mode": "standard", "total_max_attempts": 1},
+)
 QUEUE_CONFIG = Config(
     connect_timeout=CONNECT_SECONDS_MAX,
     read_timeout=READ_SECONDS_MAX,
@@ -101,6 +110,14 @@ def create_processor(
     return OperationProcessor(create_store(client), operations)
 
 
+def create_receipt_key(name: str | None = None) -> ReceiptKey | None:
+    """The key of that name, or the one that the environment names, which signs receipts; None if it names none."""
+    name = name or load_settings().receipt_key
+    if not name:
+        return None
+    return PemKey(Path(name)) if name.endswith(".pem") else KmsKey(_create_kms_client, name)
+
+
 def load_settings() -> Settings:
     """The settings of the environment. Exits with one line when one is missing or wrong."""
     return _loaded(Settings.from_environment)
@@ -109,6 +126,10 @@ def load_settings() -> Settings:
 def load_reward_settings() -> RewardSettings:
     """Those that the scheduled function needs beside them."""
     return _loaded(RewardSettings.from_environment)
+
+
+def _create_kms_client() -> Any:
+    return boto3.client("kms", region_name=_region(), config=KMS_CONFIG)
 
 
 def _loaded(read: Callable[[Mapping[str, str]], T]) -> T:

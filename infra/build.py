@@ -16,7 +16,7 @@ LAMBDA_PYTHON = ROOT / ".local/runtime/bin/python"
 PACKAGES = ("ledger_core", "functions")
 PLATFORMS = ("aarch64-manylinux_2_28", "x86_64-manylinux_2_28")
 """Lambda's Amazon Linux 2023 has glibc 2.34."""
-SERVICES = {"dynamodb", "sqs"}
+SERVICES = {"dynamodb", "kms", "sqs"}
 """Those of boto3 that are used; what it knows of all the others is more than half of its size."""
 
 

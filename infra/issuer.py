@@ -11,20 +11,20 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import jwt
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import RSAAlgorithm
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from infra.dynamodb import CACHE
 
-__all__ = ["AUDIENCE", "PORT", "Issuer", "JwtAuthorizer", "make_token", "new_key"]
+__all__ = ["AUDIENCE", "PORT", "Issuer", "JwtAuthorizer", "kept_key", "make_token", "new_key"]
 
 PORT = 8010
 """Where `make token` takes the issuer to be."""
@@ -33,6 +33,8 @@ ALGORITHM = "RS256"
 KEY_ID = "local"
 EXPIRES_SECONDS = 3600
 
+Key = TypeVar("Key", rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey)
+
 
 class Issuer:
     """Signs tokens with the key in `folder`, which is made the first time, and publishes the public half of it."""
@@ -40,7 +42,7 @@ class Issuer:
     def __init__(self, port: int = PORT, folder: Path = CACHE) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self._port = port
-        self._key = _kept_key(folder / "issuer.pem")
+        self._key = kept_key(folder / "issuer.pem", new_key)
 
     def token(
         self,
@@ -129,10 +131,11 @@ def new_key() -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
-def _kept_key(path: Path) -> rsa.RSAPrivateKey:
+def kept_key(path: Path, make: Callable[[], Key]) -> Key:
+    """The key that is in a file, where it is put the first time."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        pem = new_key().private_bytes(
+        pem = make().private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         with tempfile.NamedTemporaryFile(dir=path.parent) as file:  # readable by its owner only
@@ -140,9 +143,7 @@ def _kept_key(path: Path) -> rsa.RSAPrivateKey:
             file.flush()
             with contextlib.suppress(FileExistsError):  # somebody else was faster
                 os.link(file.name, path)
-    key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    assert isinstance(key, rsa.RSAPrivateKey)
-    return key
+    return cast(Key, serialization.load_pem_private_key(path.read_bytes(), password=None))
 
 
 def main() -> None:

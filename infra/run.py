@@ -9,6 +9,7 @@ from pathlib import Path
 
 import uvicorn
 from botocore.exceptions import BotoCoreError, ClientError
+from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.types import ASGIApp
 
 from functions.wiring import create_client
@@ -26,7 +27,12 @@ def main() -> None:
     parser.add_argument("--host", default=LOOPBACK, help="where to listen; in a container 0.0.0.0, elsewhere never")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--reload", action="store_true", help="serve an edit as soon as it is saved")
-    parser.add_argument("--data", type=Path, default=CACHE / "data", help="where DynamoDB Local keeps what is posted")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=CACHE / "data",
+        help="where DynamoDB Local keeps what is posted, and the key of receipts is",
+    )
     parser.add_argument("--auth", choices=list(AuthMode), help="LEDGER_AUTH; jwt brings an issuer of tokens with it")
     parser.add_argument("--issuer-port", type=int, default=issuer.PORT)
     options = parser.parse_args()
@@ -35,6 +41,8 @@ def main() -> None:
         os.environ["LEDGER_AUTH"] = options.auth
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    with contextlib.suppress(OSError):  # nothing can be kept here, and so no receipts are signed
+        os.environ.setdefault("LEDGER_RECEIPT_KEY", _kept_receipt_key(options.data.resolve() / "receipts.pem"))
     fake = None
     with contextlib.ExitStack() as stack:
         if endpoint := os.environ.get(ENDPOINT) or os.environ.get("AWS_ENDPOINT_URL"):
@@ -98,12 +106,17 @@ Try it, and end it with Ctrl-C:
         )
 
 
+def _kept_receipt_key(path: Path) -> str:
+    issuer.kept_key(path, lambda: ec.generate_private_key(ec.SECP256R1()))
+    return str(path)
+
+
 def _for_tools() -> str:
     """How other tools reach the same store; the credentials shown are the fake's, never the machine's."""
     if ENDPOINT not in os.environ:
         return ""
-    names = (ENDPOINT, "AWS_REGION", "LEDGER_ENTRIES_TABLE", "LEDGER_BALANCES_TABLE")
-    variables = {name: os.environ[name] for name in names}
+    names = (ENDPOINT, "AWS_REGION", "LEDGER_ENTRIES_TABLE", "LEDGER_BALANCES_TABLE", "LEDGER_RECEIPT_KEY")
+    variables = {name: os.environ[name] for name in names if name in os.environ}
     variables |= {name: ENVIRONMENT[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
     exports = " ".join(f"{name}={value}" for name, value in variables.items())
     return f"\nFor .venv/bin/ledger and other tools:\n  export {exports}\n"

@@ -5,22 +5,25 @@ Works on a store, or offline on an export. It reports what it finds and repairs 
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ledger_core.errors import InvalidRequestError, UnavailableError
+from ledger_core.chain import Chain
+from ledger_core.errors import UnavailableError
+from ledger_core.exports import HEAD_FIELDS, head_line, rows_of
+from ledger_core.findings import Discrepancy, Finding, FindingKind
 from ledger_core.models import GENESIS_HASH, Head, LedgerEntry, format_time
+from ledger_core.receipts import Held, Receipt
 from ledger_core.store import LedgerStore
 
 __all__ = [
     "INDEX_LAG_PAUSES_SECONDS",
-    "Discrepancy",
     "Read",
     "Report",
     "audit",
@@ -32,9 +35,6 @@ __all__ = [
 INDEX_LAG_PAUSES_SECONDS = (0.0, 0.2, 1.0)
 """The index follows the tables within moments, so what does not add up is looked at again after these."""
 
-HEAD_FIELDS = ("balance", "entry_count", "head_hash", "updated_at")
-HEAD = TypeAdapter(Head)
-
 T = TypeVar("T")
 
 
@@ -44,19 +44,11 @@ class Read(Protocol):
     def __call__(self, call: Callable[[], T], /) -> T: ...
 
 
-class Discrepancy(BaseModel):
-    """One thing that does not add up: a field of an entry, or of the head where `entry_id` is null."""
-
-    model_config = ConfigDict(frozen=True)
-
-    entry_id: int | None
-    field: str
-    expected: int | str | None
-    found: int | str | None
-
-
 class Report(BaseModel):
-    """What an audit of one owner found; valid when nothing."""
+    """What an audit of one owner found; valid when nothing.
+
+    `discrepancies` are the values that do not add up, `findings` what was done that they do not, and where.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -64,17 +56,20 @@ class Report(BaseModel):
     valid: bool
     entries_checked: int
     head: Head
+    findings: list[Finding]
     discrepancies: list[Discrepancy]
 
 
-def audit(head: Head, rows: Iterable[Any]) -> Report:
+def audit(head: Head, rows: Iterable[Any], receipts: Iterable[Receipt] = ()) -> Report:
     """Fold an owner's entries, oldest first, and compare the outcome with `head`.
 
     Args:
         head: what the balances table says.
         rows: the fields of each entry; anything else is reported as unreadable.
+        receipts: what was signed before; those of other owners are passed over.
     """
     so_far, count, found = Head(owner_id=head.owner_id), 0, []
+    chain, held = Chain(head.owner_id), Held(head.owner_id, receipts)
     for row in rows:
         count += 1
         try:
@@ -82,19 +77,38 @@ def audit(head: Head, rows: Iterable[Any]) -> Report:
         except ValidationError as error:
             reason = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['type']}" for e in error.errors())
             found.append(Discrepancy(entry_id=so_far.entry_count + 1, field="entry", expected=None, found=reason))
+            chain.add_unreadable(count)
             continue
-        found += _entry_discrepancies(head.owner_id, so_far, entry)
+        computed = entry.computed_hash()
+        chain.add(count, entry, computed)
+        held.against(entry, computed)
+        found += _entry_discrepancies(head.owner_id, so_far, entry, computed)
         so_far = Head.at(entry)
     found += [
         Discrepancy(entry_id=None, field=field, expected=expected, found=claimed)
         for field, expected, claimed in zip(HEAD_FIELDS, _head_values(so_far), _head_values(head), strict=True)
         if expected != claimed
     ]
-    return Report(owner_id=head.owner_id, valid=not found, entries_checked=count, head=head, discrepancies=found)
+    found += (contradictions := held.contradictions())
+    findings = chain.findings(head)
+    findings += [Finding.of(FindingKind.CONTRADICTS_RECEIPT, one.entry_id) for one in contradictions]
+    return Report(
+        owner_id=head.owner_id,
+        valid=not found and not findings,
+        entries_checked=count,
+        head=head,
+        findings=findings,
+        discrepancies=found,
+    )
 
 
 def audit_store(
-    store: LedgerStore, owner_id: str, *, read: Read, sleep: Callable[[float], None] = time.sleep
+    store: LedgerStore,
+    owner_id: str,
+    *,
+    read: Read,
+    receipts: Sequence[Receipt] = (),
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Report:
     """Audit an owner's ledger in the store, as of now; writers may go on meanwhile.
 
@@ -102,6 +116,7 @@ def audit_store(
         store: where the ledger is.
         owner_id: whose it is.
         read: makes each call of the store; it may try again, or say that the time is up.
+        receipts: as for `audit`.
         sleep: waits for the index when something does not add up.
 
     Raises:
@@ -112,7 +127,7 @@ def audit_store(
     for pause_seconds in INDEX_LAG_PAUSES_SECONDS:
         sleep(pause_seconds)
         try:
-            report = audit(head, _rows(store, owner_id, until, read))
+            report = audit(head, _rows(store, owner_id, until, read), receipts)
         except UnavailableError:
             if report is None:
                 raise
@@ -122,15 +137,15 @@ def audit_store(
     return report
 
 
-def audit_export(lines: Iterable[str]) -> Iterator[Report]:
+def audit_export(lines: Iterable[str], receipts: Sequence[Receipt] = ()) -> Iterator[Report]:
     """Audit an export, of one owner or several one after the other, line by line and without a store.
 
     Raises:
         InvalidRequestError: it is empty or does not begin with a head, or a head is malformed.
     """
-    for _, section in groupby(_export_rows(lines), key=itemgetter(0)):
+    for _, section in groupby(rows_of(lines), key=itemgetter(0)):
         _, head = next(section)
-        yield audit(head, (row for _, row in section))  # noqa: B031  # the rest of it, once
+        yield audit(head, (row for _, row in section), receipts)  # noqa: B031  # the rest of it, once
 
 
 def export(
@@ -143,7 +158,7 @@ def export(
         latest = read(partial(store.latest, owner_id, at=head.updated_at))
         if (latest.hash if latest else GENESIS_HASH) == head.head_hash:
             break
-    yield HEAD.dump_json(head).decode()
+    yield head_line(head)
     for row in _rows(store, owner_id, until, read):
         yield json.dumps(row, ensure_ascii=False)
 
@@ -171,13 +186,13 @@ def _head_values(head: Head) -> tuple[int | str | None, ...]:
     return head.balance, head.entry_count, head.head_hash, updated_at
 
 
-def _entry_discrepancies(owner_id: str, so_far: Head, entry: LedgerEntry) -> Iterator[Discrepancy]:
+def _entry_discrepancies(owner_id: str, so_far: Head, entry: LedgerEntry, computed: str) -> Iterator[Discrepancy]:
     for field, expected in (
         ("owner_id", owner_id),
         ("id", so_far.entry_count + 1),
         ("balance_after", so_far.balance + entry.amount),
         ("prev_hash", so_far.head_hash),
-        ("hash", entry.computed_hash()),
+        ("hash", computed),
     ):
         if getattr(entry, field) != expected:
             yield Discrepancy(entry_id=entry.id, field=field, expected=expected, found=getattr(entry, field))
@@ -187,27 +202,3 @@ def _entry_discrepancies(owner_id: str, so_far: Head, entry: LedgerEntry) -> Ite
         later = f"after {format_time(so_far.updated_at)}"
         found = format_time(entry.created_at)
         yield Discrepancy(entry_id=entry.id, field="created_at", expected=later, found=found)
-
-
-def _export_rows(lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
-    """Each row of an export with the number of its section; the first of a section is its head."""
-    section = 0
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = line  # unreadable, and so reported
-        if isinstance(row, dict) and "head_hash" in row:
-            section += 1
-            try:
-                if set(row) != {"owner_id", *HEAD_FIELDS}:
-                    raise ValueError("not the fields of a head")
-                row = HEAD.validate_json(line, strict=True)
-            except ValueError:
-                raise InvalidRequestError(f"line {number}: this head is malformed") from None
-        elif not section:
-            raise InvalidRequestError("line 1: an export begins with the head of a ledger")
-        if row != "\n":
-            yield section, row
-    if not section:
-        raise InvalidRequestError("line 1: the export is empty")

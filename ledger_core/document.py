@@ -15,7 +15,7 @@ DESCRIPTIONS = {
     401: "There is no valid token.",
     402: "The balance would fall below zero. Nothing is written, and the nonce is not spent.",
     403: "The token does not allow this.",
-    404: "There is no such route.",
+    404: "There is no such route, or no key to sign receipts with.",
     405: "The route does not take this method.",
     409: "The nonce was used: `entry` is the original, `replay` says whether the request was the same.",
     413: "The body is too large.",

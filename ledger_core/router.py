@@ -2,22 +2,24 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 from weakref import WeakValueDictionary
 
-from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import Field, StrictStr, create_model
+from starlette.exceptions import HTTPException
 
 from ledger_core.access import Caller
 from ledger_core.accrual import Accrual
 from ledger_core.audit import Report, audit_store
-from ledger_core.errors import DuplicateNonceError, InvalidRequestError, UnavailableError
+from ledger_core.errors import DuplicateNonceError, InvalidRequestError
+from ledger_core.invocation import Calls
+from ledger_core.keys import ReceiptKey
 from ledger_core.models import Head, LedgerEntry, OperationRequest, OwnerId
-from ledger_core.processor import TIMEOUT_SECONDS, OperationProcessor
-from ledger_core.settings import CONNECT_SECONDS_MAX, CONNECTIONS_MAX, READ_SECONDS_MAX
+from ledger_core.processor import OperationProcessor
+from ledger_core.receipts import Receipt, signed
 from ledger_core.shapes import (
     CURSOR_LENGTH_MAX,
     REPLAYABLE,
@@ -27,6 +29,7 @@ from ledger_core.shapes import (
     Operation,
     Operations,
     QueryInstant,
+    SignedReceipt,
     cursor_at,
     cursor_position,
     one_nonce,
@@ -37,32 +40,31 @@ __all__ = ["HISTORY_LIMIT_DEFAULT", "HISTORY_LIMIT_MAX", "LedgerRouter"]
 HISTORY_LIMIT_DEFAULT = 50
 HISTORY_LIMIT_MAX = 100
 
-T = TypeVar("T")
-
 
 class LedgerRouter(APIRouter):
     """The ledger's own routes, for any app; the app's routers post through `post_operation`.
 
-    Under a server a call to DynamoDB runs in a thread, so that requests overlap; in Lambda, where there is one request
-    at a time, it runs where it is and no thread is paid for.
-
     Args:
         processor: posts the app's operations.
         accrual: grants a reward to owners when they call, or when an app posts for them; None: nothing is granted so.
+        receipt_key: signs receipts; None: there are none.
     """
 
-    def __init__(self, processor: OperationProcessor, accrual: Accrual | None = None) -> None:
+    def __init__(
+        self, processor: OperationProcessor, accrual: Accrual | None = None, receipt_key: ReceiptKey | None = None
+    ) -> None:
         super().__init__()
         self.processor = processor
         self._accrual = accrual
-        self._threads = asyncio.Semaphore(CONNECTIONS_MAX)  # waited for within a request's time, as the limiter is not
-        self._limiter = CapacityLimiter(CONNECTIONS_MAX)
+        self._receipt_key = receipt_key
+        self._calls = Calls()
         self._queues: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.add_api_route("/ledger/entry", self._post_entry(), methods=["POST"], responses=REPLAYABLE)
         self.add_api_route("/ledger/operations", self.operations)
         self.add_api_route("/ledger/{owner_id}/balance", self.balance)
         self.add_api_route("/ledger/{owner_id}/entries", self.entries)
         self.add_api_route("/ledger/{owner_id}/verify", self.verify)
+        self.add_api_route("/ledger/{owner_id}/receipt", self.receipt)
         self.add_api_route("/health", self.health)
 
     async def post_operation(self, request: Request, operation: OperationRequest) -> LedgerEntry:
@@ -77,7 +79,7 @@ class LedgerRouter(APIRouter):
         caller.check_may_post(operation.owner_id, self.processor.config_of(operation.operation))
         # An owner's operations go one at a time; they queue here, so that waiting takes no thread from other owners.
         queue = self._queues.setdefault(operation.owner_id, asyncio.Lock())
-        entry = await self._run(request, partial(self._post, operation), queue)
+        entry = await self._calls.run(request, partial(self._post, operation), queue)
         request.state.code = "accepted"
         return entry
 
@@ -90,10 +92,10 @@ class LedgerRouter(APIRouter):
         """The balance now, strongly consistent; or as it was at an instant, from the index."""
         self._check_may_read(request, owner_id)
         if at is None:
-            head = await self._run(request, partial(self._head, request.state.caller, owner_id))
+            head = await self._calls.run(request, partial(self._head, request.state.caller, owner_id))
         else:
             latest = partial(self.processor.store.latest, owner_id, at=at)
-            entry = await self._run(request, lambda seconds: self.processor.read(latest, timeout_seconds=seconds))
+            entry = await self._calls.run(request, lambda seconds: self.processor.read(latest, timeout_seconds=seconds))
             head = Head.at(entry) if entry else Head(owner_id=owner_id)
         return Balance.model_validate(head)
 
@@ -121,14 +123,26 @@ class LedgerRouter(APIRouter):
             before = min(before, position) if before else position
         store, patience = self.processor.store, self.processor.patience
         page = partial(store.page, owner_id, since=since, before=before, operation=operation, limit=limit)
-        entries, following = await self._run(request, lambda seconds: page(read=patience(seconds).read))
+        entries, following = await self._calls.run(request, lambda seconds: page(read=patience(seconds).read))
         return History(entries=entries, next_cursor=cursor_at(owner_id, following) if following else None)
 
     async def verify(self, request: Request, owner_id: OwnerId) -> Report:
         """Fold the owner's entries and compare the outcome with its balance."""
         self._check_may_read(request, owner_id)
         store, patience = self.processor.store, self.processor.patience
-        return await self._run(request, lambda seconds: audit_store(store, owner_id, read=patience(seconds).read))
+        return await self._calls.run(request, lambda seconds: audit_store(store, owner_id, read=patience(seconds).read))
+
+    async def receipt(self, request: Request, owner_id: OwnerId) -> SignedReceipt:
+        """The balance now and the hash of the last entry, signed: a JWT to keep, and to hold against the ledger later.
+
+        404 where the ledger has no key to sign with.
+        """
+        self._check_may_read(request, owner_id)
+        if self._receipt_key is None:
+            raise HTTPException(404, "This ledger signs no receipts: it has no LEDGER_RECEIPT_KEY.")
+        return SignedReceipt(
+            receipt=await self._calls.run(request, partial(self._receipt, owner_id, self._receipt_key))
+        )
 
     async def health(self) -> dict[str, str]:
         """Whether the process answers; asks nothing of DynamoDB."""
@@ -181,39 +195,12 @@ class LedgerRouter(APIRouter):
             self._accrual.touch(owner_id, timeout_seconds=timeout_seconds / 2)
         return patience.read(partial(self.processor.store.head, owner_id, consistent=True))
 
+    def _receipt(self, owner_id: str, key: ReceiptKey, timeout_seconds: float) -> str:
+        patience = self.processor.patience(timeout_seconds)
+        head = patience.read(partial(self.processor.store.head, owner_id, consistent=True))
+        return patience.read(partial(signed, Receipt.of(head, datetime.now(UTC)), key))
+
     def _check_may_read(self, request: Request, owner_id: str) -> None:
         request.state.owner_id = owner_id
         caller: Caller = request.state.caller
         caller.check_may_read(owner_id)
-
-    async def _run(self, request: Request, call: Callable[[float], T], queue: asyncio.Lock | None = None) -> T:
-        """What `call` answers, given the seconds that it has: where it is in Lambda, else in a thread.
-
-        The time that a request waits, for its turn in `queue` and for a thread, is taken from what it has.
-        """
-        timeout_seconds = _timeout_seconds(request)
-        if _in_lambda(request):
-            return call(timeout_seconds)
-        now = asyncio.get_running_loop().time
-        deadline = now() + timeout_seconds
-        async with AsyncExitStack() as held:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    if queue is not None:
-                        await held.enter_async_context(queue)
-                    await held.enter_async_context(self._threads)
-            except TimeoutError:
-                raise UnavailableError("The requests before this one took all the time there was.") from None
-            return await to_thread.run_sync(lambda: call(deadline - now()), limiter=self._limiter)
-
-
-def _in_lambda(request: Request) -> bool:
-    return "aws.context" in request.scope
-
-
-def _timeout_seconds(request: Request) -> float:
-    """How long to keep trying: in Lambda, as long as the last call would still end before the function's time does."""
-    remaining_time = getattr(request.scope.get("aws.context"), "get_remaining_time_in_millis", None)
-    if remaining_time is None:
-        return TIMEOUT_SECONDS
-    return min(TIMEOUT_SECONDS, float(remaining_time()) / 1000 - CONNECT_SECONDS_MAX - READ_SECONDS_MAX)

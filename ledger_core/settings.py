@@ -1,4 +1,4 @@
-"""What the environment decides: three variables of ours, two more for rewards; all others are AWS's own."""
+"""What the environment decides: four variables of ours, two more for rewards; all others are AWS's own."""
 
 import re
 from collections.abc import Mapping
@@ -27,6 +27,7 @@ CONNECTIONS_MAX = 40
 """Calls to DynamoDB that a server has under way at once, each in a thread on a connection of its own."""
 
 
+RECEIPT_KEY = re.compile(r"[0-9a-f-]{36}|mrk-[0-9a-f]{32}|arn:[\w-]+:kms:[\w-]+:\d+:key/[\w-]+|.+\.pem")
 TABLE_NAME = re.compile(r"[A-Za-z0-9_.-]{3,255}|arn:\S+")
 
 
@@ -39,11 +40,15 @@ class AuthMode(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """LEDGER_ENTRIES_TABLE, LEDGER_BALANCES_TABLE and LEDGER_AUTH (default `jwt`)."""
+    """LEDGER_ENTRIES_TABLE, LEDGER_BALANCES_TABLE, LEDGER_AUTH (default `jwt`), LEDGER_RECEIPT_KEY (default: none).
+
+    The last one is the id or the ARN of a KMS key, or a file on this machine whose name ends in .pem.
+    """
 
     entries_table: str
     balances_table: str
     auth: AuthMode
+    receipt_key: str | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
@@ -63,7 +68,12 @@ class Settings:
         in_lambda = "AWS_LAMBDA_FUNCTION_NAME" in environment and marks != ("true", "$LATEST")
         if auth == AuthMode.NONE and in_lambda:
             raise ConfigurationError("LEDGER_AUTH=none is for local runs only and is refused inside Lambda")
-        return cls(entries_table=tables[0], balances_table=tables[1], auth=AuthMode(auth))
+        receipt_key = environment.get("LEDGER_RECEIPT_KEY") or None
+        if receipt_key and not RECEIPT_KEY.fullmatch(receipt_key):
+            raise ConfigurationError(f"LEDGER_RECEIPT_KEY must be a KMS key's id or ARN: {receipt_key!r}")
+        if receipt_key and receipt_key.endswith(".pem") and in_lambda:
+            raise ConfigurationError("LEDGER_RECEIPT_KEY in a file is for local runs only and is refused inside Lambda")
+        return cls(entries_table=tables[0], balances_table=tables[1], auth=AuthMode(auth), receipt_key=receipt_key)
 
 
 @dataclass(frozen=True, kw_only=True)

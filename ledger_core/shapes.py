@@ -20,6 +20,7 @@ __all__ = [
     "Operation",
     "Operations",
     "QueryInstant",
+    "SignedReceipt",
     "cursor_at",
     "cursor_position",
     "one_nonce",
@@ -66,6 +67,12 @@ class Balance(BaseModel):
     balance: int
     entry_count: int
     updated_at: Instant | None
+
+
+class SignedReceipt(BaseModel):
+    """A receipt, as a compact JWS."""
+
+    receipt: str
 
 
 class History(BaseModel):

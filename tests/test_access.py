@@ -2,13 +2,16 @@
 
 import json
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.routing import Route
 
 from functions.example_app.app import create_app
 from functions.wiring import create_processor
+from infra.issuer import kept_key
 from ledger_core import BaseLedgerOperations, UnauthorizedError
 from ledger_core.access import Caller
 from ledger_core.api import OPEN_PATHS, create_handler
@@ -58,6 +61,7 @@ DEEDS: list[tuple[str, str, dict[str, Any] | None, dict[str, int]]] = [
     ("GET", "/ledger/ada/balance?at=2026-11-22T09:30:00Z", None, READ),
     ("GET", "/ledger/ada/entries", None, READ),
     ("GET", "/ledger/ada/verify", None, READ),
+    ("GET", "/ledger/ada/receipt", None, READ),
     ("PUT", "/content/NEW", {"owner_id": "ada"}, OWN),
     ("POST", "/content/c/access", {"owner_id": "ada", "nonce": "NEW"}, OWN),
     ("GET", "/health", None, ANYBODY),
@@ -71,9 +75,13 @@ DEEDS: list[tuple[str, str, dict[str, Any] | None, dict[str, int]]] = [
 
 
 @pytest.fixture(params=["http_api", "rest_api"])
-def api(request: pytest.FixtureRequest, client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch) -> LambdaApi:
-    """The Example App with LEDGER_AUTH=jwt, and an owner with credits."""
+def api(
+    request: pytest.FixtureRequest, client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> LambdaApi:
+    """The Example App with LEDGER_AUTH=jwt and a key for receipts, and an owner with credits."""
     monkeypatch.setenv("LEDGER_AUTH", "jwt")
+    kept_key(tmp_path / "receipts.pem", lambda: ec.generate_private_key(ec.SECP256R1()))
+    monkeypatch.setenv("LEDGER_RECEIPT_KEY", str(tmp_path / "receipts.pem"))
     create_processor(BaseLedgerOperations, client).process(add(1000, "before"))
     return LambdaApi(create_handler(create_app(client)), rest_api=request.param == "rest_api")
 

@@ -11,7 +11,8 @@ import pytest
 
 from functions.cli import main
 from ledger_core import InvalidRequestError, LedgerStore, OperationProcessor, UnavailableError
-from ledger_core.audit import HEAD_FIELDS, INDEX_LAG_PAUSES_SECONDS, Read, audit_export, audit_store, export
+from ledger_core.audit import INDEX_LAG_PAUSES_SECONDS, Read, audit_export, audit_store, export
+from ledger_core.exports import HEAD_FIELDS
 from ledger_core.items import Write, transact_items
 from ledger_core.models import LedgerEntry, format_time
 from tests.simulator.model import ModelDynamoDB

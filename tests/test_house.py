@@ -42,15 +42,16 @@ LAYERS = [
     {"functions.example_app.operations", "functions.prices", "functions.wiring"},
     {"ledger_core"},
     {"ledger_core.router"},
-    {"ledger_core.api", "ledger_core.shapes"},
+    {"ledger_core.api", "ledger_core.invocation", "ledger_core.shapes"},
     {"ledger_core.document", "ledger_core.telemetry"},
     {"ledger_core.problems"},
     {"ledger_core.accrual", "ledger_core.sweep"},
     {"ledger_core.access", "ledger_core.audit", "ledger_core.batches", "ledger_core.processor"},
     {"ledger_core.accounts", "ledger_core.patience", "ledger_core.rewards"},
     {"ledger_core.store"},
-    {"ledger_core.dynamodb", "ledger_core.periods", "ledger_core.responses"},
-    {"ledger_core.items"},
+    {"ledger_core.dynamodb", "ledger_core.periods", "ledger_core.receipts", "ledger_core.responses"},
+    {"ledger_core.chain", "ledger_core.items"},
+    {"ledger_core.exports", "ledger_core.findings", "ledger_core.keys"},
     {"ledger_core.models"},
     {"ledger_core.operations", "ledger_core.settings"},
     {"ledger_core.errors", "ledger_core.metrics", "ledger_core.usage"},
@@ -66,6 +67,8 @@ MAY_IMPORT = {
     "ledger_core.metrics": POWERTOOLS,
     "ledger_core.accounts": AWS,
     "ledger_core.dynamodb": AWS,
+    "ledger_core.invocation": HTTP,
+    "ledger_core.keys": AWS,
     "ledger_core.store": AWS,
     "functions.wiring": AWS,
     "functions.example_app.app": HTTP,
@@ -235,6 +238,28 @@ def test_there_are_no_other_roles() -> None:
     assert schedule()["RoleArn"] == "RewardsScheduleRole.Arn"
 
 
+def test_only_the_api_s_role_signs_receipts() -> None:
+    """Its key outlives the stack; those who administer it can neither sign nor let others, and no other policy does."""
+    resources = template()
+    key, policy = resources["ReceiptKey"], resources["ReceiptPolicy"]["Properties"]
+    assert (key["DeletionPolicy"], key["UpdateReplacePolicy"]) == ("Retain", "Retain")
+    assert (key["Properties"]["KeySpec"], key["Properties"]["KeyUsage"]) == ("ECC_NIST_P256", "SIGN_VERIFY")
+    administering, signing = key["Properties"]["KeyPolicy"]["Statement"]
+    assert not {action for action in administering["Action"] if re.search(r"Sign|Grant|\*", action)}
+    assert (signing["Action"], signing["Condition"]) == (
+        "kms:Sign",
+        {
+            "ArnEquals": {"aws:PrincipalArn": "ApiFunctionRole.Arn"},
+            "StringEquals": {"kms:SigningAlgorithm": "ECDSA_SHA_256"},
+        },
+    )
+    (allowed,) = policy["PolicyDocument"]["Statement"]
+    assert policy["Roles"] == ["ApiFunctionRole"]
+    assert (allowed["Effect"], allowed["Action"], allowed["Resource"]) == ("Allow", "kms:Sign", "ReceiptKey.Arn")
+    assert [name for name, one in resources.items() if one["Type"] == "AWS::IAM::Policy"] == ["ReceiptPolicy"]
+    assert parameters()["ReceiptsState"]["Default"] == "ENABLED"
+
+
 def test_nobody_else_may_change_an_entry_either() -> None:
     """The entries table denies everybody what would change or drop an entry."""
     changing, putting = template()["EntriesTable"]["Properties"]["ResourcePolicy"]["PolicyDocument"]["Statement"]
@@ -280,6 +305,7 @@ def test_a_changed_parameter_is_published(name: str) -> None:
     """Every parameter that a version is made of is in its description, a change of which makes another version."""
     function = TEMPLATE.read_text().split(f"  {name}:\n")[1].split("      Events:\n")[0].split("\n  ApiFunctionRole")[0]
     used = {parameter for parameter in parameters() if re.search(rf"!Ref {parameter}\b", function)}
+    used |= {"ReceiptsState"} if "!If [ReceiptsAreOn" in function else set()
     described = set(re.findall(r"\$\{(\w+)\}", template()[name]["Properties"]["VersionDescription"]))
     assert used - {"ReservedConcurrency"} == described  # which is the function's, for all of its versions
 

@@ -270,6 +270,7 @@ def test_verify(api: LambdaApi) -> None:
             "head_hash": entry["hash"],
             "updated_at": entry["created_at"],
         },
+        "findings": [],
         "discrepancies": [],
     }
 

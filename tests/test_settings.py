@@ -27,8 +27,29 @@ def test_no_auth_is_for_this_machine_only() -> None:
 
 
 @pytest.mark.parametrize(
+    "key",
+    [
+        "1234abcd-12ab-34cd-56ef-1234567890ab",
+        "mrk-1234abcd12ab34cd56ef1234567890ab",
+        "arn:aws-us-gov:kms:us-gov-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab",
+        "/home/ada/.local/data/receipts.pem",
+    ],
+)
+def test_receipts_are_signed_if_a_key_is_named(key: str) -> None:
+    """By a KMS key, or on this machine by one in a file; without a name, or an empty one, by none."""
+    assert Settings.from_environment({**TABLES, "LEDGER_RECEIPT_KEY": key}).receipt_key == key
+    assert Settings.from_environment({**TABLES, "LEDGER_RECEIPT_KEY": ""}).receipt_key is None
+    assert Settings.from_environment(TABLES).receipt_key is None
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"LEDGER_RECEIPT_KEY": "alias/receipts"},
+            "LEDGER_RECEIPT_KEY must be a KMS key's id or ARN: 'alias/receipts'",
+        ),
+        ({"LEDGER_RECEIPT_KEY": "key.pem", "AWS_LAMBDA_FUNCTION_NAME": "api"}, "in a file is for local runs only"),
         ({"LEDGER_ENTRIES_TABLE": ""}, "LEDGER_ENTRIES_TABLE is not set"),
         ({"LEDGER_BALANCES_TABLE": ""}, "LEDGER_BALANCES_TABLE is not set"),
         ({"LEDGER_ENTRIES_TABLE": "same table!"}, "LEDGER_ENTRIES_TABLE is no name"),

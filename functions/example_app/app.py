@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 from functions.example_app.operations import ExampleAppOperations
 from functions.example_app.router import create_app_router
-from functions.wiring import create_processor, load_settings
+from functions.wiring import create_processor, create_receipt_key, load_settings
 from ledger_core.api import create_api, create_handler
 from ledger_core.router import LedgerRouter
 
@@ -18,7 +18,7 @@ __all__ = ["app", "create_app", "handler"]
 
 def create_app(client: "DynamoDBClient | None" = None) -> FastAPI:
     """The Example App over the tables that the environment names; `client` is for tests and local runs."""
-    ledger = LedgerRouter(create_processor(ExampleAppOperations, client))
+    ledger = LedgerRouter(create_processor(ExampleAppOperations, client), receipt_key=create_receipt_key())
     return create_api("Example App", ledger, create_app_router(ledger), auth=load_settings().auth)
 
 

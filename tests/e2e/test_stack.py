@@ -26,7 +26,9 @@ from infra.issuer import Issuer, new_key
 from infra.processes import free_port
 from infra.stack import BUILT, MINISTACK, NAME, SECOND_AUDIENCE, Stack, deployed
 from ledger_core.items import MOVE_HEAD, Write, entry_item, transact_items
+from ledger_core.keys import jwk
 from ledger_core.models import Head, LedgerEntry, owner_hash
+from ledger_core.receipts import read_receipt
 from tests.conftest import MACHINE
 from tests.support import NOON, operation
 
@@ -157,6 +159,7 @@ def test_without_a_valid_token_nothing_is_done(deployment: Deployment, writer: s
         ("GET", f"/ledger/{owner_id}/balance", None),
         ("GET", f"/ledger/{owner_id}/entries", None),
         ("GET", f"/ledger/{owner_id}/verify", None),
+        ("GET", f"/ledger/{owner_id}/receipt", None),
         ("GET", "/ledger/operations", None),
         ("PUT", "/content/c", {"owner_id": owner_id}),
         ("GET", "/docs", None),
@@ -171,7 +174,7 @@ def test_a_token_opens_what_it_is_for_and_nothing_else(deployment: Deployment, w
     """An owner reads and spends its own; it neither grants to itself nor touches another's; a scope is one right."""
     owner, reader = deployment.token(owner_id), deployment.token("support", READ)
     assert deployment("POST", "/ledger/entry", writer, entry(owner_id, "CREDIT_ADD")).status_code == 200
-    for path in ("balance", "entries", "verify"):
+    for path in ("balance", "entries", "verify", "receipt"):
         assert deployment("GET", f"/ledger/{owner_id}/{path}", owner).status_code == 200
         assert deployment("GET", f"/ledger/{owner_id}/{path}", reader).status_code == 200
         refused = deployment("GET", f"/ledger/{owner_id}-other/{path}", owner)
@@ -223,6 +226,31 @@ def test_ledger_does_its_job(deployment: Deployment, writer: str, owner_id: str)
     assert deployment("GET", f"/ledger/{owner_id}/balance?at={at}", writer).json()["balance"] == 3
     report = deployment("GET", f"/ledger/{owner_id}/verify", writer).json()
     assert (report["valid"], report["entries_checked"], report["head"]["balance"]) == (True, 4, 0)
+
+
+def test_receipt_is_signed_by_the_stack_s_key(stack: Stack, deployment: Deployment, writer: str, owner_id: str) -> None:
+    """An owner's receipt is checked with the public half of the key, and the ledger bears it out; no log has it."""
+    entry_hash = deployment("POST", "/ledger/entry", writer, entry(owner_id, "SIGNUP_CREDIT")).json()["hash"]
+    answer = deployment("GET", f"/ledger/{owner_id}/receipt", deployment.token(owner_id))
+    arn = stack.outputs["ReceiptKeyArn"]
+    public = jwk(stack.client("kms").get_public_key(KeyId=arn)["PublicKey"], arn.rpartition("/")[2])
+    receipt = read_receipt(answer.text, [public])
+    assert (receipt.sub, receipt.balance, receipt.entry_count, receipt.head_hash) == (owner_id, 3, 1, entry_hash)
+    group = stack.outputs["ApiFunctionLogGroupName"]
+    log = "".join(event["message"] for event in stack.client("logs").filter_log_events(logGroupName=group)["events"])
+    assert not [part for part in answer.json()["receipt"].split(".") if part in log]
+
+
+def test_role_signs_with_that_key_and_no_other(stack: Stack) -> None:
+    """The API's role signs, and does nothing else with the key; the scheduled function's not even that."""
+    arn, root = stack.outputs["ReceiptKeyArn"], stack.client("kms")
+    other = root.create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["Arn"]
+    message: dict[str, Any] = {"Message": b"m", "SigningAlgorithm": "ECDSA_SHA_256"}
+    client = client_of_role(stack, "ApiFunctionRole", "kms")
+    assert is_denied(client, "sign", {"KeyId": other, **message})
+    for call in ("get_public_key", "disable_key", "schedule_key_deletion"):
+        assert is_denied(client, call, {"KeyId": arn}), call
+    assert is_denied(client_of_role(stack, "DailyRewardFunctionRole", "kms"), "sign", {"KeyId": arn, **message})
 
 
 def test_racing_spends_take_what_there_is_and_no_more(deployment: Deployment, writer: str, owner_id: str) -> None:
@@ -328,23 +356,24 @@ def role_client(stack: Stack) -> Any:
     return client_of_role(stack, "ApiFunctionRole")
 
 
-def client_of_role(stack: Stack, logical_id: str) -> Any:
-    """DynamoDB for a user with the very policies of a role."""
+def client_of_role(stack: Stack, logical_id: str, service: str = "dynamodb") -> Any:
+    """DynamoDB, or another service, for a user with the very policies of a role."""
     iam = stack.client("iam")
     (role,) = (one["RoleName"] for one in iam.list_roles()["Roles"] if logical_id in one["RoleName"])
     names = iam.list_role_policies(RoleName=role)["PolicyNames"]
-    return user_client(stack, [iam.get_role_policy(RoleName=role, PolicyName=one)["PolicyDocument"] for one in names])
+    policies = [iam.get_role_policy(RoleName=role, PolicyName=one)["PolicyDocument"] for one in names]
+    return user_client(stack, policies, service)
 
 
-def user_client(stack: Stack, policies: list[Any]) -> Any:
-    """DynamoDB for a new user who has these policies."""
+def user_client(stack: Stack, policies: list[Any], service: str = "dynamodb") -> Any:
+    """DynamoDB, or another service, for a new user who has these policies."""
     iam, user = stack.client("iam"), f"user-{uuid4()}"
     iam.create_user(UserName=user)
     for number, policy in enumerate(policies):
         text = policy if isinstance(policy, str) else json.dumps(policy)
         iam.put_user_policy(UserName=user, PolicyName=f"policy-{number}", PolicyDocument=text)
     key = iam.create_access_key(UserName=user)["AccessKey"]
-    return stack.client("dynamodb", key["AccessKeyId"], key["SecretAccessKey"])
+    return stack.client(service, key["AccessKeyId"], key["SecretAccessKey"])
 
 
 def is_denied(client: Any, call: str, arguments: dict[str, Any]) -> bool:

@@ -1,0 +1,174 @@
+"""What is made of DynamoDB's answers: accounts, entries, reasons, units."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from ledger_core.errors import StoreError
+from ledger_core.items import entry_item
+from ledger_core.models import Head, LedgerEntry, format_time
+from ledger_core.responses import (
+    Account,
+    Cancelled,
+    account_from,
+    cancelled_from,
+    entry_from,
+    head_from,
+    row_from,
+    units_from,
+)
+from tests.support import NOON, operation
+
+ENTRY = LedgerEntry.after(Head(owner_id="ada"), operation(metadata={"k": "v"}), amount=3, now=NOON)
+HEAD = Head.at(ENTRY)
+ROW: dict[str, Any] = {
+    "owner_id": {"S": "ada"},
+    "balance": {"N": "3"},
+    "entry_count": {"N": "1"},
+    "head_hash": {"S": ENTRY.hash},
+    "updated_at": {"S": format_time(NOON)},
+}
+DAY = {"DAILY_REWARD:day": "2026-11-22"}
+MARKED = {**ROW, "mark:DAILY_REWARD:day": {"S": "2026-11-22"}}
+NONE, LOST = {"Code": "None"}, {"Code": "ConditionalCheckFailed"}
+BUSY = {"Code": "TransactionConflict"}
+
+
+@pytest.mark.parametrize(
+    ("reasons", "cancelled"),
+    [
+        ([{**LOST, "Item": entry_item(ENTRY)}, NONE], Cancelled(ENTRY, None, contended=False)),
+        ([NONE, {**LOST, "Item": ROW}], Cancelled(None, HEAD, contended=False)),
+        ([NONE, {**LOST, "Item": MARKED}], Cancelled(None, HEAD, contended=False, marks=DAY)),
+        ([NONE, LOST], Cancelled(None, Head(owner_id="ada"), contended=False)),
+        ([{**LOST, "Item": entry_item(ENTRY)}, {**LOST, "Item": ROW}], Cancelled(ENTRY, HEAD, contended=False)),
+        ([BUSY, {**LOST, "Item": ROW}], Cancelled(None, HEAD, contended=True)),
+        ([NONE, BUSY], Cancelled(None, None, contended=True)),
+        ([{"Code": "ThrottlingError"}, NONE], Cancelled(None, None, contended=True)),
+        ([NONE, {"Code": "ProvisionedThroughputExceeded"}], Cancelled(None, None, contended=True)),
+        ([NONE, NONE], Cancelled(None, None, contended=False)),
+    ],
+)
+def test_reasons_are_read_by_position(reasons: list[dict[str, Any]], cancelled: Cancelled) -> None:
+    """The first tells of the nonce, the second of the balance, and either whether to wait."""
+    assert cancelled_from("ada", reasons) == cancelled
+
+
+@pytest.mark.parametrize(
+    ("reasons", "contended", "message"),
+    [
+        ([{**LOST, "Item": {"id": {"N": "1"}}}, NONE], False, "a stored entry is malformed"),
+        ([BUSY, {**LOST, "Item": {"entry_count": {"N": "1"}}}], True, "a stored balance is malformed"),
+        ([{"Code": "ValidationError"}, NONE], False, "DynamoDB refused: ValidationError$"),
+        (
+            [{"Code": "ValidationError"}, {"Code": "ItemCollectionSizeLimitExceeded"}],
+            False,
+            "DynamoDB refused: ItemCollectionSizeLimitExceeded, ValidationError$",
+        ),
+        ([{"Code": "ValidationError"}, BUSY], True, "DynamoDB refused: ValidationError$"),
+    ],
+)
+def test_what_is_wrong_for_good_is_said(reasons: list[dict[str, Any]], contended: bool, message: str) -> None:
+    """A row that is broken, or a write that DynamoDB never takes, is no loss of a race."""
+    cancelled = cancelled_from("ada", reasons)
+    assert (cancelled.entry, cancelled.head, cancelled.contended, cancelled.marks) == (None, None, contended, {})
+    with pytest.raises(StoreError, match=message):
+        raise cancelled.error or AssertionError("there is no error")
+
+
+def test_refusal_beside_a_lost_race_says_both() -> None:
+    """What is stored is told even when the other write was refused."""
+    cancelled = cancelled_from("ada", [{"Code": "ValidationError"}, {**LOST, "Item": ROW}])
+    assert (cancelled.head, str(cancelled.error)) == (HEAD, "DynamoDB refused: ValidationError")
+
+
+@pytest.mark.parametrize(
+    ("response", "units"),
+    [
+        ({}, 0.0),
+        ({"ConsumedCapacity": []}, 0.0),
+        ({"ConsumedCapacity": {}}, 0.0),
+        ({"ConsumedCapacity": {"CapacityUnits": 0.5}}, 0.5),
+        ({"ConsumedCapacity": [{"CapacityUnits": 3.0}, {}, {"CapacityUnits": 2.0}]}, 5.0),
+    ],
+)
+def test_units_are_those_of_all_tables(response: dict[str, Any], units: float) -> None:
+    """One table's or several; what is not said is nothing."""
+    assert units_from(response) == units
+
+
+def test_stored_entry_is_read_as_it_was_written() -> None:
+    """All fields come back, and of attributes that no field is for nothing."""
+    item = {**entry_item(ENTRY), "later": {"S": "x"}}
+    assert entry_from(item) == ENTRY
+    assert row_from(item) == {
+        **ENTRY.model_dump(),
+        "created_at": format_time(NOON),
+        "updated_at": format_time(NOON),
+    } | {"later": "x"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "plain"),
+    [
+        ({"N": "7"}, 7),
+        ({"N": "-7"}, -7),
+        ({"N": "1.5"}, "1.5"),
+        ({"N": "7-"}, "7-"),
+        ({"S": "7"}, "7"),
+        ({"S": "text"}, "text"),
+        ({"M": {"k": {"S": "v"}, "n": {"M": {"k": {"N": "1"}}}}}, {"k": "v", "n": {"k": 1}}),
+        ({"BOOL": True}, True),
+    ],
+)
+def test_whatever_is_stored_is_read(typed: dict[str, Any], plain: Any) -> None:
+    """A row that is no entry can still be looked at; what is no integer is left as text, and so is no amount."""
+    assert row_from({"entry_key": {"S": "ada#n"}, "amount": typed}) == {"amount": plain, "updated_at": None}
+
+
+def test_a_broken_entry_is_told_by_field_and_not_by_content() -> None:
+    """The error names what is wrong, without a value and without a link."""
+    with pytest.raises(StoreError) as failure:
+        entry_from({**entry_item(ENTRY), "amount": {"N": "1.5"}})
+    assert str(failure.value).startswith("a stored entry is malformed: [{'type': 'int_type', 'loc': ('amount',)")
+    assert "input" not in str(failure.value).replace("Input should be", "")
+    assert "url" not in str(failure.value)
+    assert failure.value.__cause__ is not None
+
+
+@pytest.mark.parametrize("item", [None, {}, {"owner_id": {"S": "ada"}, "mark:DAILY_REWARD:day": {"S": "2026-11-22"}}])
+def test_row_without_an_entry_is_the_head_of_a_new_ledger(item: dict[str, Any] | None) -> None:
+    """Whatever else is in it."""
+    assert head_from("ada", item) == Head(owner_id="ada")
+
+
+def test_account_is_the_whole_row() -> None:
+    """The head, the times and the marks; of a row from before there was `active_at` the time of the last entry."""
+    account = Account(head=HEAD, created_at=None, active_at=NOON, marks={})
+    assert account_from("ada", ROW) == account
+    assert account_from("ada", None) == Account(head=Head(owner_id="ada"), created_at=None, active_at=None, marks={})
+    earlier, later = NOON - timedelta(days=1), NOON + timedelta(days=1)
+    row = {**MARKED, "created_at": {"S": format_time(earlier)}, "active_at": {"S": format_time(later)}}
+    assert account_from("ada", row) == Account(head=HEAD, created_at=earlier, active_at=later, marks=DAY)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ({"balance": {"S": "3"}}, "KeyError 'N'"),
+        ({"balance": {"N": "3.5"}}, "ValueError invalid literal"),
+        ({"entry_count": {"N": "many"}}, "ValueError invalid literal"),
+        ({"head_hash": {"N": "1"}}, "KeyError 'S'"),
+        ({"updated_at": {"S": "noon"}}, "ValueError Invalid isoformat"),
+        ({"updated_at": {"S": "2026-11-22T12:00:00"}}, "ValueError a time without its offset"),
+        ({"created_at": {"S": "2026-11-22T12:00:00"}}, "ValueError a time without its offset"),
+        ({"active_at": {"N": "1"}}, "KeyError 'S'"),
+        ({"mark:DAILY_REWARD:day": {"N": "1"}}, "KeyError 'S'"),
+    ],
+)
+def test_broken_row_is_an_error_that_says_why(broken: dict[str, Any], message: str) -> None:
+    """No part of a row is guessed."""
+    with pytest.raises(StoreError, match=f"^a stored balance is malformed: {message}") as failure:
+        account_from("ada", ROW | broken)
+    assert isinstance(failure.value.__cause__, (KeyError, ValueError))

@@ -24,7 +24,8 @@ ENVIRONMENT = {
     "LEDGER_REWARDS_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/rewards",
 }
 os.environ.update(ENVIRONMENT)  # apps read their settings when they are imported
-asyncio.set_event_loop(asyncio.new_event_loop())  # and their handlers take this thread's loop
+LOOP = asyncio.new_event_loop()
+asyncio.set_event_loop(LOOP)  # and their handlers take this thread's loop
 
 
 def ledger_tables() -> dict[str, str]:
@@ -98,4 +99,4 @@ def processor(store: LedgerStore) -> OperationProcessor:
 def event_loop_of_the_handler() -> Iterator[None]:
     """Closes the loop that handlers use in this thread."""
     yield
-    asyncio.get_event_loop().close()
+    LOOP.close()

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from functions.example_app.operations import ExampleAppOperations
-from ledger_core import ContentionError, InsufficientBalanceError, LedgerStore, OperationProcessor, UnavailableError
+from ledger_core import ContentionError, InsufficientBalanceError, OperationProcessor, UnavailableError
 from ledger_core.errors import RequestState
 from ledger_core.items import Mark
 from ledger_core.processor import HEADS_MAX, TIMEOUT_SECONDS
 from ledger_core.responses import Cancelled
 from ledger_core.usage import measured
 from tests.support import add, spend
-from tests.test_processor import NEW, Bench, head, moved
+from tests.test_processor import NEW, Bench, ScriptedStore, head, moved
 
 
 def test_constants_are_what_operators_are_told() -> None:
@@ -93,8 +93,9 @@ def test_waiting_in_line_takes_the_time_that_there_is(timeout_seconds: float, wa
     assert asked == [waits]
 
 
-def test_time_is_utc_wherever_the_process_runs(monkeypatch: pytest.MonkeyPatch, store: LedgerStore) -> None:
+def test_time_is_utc_wherever_the_process_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine's time zone moves no entry."""
+    store: Any = ScriptedStore(NEW, None)
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
     try:

@@ -69,11 +69,11 @@ def test_answers(
     assert processor.store.head("ada", consistent=True).balance == balance_after
 
 
-def test_operation_of_another_app_is_unknown(processor: OperationProcessor) -> None:
+def test_operation_of_another_app_is_unknown() -> None:
     """What the app did not declare is refused before anything is read, and the message lists what there is."""
     names = ", ".join((*LedgerOperationType, *ExampleAppOperationType))
     with pytest.raises(UnknownOperationError, match=f"^operation: must be one of {names}$") as refusal:
-        processor.config_of("LEVEL_UP")
+        Bench().processor.config_of("LEVEL_UP")
     assert refusal.value.state == RequestState.VALIDATING
 
 
@@ -290,8 +290,9 @@ def test_balance_stops_at_its_limit() -> None:
     assert bench.processor.process(add(1, "n")).balance_after == BALANCE_MAX
 
 
-def test_waiting_for_another_write_of_the_owner_ends_at_the_deadline(processor: OperationProcessor) -> None:
+def test_waiting_for_another_write_of_the_owner_ends_at_the_deadline() -> None:
     """A caller that waits in line longer than it wanted is told so."""
+    processor = Bench().processor
     with processor._lane_of("ada").lock, pytest.raises(ContentionError):
         processor.process(operation(), timeout_seconds=0.01)
 

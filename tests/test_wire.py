@@ -1,15 +1,15 @@
 """What is asked of DynamoDB, to the letter, and what is counted of its answers."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from ledger_core import LedgerStore
-from ledger_core.items import Mark, Write, transact_items
-from ledger_core.models import Head, LedgerEntry
-from ledger_core.store import HISTORY_EVALUATED_MAX
+from ledger_core.items import Mark, Write, entry_item, transact_items
+from ledger_core.models import Head, LedgerEntry, format_time
+from ledger_core.store import HISTORY_QUERIES_MAX
 from ledger_core.usage import measured
 from tests.support import NOON, operation
 
@@ -167,7 +167,7 @@ BOOKMARK = {"owner_id": {"S": "ada"}}
         (lambda store: store.page("ada", since=NOON - SECOND, limit=7), query(BEFORE_TEXT, Limit=8)),
         (
             lambda store: store.page("ada", operation="SIGNUP_CREDIT", limit=7),
-            query(Limit=HISTORY_EVALUATED_MAX, **SIGNUPS),
+            query(Limit=1000, **SIGNUPS),
         ),
         (lambda store: store.rows("ada", until=NOON), query(until=NOON_TEXT, newest_first=False)),
         (
@@ -196,3 +196,56 @@ def test_units_of_writes_are_added_up() -> None:
         for _ in range(2):
             wire.store.append(entry_after(NEW), head=NEW, token="t")
     assert (usage.dynamodb_requests, usage.read_units, usage.write_units) == (2, 0, 10.0)
+
+
+def page_of(*ids: int, more: bool) -> dict[str, Any]:
+    """An answer with entries a second apart; the index has been looked at up to a second before the last of them."""
+    entries = [LedgerEntry.after(NEW, operation(nonce=str(one)), amount=3, now=NOON + one * SECOND) for one in ids]
+    answer: dict[str, Any] = {"Items": [entry_item(entry) for entry in entries]}
+    if more:
+        answer["LastEvaluatedKey"] = {"created_at": {"S": format_time(NOON + (ids[-1] - 1) * SECOND)}}
+    return answer
+
+
+def nonces(page: tuple[list[LedgerEntry], datetime | None]) -> tuple[list[str], datetime | None]:
+    return [entry.nonce for entry in page[0]], page[1]
+
+
+def test_a_filtered_page_goes_on_where_the_last_request_ended() -> None:
+    """Each request begins just before what was looked at; the page ends with the requests that it may take."""
+    wire, reads = Wire(*(page_of(second, more=True) for second in (40, 30, 20, 10))), []
+
+    def read(call: Callable[[], Any]) -> Any:
+        reads.append(call)
+        return call()
+
+    page = wire.store.page("ada", since=NOON, before=NOON + 50 * SECOND, operation="SIGNUP_CREDIT", limit=9, read=read)
+    assert nonces(page) == (["40", "30", "20", "10"], NOON + 9 * SECOND)
+    assert [arguments["ExpressionAttributeValues"][":until"]["S"] for _, arguments in wire.asked] == [
+        f"2026-11-22T12:00:{second}.999999Z" for second in (49, 38, 28, 18)
+    ]
+    assert len(reads) == HISTORY_QUERIES_MAX == 4
+
+
+@pytest.mark.parametrize(
+    ("answers", "limit", "page"),
+    [
+        ([page_of(3, 2, more=False)], 2, (["3", "2"], None)),
+        ([page_of(3, 2, 1, more=False)], 2, (["3", "2"], NOON + 2 * SECOND)),
+        ([page_of(3, 2, more=True), page_of(1, more=False)], 2, (["3", "2"], NOON + 2 * SECOND)),
+        ([page_of(3, more=True), page_of(1, more=False)], 2, (["3", "1"], None)),
+        ([page_of(3, more=True), {"Items": []}], 2, (["3"], None)),
+        ([{"Items": []}], 2, ([], None)),
+    ],
+)
+def test_a_page_tells_where_the_next_begins(answers: list[Any], limit: int, page: Any) -> None:
+    """Before its last entry when there are more, nowhere when there are none."""
+    assert nonces(Wire(*answers).store.page("ada", operation="SIGNUP_CREDIT", limit=limit)) == page
+
+
+@pytest.mark.parametrize(("since", "requests"), [(timedelta(), 0), (-timedelta(microseconds=1), 1)])
+def test_an_interval_that_holds_no_instant_is_not_asked_for(since: timedelta, requests: int) -> None:
+    """One that holds a single one is."""
+    wire = Wire({"Items": []})
+    assert wire.store.page("ada", since=NOON + since, before=NOON, limit=1) == ([], None)
+    assert len(wire.asked) == requests

@@ -257,8 +257,9 @@ def test_confirmation_may_find_the_entry_or_enough() -> None:
     """Before a refusal one read tells: a duplicate after all, enough after all, or really too little."""
     original = stored(spend(5, "n"), -5)
     bench = Bench(NEW, (original, head(0, 2)))
-    with pytest.raises(DuplicateNonceError):
+    with pytest.raises(DuplicateNonceError) as duplicate:
         bench.processor.process(spend(5, "n"))
+    assert (duplicate.value.entry, duplicate.value.replay) == (original, True)
     bench = Bench(NEW, (None, head(5, 2)), None)
     assert bench.processor.process(spend(5, "n")).balance_after == 0
     bench = Bench(NEW, (None, head(4, 2)))

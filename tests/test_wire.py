@@ -1,15 +1,17 @@
-"""What is asked of DynamoDB, to the letter, and what is counted of its answers."""
+"""What is asked of DynamoDB, to the letter, and what the store makes of its answers."""
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
-from ledger_core import LedgerStore
+from ledger_core import ContentionError, LedgerStore, UnavailableError
+from ledger_core.errors import StoreError
 from ledger_core.items import Mark, Write, entry_item, transact_items
-from ledger_core.models import Head, LedgerEntry, format_time
-from ledger_core.store import HISTORY_QUERIES_MAX
+from ledger_core.models import Head, LedgerEntry
+from ledger_core.responses import Account, Cancelled
 from ledger_core.usage import measured
 from tests.support import NOON, operation
 
@@ -29,7 +31,9 @@ class Wire:
     def __getattr__(self, call: str) -> Callable[..., Any]:
         def ask(**arguments: Any) -> Any:
             self.asked.append((call, arguments))
-            return self.answers.pop(0)
+            if isinstance(answer := self.answers.pop(0), Exception):
+                raise answer
+            return answer
 
         return ask
 
@@ -198,54 +202,80 @@ def test_units_of_writes_are_added_up() -> None:
     assert (usage.dynamodb_requests, usage.read_units, usage.write_units) == (2, 0, 10.0)
 
 
-def page_of(*ids: int, more: bool) -> dict[str, Any]:
-    """An answer with entries a second apart; the index has been looked at up to a second before the last of them."""
-    entries = [LedgerEntry.after(NEW, operation(nonce=str(one)), amount=3, now=NOON + one * SECOND) for one in ids]
-    answer: dict[str, Any] = {"Items": [entry_item(entry) for entry in entries]}
-    if more:
-        answer["LastEvaluatedKey"] = {"created_at": {"S": format_time(NOON + (ids[-1] - 1) * SECOND)}}
-    return answer
-
-
-def nonces(page: tuple[list[LedgerEntry], datetime | None]) -> tuple[list[str], datetime | None]:
-    return [entry.nonce for entry in page[0]], page[1]
-
-
-def test_a_filtered_page_goes_on_where_the_last_request_ended() -> None:
-    """Each request begins just before what was looked at; the page ends with the requests that it may take."""
-    wire, reads = Wire(*(page_of(second, more=True) for second in (40, 30, 20, 10))), []
-
-    def read(call: Callable[[], Any]) -> Any:
-        reads.append(call)
-        return call()
-
-    page = wire.store.page("ada", since=NOON, before=NOON + 50 * SECOND, operation="SIGNUP_CREDIT", limit=9, read=read)
-    assert nonces(page) == (["40", "30", "20", "10"], NOON + 9 * SECOND)
-    assert [arguments["ExpressionAttributeValues"][":until"]["S"] for _, arguments in wire.asked] == [
-        f"2026-11-22T12:00:{second}.999999Z" for second in (49, 38, 28, 18)
-    ]
-    assert len(reads) == HISTORY_QUERIES_MAX == 4
+ENTRY = entry_after(NEW)
+BALANCE = {
+    "owner_id": {"S": "ada"},
+    "balance": {"N": "3"},
+    "entry_count": {"N": "1"},
+    "head_hash": {"S": ENTRY.hash},
+    "updated_at": {"S": NOON_TEXT},
+}
+ACCOUNT = Account(head=Head.at(ENTRY), created_at=None, active_at=NOON, marks={})
+ROW = {**ENTRY.model_dump(), "created_at": NOON_TEXT, "updated_at": NOON_TEXT}
+REST = {"LastEvaluatedKey": BOOKMARK}
 
 
 @pytest.mark.parametrize(
-    ("answers", "limit", "page"),
+    ("call", "answer", "made_of_it"),
     [
-        ([page_of(3, 2, more=False)], 2, (["3", "2"], None)),
-        ([page_of(3, 2, 1, more=False)], 2, (["3", "2"], NOON + 2 * SECOND)),
-        ([page_of(3, 2, more=True), page_of(1, more=False)], 2, (["3", "2"], NOON + 2 * SECOND)),
-        ([page_of(3, more=True), page_of(1, more=False)], 2, (["3", "1"], None)),
-        ([page_of(3, more=True), {"Items": []}], 2, (["3"], None)),
-        ([{"Items": []}], 2, ([], None)),
+        (lambda store: store.account("ada", consistent=True), {"Item": BALANCE}, ACCOUNT),
+        (lambda store: store.head("ada", consistent=True), {"Item": BALANCE}, Head.at(ENTRY)),
+        (lambda store: store.head("ada", consistent=True), {}, NEW),
+        (
+            lambda store: store.look_up("ada", "n"),
+            {"Responses": [{"Item": entry_item(ENTRY)}, {"Item": BALANCE}]},
+            (ENTRY, Head.at(ENTRY)),
+        ),
+        (lambda store: store.look_up("ada", "n"), {"Responses": [{}, {}]}, (None, NEW)),
+        (lambda store: store.latest("ada"), {"Items": [entry_item(ENTRY)]}, ENTRY),
+        (lambda store: store.latest("ada"), {"Items": []}, None),
+        (lambda store: store.rows("ada", until=NOON), {"Items": [entry_item(ENTRY)]}, ([ROW], None)),
+        (lambda store: store.rows("ada", until=NOON), {"Items": [entry_item(ENTRY)], **REST}, ([ROW], BOOKMARK)),
     ],
 )
-def test_a_page_tells_where_the_next_begins(answers: list[Any], limit: int, page: Any) -> None:
-    """Before its last entry when there are more, nowhere when there are none."""
-    assert nonces(Wire(*answers).store.page("ada", operation="SIGNUP_CREDIT", limit=limit)) == page
+def test_answers_become_values_of_ours(call: Callable[[LedgerStore], Any], answer: Any, made_of_it: Any) -> None:
+    """What is there, what is not, and where the rest begins."""
+    assert call(Wire(answer).store) == made_of_it
 
 
-@pytest.mark.parametrize(("since", "requests"), [(timedelta(), 0), (-timedelta(microseconds=1), 1)])
-def test_an_interval_that_holds_no_instant_is_not_asked_for(since: timedelta, requests: int) -> None:
-    """One that holds a single one is."""
-    wire = Wire({"Items": []})
-    assert wire.store.page("ada", since=NOON + since, before=NOON, limit=1) == ([], None)
-    assert len(wire.asked) == requests
+def cancelled(*reasons: dict[str, Any]) -> ClientError:
+    answer: Any = {"Error": {"Code": "TransactionCanceledException"}, "CancellationReasons": list(reasons)}
+    return ClientError(answer, "TransactWriteItems")
+
+
+NONE, LOST, CONFLICT = {"Code": "None"}, {"Code": "ConditionalCheckFailed"}, {"Code": "TransactionConflict"}
+
+
+@pytest.mark.parametrize(
+    ("reasons", "told"),
+    [
+        ([{**LOST, "Item": entry_item(ENTRY)}, NONE], Cancelled(ENTRY, None, contended=False)),
+        ([NONE, {**LOST, "Item": BALANCE}], Cancelled(None, Head.at(ENTRY), contended=False)),
+        ([CONFLICT, {**LOST, "Item": {}}], Cancelled(None, NEW, contended=True)),
+    ],
+)
+def test_conditions_that_failed_are_an_answer(reasons: list[dict[str, Any]], told: Cancelled) -> None:
+    """They say what is stored, and no more is asked."""
+    wire = Wire(cancelled(*reasons))
+    assert wire.store.append(ENTRY, head=NEW, token="t") == told
+    assert len(wire.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "ours"),
+    [
+        (cancelled(NONE, CONFLICT), ContentionError),
+        (cancelled({"Code": "ThrottlingError"}, NONE), UnavailableError),
+        (cancelled({"Code": "ValidationError"}, {**LOST, "Item": BALANCE}), StoreError),
+        (cancelled({**LOST, "Item": {"id": {"N": "1"}}}, NONE), StoreError),
+        (cancelled(NONE, NONE), StoreError),
+        (cancelled(), StoreError),
+    ],
+)
+def test_a_transaction_that_did_not_get_to_its_conditions_is_an_error(
+    error: ClientError, ours: type[Exception]
+) -> None:
+    """So is one of which a condition failed that can never be met."""
+    with pytest.raises(ours) as failure:
+        Wire(error).store.append(ENTRY, head=NEW, token="t")
+    assert failure.value.__cause__ is error

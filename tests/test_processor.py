@@ -167,7 +167,7 @@ def test_duplicate_takes_precedence_over_a_stale_head() -> None:
     bench = Bench(NEW, Cancelled(entry=original, head=head(9, 5), contended=True), None)
     with pytest.raises(DuplicateNonceError) as duplicate:
         bench.processor.process(add(1, "n"))
-    assert duplicate.value.entry == original
+    assert (duplicate.value.entry, duplicate.value.replay) == (original, True)
     assert duplicate.value.state == RequestState.CHECKING_NONCE
     assert bench.processor.process(add(1, "n2")).id == 6
     assert [name for name, _ in bench.store.calls] == ["head", "append", "append"]

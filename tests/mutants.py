@@ -1,0 +1,108 @@
+"""Changes to the write path that no test notices: finds them, and fails unless `mutants.md` explains each.
+
+    make mutants
+
+mutmut makes one small change at a time to the functions that `[tool.mutmut]` of pyproject.toml selects, and runs the
+tests that call the function, with this file as pytest's plugin. It works on links, in a directory of its own.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.support import ROOT
+
+__all__ = ["EXPLAINED", "Mutant", "explained", "main"]
+
+EXPLAINED = ROOT / "tests/mutants.md"
+WORKSPACE = ROOT / ".local/mutants"
+LINKS = ("functions", "infra", "ledger_core", "pyproject.toml", "template.yaml", "tests")
+WORKERS = 2
+NOTICED = {"killed", "timeout"}
+"""By a test that failed, or that did not end."""
+
+
+class Mutant(NamedTuple):
+    """A change to a line of a function, spaces squeezed."""
+
+    file: str
+    function: str
+    old: str
+    new: str
+
+    def __str__(self) -> str:
+        old, new = (text.replace("|", "\\|") for text in (self.old, self.new))
+        return f"| {self.file} | {self.function} | `{old}` | `{new}` |"
+
+
+def explained(table: str) -> dict[Mutant, str]:
+    """The mutants in a table, and why each may live."""
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in table.splitlines() if line.startswith("| ledger_core/")]
+    cells = [[cell.strip().replace("\\|", "|") for cell in row] for row in rows]
+    return {Mutant(file, function, old[1:-1], new[1:-1]): why for file, function, old, new, why in cells}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """First the tests that ask no fake of DynamoDB, which are quick."""
+    items.sort(key=lambda item: "moto_client" in getattr(item, "fixturenames", ()))
+
+
+def main() -> int:
+    """Run all, and print the score and every survivor; 1 when one is not explained, or an explanation is of none."""
+    begun = time.monotonic()
+    shutil.rmtree(WORKSPACE, ignore_errors=True)
+    WORKSPACE.mkdir(parents=True)
+    for name in LINKS:
+        (WORKSPACE / name).symlink_to(ROOT / name)
+    log = WORKSPACE / "mutmut.log"
+    print(f"This takes ten minutes or more; progress is in {log.relative_to(ROOT)}.", flush=True)
+    with log.open("w") as output:
+        subprocess.run([_MUTMUT, "run", "--max-children", str(WORKERS)], cwd=WORKSPACE, stdout=output, check=True)
+    results = re.findall(r"^ +(\S+): (.+)$", _mutmut("results", "--all", "true"), re.MULTILINE)
+    survivors = [_mutant(name) for name, status in results if status not in NOTICED]
+    reasons = explained(EXPLAINED.read_text())
+    for mutant in survivors:
+        print(mutant, reasons.get(mutant, "NOT EXPLAINED"))
+    obsolete = reasons.keys() - set(survivors)
+    for mutant in obsolete:
+        print(mutant, "explained, and did not survive")
+    unexplained = sum(mutant not in reasons for mutant in survivors)
+    killed, counts = len(results) - len(survivors), Counter(status for _, status in results)
+    print(", ".join(f"{count} {status}" for status, count in counts.most_common()))
+    print(
+        f"{len(results)} mutants, {killed} killed, {len(survivors) - unexplained} explained, {unexplained} not; "
+        f"score {killed / len(results):.1%} in {(time.monotonic() - begun) / 60:.0f} minutes"
+    )
+    return 1 if unexplained or obsolete else 0
+
+
+_MUTMUT = str(Path(sys.executable).parent / "mutmut")
+
+
+def _mutmut(*arguments: str) -> str:
+    return subprocess.run([_MUTMUT, *arguments], cwd=WORKSPACE, capture_output=True, text=True, check=True).stdout
+
+
+def _mutant(name: str) -> Mutant:
+    """What mutmut did, of which it shows a diff."""
+    shown = _mutmut("show", name)
+    (file,) = re.findall(r"^--- (\S+)$", shown, re.MULTILINE)
+    old, new = (
+        " ".join(" ".join(re.findall(rf"^\{sign}(?!\{sign}\{sign} )(.*)$", shown, re.MULTILINE)).split())
+        for sign in "-+"
+    )
+    function = (
+        name.rpartition("__mutmut_")[0].rpartition(".")[2].removeprefix("x_").removeprefix("xǁ").replace("ǁ", ".")
+    )
+    return Mutant(file, function, old, new)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

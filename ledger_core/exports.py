@@ -36,7 +36,7 @@ def rows_of(lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
             section += 1
             try:
                 if set(row) != {"owner_id", *HEAD_FIELDS}:
-                    raise ValueError("not the fields of a head")
+                    raise ValueError  # not the fields of a head
                 row = HEAD.validate_json(line, strict=True)
             except ValueError:
                 raise InvalidRequestError(f"line {number}: this head is malformed") from None

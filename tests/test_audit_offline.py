@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 import pytest
 
 from ledger_core import InvalidRequestError, LedgerEntry
-from ledger_core.audit import HEAD, INDEX_LAG_PAUSES_SECONDS, Report, audit_export, audit_store, export
+from ledger_core.audit import INDEX_LAG_PAUSES_SECONDS, Report, audit_export, audit_store, export
+from ledger_core.exports import head_line
 from ledger_core.models import GENESIS_HASH, Head, format_time
+from ledger_core.receipts import Receipt
 from tests.support import NOON, add
 
 T = TypeVar("T")
@@ -33,7 +35,7 @@ def written(entries: int, owner_id: str = "ada") -> tuple[Head, list[dict[str, A
 
 
 def audited(*rows: Any, head: Head) -> Report:
-    (report,) = audit_export([HEAD.dump_json(head).decode(), *(json.dumps(row) for row in rows)])
+    (report,) = audit_export([head_line(head), *(json.dumps(row) for row in rows)])
     return report
 
 
@@ -110,6 +112,34 @@ def test_a_changed_head_is_told_by_what_was_expected_and_found(
     assert said(audited(*rows, head=Head(**values | changed))) == [(None, field, expected, found)]
 
 
+def done(report: Report) -> list[tuple[str, int | None, int | None, int | None]]:
+    return [(one.kind, one.first_id, one.last_id, one.position) for one in report.findings]
+
+
+def test_what_was_done_is_told_with_its_place() -> None:
+    """To an entry that is changed, or cannot be read, and to the head."""
+    head, rows = written(3)
+    assert done(audited(rows[0], rows[1] | {"amount": 9}, rows[2], head=head)) == [("changed", 2, 2, 2)]
+    assert done(audited(rows[0], {**rows[1], "amount": "2"}, rows[2], head=head)) == [("changed", 2, 2, 2)]
+    assert done(audited(*rows, head=written(2)[0])) == [("inserted", 3, 3, 3)]
+    assert done(audited(*rows, head=head)) == []
+
+
+def test_a_ledger_is_held_against_its_receipts() -> None:
+    """One that is in order and not what was signed is told so, from an export and from the store."""
+    rewritten, (head, rows) = Receipt.of(written(3)[0], NOON).model_copy(update={"head_hash": "0"}), written(3)
+    others = [Receipt.of(written(2)[0], NOON), Receipt.of(written(3, "eve")[0], NOON).model_copy(update={"balance": 0})]
+    lines, store = [head_line(head), *(json.dumps(row) for row in rows)], Store(3)
+    reading: Any = store
+    for receipts, contradicted in ((others, False), ([*others, rewritten], True)):
+        (of_export,) = audit_export(lines, receipts)
+        of_store = audit_store(reading, "ada", read=once, receipts=receipts, sleep=store.slept.append)
+        for report in (of_export, of_store):
+            assert report.valid is not contradicted
+            assert said(report) == [(3, "receipt", "0", head.head_hash)] * contradicted
+            assert done(report) == [("contradicts_receipt", 3, 3, None)] * contradicted
+
+
 class Store:
     """A ledger in an index that follows after a number of looks, two rows to a page; notes what is asked of it."""
 
@@ -140,7 +170,7 @@ def test_an_export_is_the_head_and_then_the_entries() -> None:
     store: Any = Store(3)
     lines = list(export(store, "ada", read=once, sleep=store.slept.append))
     head, rows = written(3)
-    assert lines == [HEAD.dump_json(head).decode(), *(json.dumps(row, ensure_ascii=False) for row in rows)]
+    assert lines == [head_line(head), *(json.dumps(row, ensure_ascii=False) for row in rows)]
     assert "ü" in lines[1]
     assert store.asked == [
         ("latest", "ada", None),
@@ -201,8 +231,8 @@ def test_entries_beyond_the_head_are_read_too() -> None:
 def test_exports_follow_each_other_with_a_report_each() -> None:
     """Two of one owner are two, and a line that is empty is none."""
     (head, rows), (other, _) = written(2), written(0, "eve")
-    lines = [HEAD.dump_json(head).decode(), *(json.dumps(row) for row in rows)]
-    reports = list(audit_export([*lines, *lines, "\n", HEAD.dump_json(other).decode()]))
+    lines = [head_line(head), *(json.dumps(row) for row in rows)]
+    reports = list(audit_export([*lines, *lines, "\n", head_line(other)]))
     assert [(one.owner_id, one.valid, one.entries_checked) for one in reports] == [
         ("ada", True, 2),
         ("ada", True, 2),
@@ -215,12 +245,12 @@ def test_a_line_that_is_no_entry_is_a_discrepancy(line: str) -> None:
     """Whatever it is; the lines around it are read as they are."""
     head, rows = written(2)
     first, second = (json.dumps(row) for row in rows)
-    (report,) = audit_export([HEAD.dump_json(head).decode(), first, line, second])
+    (report,) = audit_export([head_line(head), first, line, second])
     assert [(entry_id, field, expected) for entry_id, field, expected, _ in said(report)] == [(2, "entry", None)]
     assert report.entries_checked == 3
 
 
-def head_line(**changed: Any) -> str:
+def line_of_head(**changed: Any) -> str:
     values = {"owner_id": "ada", "balance": 0, "entry_count": 0, "head_hash": GENESIS_HASH, "updated_at": None}
     return json.dumps(values | changed)
 
@@ -231,9 +261,9 @@ def head_line(**changed: Any) -> str:
         ([], "line 1: the export is empty"),
         ([json.dumps(written(1)[1][0])], "line 1: an export begins with the head of a ledger"),
         (["7"], "line 1: an export begins with the head of a ledger"),
-        ([head_line(balance="0")], "line 1: this head is malformed"),
-        ([head_line(more=1)], "line 1: this head is malformed"),
-        ([head_line(), head_line(), head_line(entry_count=None)], "line 3: this head is malformed"),
+        ([line_of_head(balance="0")], "line 1: this head is malformed"),
+        ([line_of_head(more=1)], "line 1: this head is malformed"),
+        ([line_of_head(), line_of_head(), line_of_head(entry_count=None)], "line 3: this head is malformed"),
     ],
 )
 def test_what_is_no_export_is_refused_with_the_line(lines: list[str], message: str) -> None:
@@ -246,6 +276,6 @@ def test_a_head_s_time_is_text() -> None:
     """As an entry's is."""
     head, rows = written(1)
     assert head.updated_at
-    line = head_line(balance=1, entry_count=1, head_hash=head.head_hash, updated_at=format_time(head.updated_at))
+    line = line_of_head(balance=1, entry_count=1, head_hash=head.head_hash, updated_at=format_time(head.updated_at))
     (report,) = audit_export([line, json.dumps(rows[0])])
     assert (report.valid, report.head) == (True, head)

@@ -16,7 +16,7 @@ SAM := .local/sam/bin/sam
 # No metrics of ours to its makers, and no look for a newer version.
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: run token run-stack build test cold e2e simulate bench-rewards mutants lint format clean
+.PHONY: run token run-stack build test cold e2e simulate prove bench-rewards mutants lint format clean
 
 run: .venv/ready
 	@exec .venv/bin/python -m infra.run --port $(PORT) --data $(DATA) --auth $(AUTH) --issuer-port $(ISSUER_PORT)
@@ -35,7 +35,7 @@ build-%: .venv/ready .local/runtime/ready
 	.venv/bin/python -m infra.build "$(ARTIFACTS_DIR)"
 
 test: .venv/ready .local/runtime/ready .local/ministack/ready build
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 cold: .venv/ready .local/runtime/ready .local/ministack/ready build
 	.venv/bin/python -m pytest tests/lambda_runtime --no-cov -s
@@ -46,6 +46,9 @@ e2e: .venv/ready .local/ministack/ready build
 simulate: .venv/ready
 	@.venv/bin/python -m tests.simulator $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) \
 		$(if $(STEPS),--steps $(STEPS)) $(if $(OPERATIONS),--operations $(OPERATIONS)) $(if $(BROKEN),--broken "$(BROKEN)")
+
+prove: .venv/ready .local/runtime/ready build mutants
+	.venv/bin/python -m tests.prove
 
 bench-rewards: .venv/ready
 	.venv/bin/python -m tests.benchmarks.rewards

@@ -19,10 +19,11 @@ import pytest
 
 from tests.support import ROOT
 
-__all__ = ["EXPLAINED", "Mutant", "explained", "main"]
+__all__ = ["EXPLAINED", "SUMMARY", "Mutant", "explained", "main"]
 
 EXPLAINED = ROOT / "tests/mutants.md"
 WORKSPACE = ROOT / ".local/mutants"
+SUMMARY = WORKSPACE / "summary.txt"
 LINKS = ("functions", "infra", "ledger_core", "pyproject.toml", "template.yaml", "tests")
 WORKERS = 2
 NOTICED = {"killed", "timeout"}
@@ -68,18 +69,18 @@ def main() -> int:
     results = re.findall(r"^ +(\S+): (.+)$", _mutmut("results", "--all", "true"), re.MULTILINE)
     survivors = [_mutant(name) for name, status in results if status not in NOTICED]
     reasons = explained(EXPLAINED.read_text())
-    for mutant in survivors:
-        print(mutant, reasons.get(mutant, "NOT EXPLAINED"))
+    told = [f"{mutant} {reasons.get(mutant, 'NOT EXPLAINED')}" for mutant in survivors]
     obsolete = reasons.keys() - set(survivors)
-    for mutant in obsolete:
-        print(mutant, "explained, and did not survive")
+    told += [f"{mutant} explained, and did not survive" for mutant in obsolete]
     unexplained = sum(mutant not in reasons for mutant in survivors)
     killed, counts = len(results) - len(survivors), Counter(status for _, status in results)
-    print(", ".join(f"{count} {status}" for status, count in counts.most_common()))
-    print(
+    told.append(", ".join(f"{count} {status}" for status, count in counts.most_common()))
+    told.append(
         f"{len(results)} mutants, {killed} killed, {len(survivors) - unexplained} explained, {unexplained} not; "
         f"score {killed / len(results):.1%} in {(time.monotonic() - begun) / 60:.0f} minutes"
     )
+    print("\n".join(told))
+    SUMMARY.write_text("\n".join(told))
     return 1 if unexplained or obsolete else 0
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutants import SUMMARY
 from tests.prove.evidence import Evidence
 from tests.prove.report import report
 from tests.support import ROOT
@@ -29,7 +30,6 @@ PROOFS = (
     "tests/test_receipts.py",
     "tests/fuzz",
 )
-MUTANTS = ROOT / ".local/mutants/summary.txt"
 
 
 def main() -> int:
@@ -38,7 +38,7 @@ def main() -> int:
     os.environ["PROVE"] = "1"
     evidence, begun = Evidence(), datetime.now(UTC)
     code = pytest.main(["--no-cov", "-q", *(sys.argv[2:] or PROOFS)], plugins=[evidence])
-    mutants = MUTANTS.read_text() if MUTANTS.exists() else "Not run: `make mutants` does."
+    mutants = SUMMARY.read_text() if SUMMARY.exists() else "Not run: `make mutants` does."
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(report(evidence.proofs, begun=begun, ended=datetime.now(UTC), mutants=mutants), encoding="utf-8")
     print(f"The report is in {target}")

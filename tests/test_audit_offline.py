@@ -10,6 +10,7 @@ import pytest
 from ledger_core import InvalidRequestError, LedgerEntry
 from ledger_core.audit import INDEX_LAG_PAUSES_SECONDS, Report, audit_export, audit_store, export
 from ledger_core.exports import head_line
+from ledger_core.findings import Finding, FindingKind
 from ledger_core.models import GENESIS_HASH, Head, format_time
 from ledger_core.receipts import Receipt
 from tests.support import NOON, add
@@ -138,6 +139,16 @@ def test_a_ledger_is_held_against_its_receipts() -> None:
             assert report.valid is not contradicted
             assert said(report) == [(3, "receipt", "0", head.head_hash)] * contradicted
             assert done(report) == [("contradicts_receipt", 3, 3, None)] * contradicted
+
+
+def test_a_ledger_is_valid_when_nothing_at_all_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a value that does not add up nor what was done: either is enough."""
+    head, rows = written(2)
+    monkeypatch.setattr("ledger_core.chain.Chain.findings", lambda *_: [Finding.of(FindingKind.CHANGED, 1)])
+    assert not audited(*rows, head=head).valid
+    monkeypatch.setattr("ledger_core.chain.Chain.findings", lambda *_: [])
+    assert audited(*rows, head=head).valid
+    assert not audited(*rows, head=written(1)[0]).valid
 
 
 class Store:

@@ -35,7 +35,7 @@ build-%: .venv/ready .local/runtime/ready
 	.venv/bin/python -m infra.build "$(ARTIFACTS_DIR)"
 
 test: .venv/ready .local/runtime/ready .local/ministack/ready build
-	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 cold: .venv/ready .local/runtime/ready .local/ministack/ready build
 	.venv/bin/python -m pytest tests/lambda_runtime --no-cov -s

@@ -33,6 +33,16 @@ def ledger_tables() -> dict[str, str]:
     return {name: os.environ[name] for name in ("LEDGER_ENTRIES_TABLE", "LEDGER_BALANCES_TABLE")}
 
 
+LONG = ("conformance/test_stateful", "e2e/", "fuzz/", "simulator/")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes long is not measured for coverage, which would make it take twice as long and is had without it."""
+    for item in items if not config.getoption("no_cov") else ():
+        if item.nodeid.startswith(tuple(f"tests/{place}" for place in LONG)):
+            item.add_marker(pytest.mark.no_cover)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """In CI a skipped test is a failed one."""

@@ -83,7 +83,7 @@ def test_killed_twice_while_clients_spend(
             worker = start(server, **{ENDPOINT: proxy.url})
             await_slow_write(proxy)
             worker.send_signal(how)
-            _, err = worker.communicate(timeout=20)
+            _, err = worker.communicate(timeout=SECONDS_MAX)
         assert (worker.returncode, err.splitlines()[-1][:13]) == (130, "ledger: ended"), err
         last = start(server)
         out, err = last.communicate(timeout=SECONDS_MAX)

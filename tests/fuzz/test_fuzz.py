@@ -27,7 +27,7 @@ from tests.support import DEEP
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-EXAMPLES = 1000 if DEEP else 20
+EXAMPLES = 1000 if DEEP else 12
 """Requests of each operation, good and as many bad ones; fewer where there are not as many."""
 REQUESTS_MIN = 10_000 if DEEP else 400
 """Through each of the two targets."""

@@ -17,8 +17,8 @@ from tests.simulator.simulation import Simulation
 from tests.simulator.world import FAULTS, Choices
 from tests.support import DEEP, ROOT, new_seed
 
-SEEDS = 50_000 if DEEP else 2_000
-STEPS = 200
+SEEDS = 20_000 if DEEP else 2_000
+STEPS = 400 if DEEP else 120
 BROKEN_SEEDS_MAX = 300
 """By which a broken ledger must have been caught."""
 

@@ -31,6 +31,8 @@ CLIENTS = 5
 WORKERS = 2
 """At most."""
 LAMBDAS = 3
+IDLE_SECONDS = 50.0
+"""For which a worker waits for a message."""
 STARTS = 30
 """Hundredths of a second within which sweeps begin."""
 PERIODS = 2
@@ -195,6 +197,7 @@ class Simulation:
         """A scheduled function's worker; a message that it dies over comes again, and may come twice anyway."""
         world, choices = self.world, self.choices[f"worker-{number}"]
         while not world.calm and not choices.exhausted:
+            world.wait_for(lambda: bool(self._queue), deadline=world.now + IDLE_SECONDS)
             world.sleep(choices.below(20) / 100)
             if self._queue:
                 message = choices.of(self._queue)

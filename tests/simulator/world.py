@@ -185,9 +185,10 @@ class World:
 
     def run(self, until: Callable[["World"], bool] = lambda world: False) -> None:
         """Let everything happen, until nothing is left to."""
-        last, turns = self.steps + STEPS_TO_END, self.choices["turns"]
+        last, turns = inf, self.choices["turns"]
         while self._tasks or self._events:
             self.calm = self.calm or until(self)
+            last = min(last, self.steps + STEPS_TO_END) if self.calm else inf
             if self.dynamodb.unindexed:
                 self.dynamodb.follow()
             ready = [task for task in self._tasks if self._is_ready(task)]

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -25,6 +26,7 @@ ENVIRONMENT = {
 }
 os.environ.update(ENVIRONMENT)  # apps read their settings when they are imported
 LOOP = asyncio.new_event_loop()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # for what tests start to inherit, even in the background
 asyncio.set_event_loop(LOOP)  # and their handlers take this thread's loop
 
 

@@ -61,7 +61,7 @@ def updated(expression: str, item: Item, values: Item, names: Mapping[str, str])
 def _tokens(expression: str) -> Sequence[str]:
     tokens = TOKEN.findall(expression)
     if "".join(tokens) != re.sub(r"\s", "", expression):
-        raise NotImplementedError(f"expression: {expression}")
+        raise ValueError(f"expression: {expression}")
     return tokens
 
 
@@ -141,8 +141,8 @@ class _Reader:
     def _peek(self) -> str:
         return "" if self.at_end() else self._tokens[self._next]
 
-    def _unknown(self) -> NotImplementedError:
-        return NotImplementedError(f"expression: {self._expression}, at {self._peek()!r}")
+    def _unknown(self) -> ValueError:
+        return ValueError(f"expression: {self._expression}, at {self._peek()!r}")
 
 
 def _compared(symbol: str, left: Item | None, right: Mapping[str, Any]) -> bool:

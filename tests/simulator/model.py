@@ -249,7 +249,7 @@ class ModelDynamoDB:
 
     def _place_of(self, kind: str, write: Mapping[str, Any]) -> Key:
         if kind not in {"Put", "Update"}:
-            raise NotImplementedError(kind)
+            raise ValueError(kind)
         return self._place(write["TableName"], write["Item" if kind == "Put" else "Key"])
 
     def _place(self, table: str, item: Item) -> Key:

@@ -61,7 +61,7 @@ class AccountStore(LedgerStore):
         return Page(accounts, malformed, last["owner_id"]["S"] if last else None)
 
     def append_all(self, writes: Sequence[Write]) -> list[Cancelled]:
-        """Write up to WRITES_MAX entries of as many owners, all or none; empty when done, else why not, for each.
+        """Write one entry each of up to WRITES_MAX owners, all or none; empty when done, else why not, for each.
 
         One request. It is no sign of life of the owners.
         """
@@ -78,7 +78,7 @@ class AccountStore(LedgerStore):
                 if len(reasons) != 2 * len(writes):
                     raise
                 of_each = zip(reasons[::2], reasons[1::2], strict=True)
-                return [cancelled_from(write.entry.owner_id, of) for write, of in zip(writes, of_each, strict=True)]
+                return [cancelled_from(write.head.owner_id, of) for write, of in zip(writes, of_each, strict=True)]
         return []
 
     def owners_with(self, nonce: str, owner_ids: Sequence[str]) -> set[str]:

@@ -57,7 +57,7 @@ class Accrual:
         not fail: what cannot be granted now is granted at the next touch, or by the sweep.
         """
         reward = self._reward()
-        if self._seen.get(owner_id) == reward.nonce:
+        if self._has_seen(owner_id, reward):
             return None
         try:
             return self._grant(reward, owner_id, self._processor.patience(timeout_seconds))
@@ -66,6 +66,13 @@ class Accrual:
         except Exception as error:  # the app's rule may fail on an owner, and the request is about something else
             logger.warning("owner %s gets no reward at this touch: %s", owner_hash(owner_id), error)
         return None
+
+    def is_over_for(self, owner_id: str) -> bool:
+        """Whether a touch has nothing to do, as far as this process knows."""
+        return self._has_seen(owner_id, self._reward())
+
+    def _has_seen(self, owner_id: str, reward: Reward) -> bool:
+        return self._seen.get(owner_id) == reward.nonce
 
     def _grant(self, reward: Reward, owner_id: str, patience: Patience) -> LedgerEntry | None:
         account = patience.read(partial(self._processor.store.account, owner_id, consistent=False))

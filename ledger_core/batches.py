@@ -138,7 +138,7 @@ class BatchWriter:
             reasons = self._store.append_all(writes)
         except (ContentionError, UnavailableError) as error:  # and so it may be written, or not
             for pending, write in zip(batch, writes, strict=True):
-                pending.sent.add(write.entry.hash)
+                pending.sent.add(write.entries[-1].hash)
             return error, batch
         except StoreError as error:
             if error.dynamodb_code != ITEM_IS_INVALID:
@@ -161,7 +161,8 @@ class BatchWriter:
         now, possible, writes = self._clock(), [], []
         for pending in batch:
             try:
-                write = Write(self._reward.entry(pending.head, now), pending.head, self._reward.mark(pending.marks))
+                entry, mark = self._reward.entry(pending.head, now), self._reward.mark(pending.marks)
+                write = Write((entry,), pending.head, mark)
             except (ArithmeticError, TypeError, ValueError) as error:
                 with self._lock:
                     self._outcome.fail(pending.head.owner_id, error)
@@ -178,9 +179,9 @@ class BatchWriter:
             contended = contended or reason.contended or bool(reason.head and pending.tries)
             if reason.error:
                 self._outcome.fail(pending.head.owner_id, reason.error)
-            elif reason.entry and reason.entry.hash in pending.sent:
+            elif reason.stored and reason.stored[0].hash in pending.sent:
                 self._outcome.tally.granted += 1
-            elif reason.entry:
+            elif reason.stored:
                 self._outcome.tally.already += 1
             elif reason.head:
                 pending.head, pending.marks = reason.head, reason.marks

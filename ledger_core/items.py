@@ -1,6 +1,6 @@
 """What the ledger writes: its keys, items, expressions and conditions, as DynamoDB types them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ledger_core.models import Head, LedgerEntry, format_time
@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
 
 __all__ = [
+    "ENTRIES_MAX",
     "Mark",
     "Write",
     "entry_item",
@@ -17,6 +18,9 @@ __all__ = [
     "move_values",
     "transact_items",
 ]
+
+ENTRIES_MAX = 99
+"""Entries of one owner that one transaction adds: DynamoDB takes 100 items, and one is the balance."""
 
 # Forbids a second entry under the same owner and nonce.
 NONCE_IS_NEW = "attribute_not_exists(entry_key)"
@@ -47,9 +51,10 @@ class Mark(NamedTuple):
 
 
 class Write(NamedTuple):
-    """An entry to append, the head that it was computed from, and what to note beside the balance."""
+    """Entries of one owner to append, one upon the other, the head that the first was computed from, and what to note
+    beside the balance."""
 
-    entry: LedgerEntry
+    entries: Sequence[LedgerEntry]
     head: Head
     mark: Mark | None = None
 
@@ -67,28 +72,32 @@ def entry_item(entry: LedgerEntry) -> dict[str, Any]:
 def transact_items(
     write: Write, *, entries_table: str, balances_table: str, active: bool = True
 ) -> list["TransactWriteItemTypeDef"]:
-    """The two items that append the entry and move the balance, each under its condition.
+    """The items that append the entries and, last, the one that moves the balance, each under its condition.
 
     `active` tells whether it is a sign of life of the owner.
     """
-    entry, head, mark = write
-    values = move_values(entry, head)
+    entries, head, mark = write
+    last = entries[-1]
+    values = move_values(last, head)
     expression = MOVE_HEAD + OWNER_IS_ACTIVE
     if not active:
         expression = MOVE_HEAD + OWNER_WAS_ACTIVE
-        values[":active_at"] = {"S": format_time(head.updated_at or entry.created_at)}
-    put: TransactWriteItemTypeDef = {
-        "Put": {
-            "TableName": entries_table,
-            "Item": entry_item(entry),
-            "ConditionExpression": NONCE_IS_NEW,
-            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        values[":active_at"] = {"S": format_time(head.updated_at or last.created_at)}
+    puts: list[TransactWriteItemTypeDef] = [
+        {
+            "Put": {
+                "TableName": entries_table,
+                "Item": entry_item(entry),
+                "ConditionExpression": NONCE_IS_NEW,
+                "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            }
         }
-    }
+        for entry in entries
+    ]
     update: TransactWriteItemTypeDef = {
         "Update": {
             "TableName": balances_table,
-            "Key": {"owner_id": {"S": entry.owner_id}},
+            "Key": {"owner_id": {"S": last.owner_id}},
             "UpdateExpression": expression + (PERIOD_IS_DONE if mark else ""),
             "ConditionExpression": HEAD_IS_KNOWN if head.entry_count else LEDGER_IS_NEW,
             "ExpressionAttributeValues": values,
@@ -98,7 +107,7 @@ def transact_items(
     if mark:
         update["Update"]["ExpressionAttributeNames"] = {"#mark": MARK_PREFIX + mark.name}
         update["Update"]["ExpressionAttributeValues"] = {**values, ":period": {"S": mark.period}}
-    return [put, update]
+    return [*puts, update]
 
 
 def move_values(entry: LedgerEntry, head: Head) -> dict[str, Any]:

@@ -6,27 +6,19 @@ No AWS and no HTTP. Time, sleep and chance are arguments, so that a test can hol
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache, partial
+from functools import lru_cache
 from random import SystemRandom
 from typing import TypeVar
-from uuid import uuid4
 
-from ledger_core.errors import (
-    ContentionError,
-    DuplicateNonceError,
-    InsufficientBalanceError,
-    InvalidRequestError,
-    RequestState,
-    UnknownOperationError,
-)
+from ledger_core.errors import ContentionError, UnknownOperationError
 from ledger_core.items import Mark
-from ledger_core.models import BALANCE_MAX, Head, LedgerEntry, OperationRequest
+from ledger_core.lanes import Lane, Ticket
+from ledger_core.models import LedgerEntry, OperationRequest
 from ledger_core.operations import BaseLedgerOperations, OperationConfig
 from ledger_core.patience import Patience
 from ledger_core.store import LedgerStore
-from ledger_core.usage import current_usage
+from ledger_core.writer import LaneWriter
 
 __all__ = ["HEADS_MAX", "TIMEOUT_SECONDS", "OperationProcessor"]
 
@@ -47,8 +39,8 @@ def _utc_now() -> datetime:
 class OperationProcessor:
     """Posts an app's operations to owners' ledgers.
 
-    Safe to share between threads: the writes of one owner go single file within a process, and across processes
-    DynamoDB's conditions decide.
+    Safe to share between threads: the writes of one owner go single file within a process, those that wait together in
+    one transaction, and across processes DynamoDB's conditions decide.
 
     Args:
         store: where the ledgers are.
@@ -73,12 +65,12 @@ class OperationProcessor:
     ) -> None:
         self.store = store
         self.operations = operations.get_operation_config()
-        self._clock = clock
+        self._writer = LaneWriter(store, clock)
         self._monotonic = monotonic
         self._sleep = sleep
         self._random = random
         self._configs = {str(name): config for name, config in self.operations.items()}
-        self._lane_of = lru_cache(maxsize=HEADS_MAX)(lambda _owner_id: _Lane(lock()))
+        self._lane_of = lru_cache(maxsize=HEADS_MAX)(lambda owner_id: Lane(owner_id, lock()))
         self._lanes_lock = threading.Lock()
 
     def config_of(self, operation: str) -> OperationConfig:
@@ -114,16 +106,36 @@ class OperationProcessor:
             UnavailableError: DynamoDB failed or throttled until the time was up.
             StoreError: DynamoDB refused.
         """
-        amount = self.config_of(request.operation).signed_amount(request.amount)
-        patience = self.patience(timeout_seconds)
+        return self.finish(self.enter(request, mark=mark), timeout_seconds=timeout_seconds)
+
+    def enter(self, request: OperationRequest, *, mark: Mark | None = None) -> Ticket:
+        """Begin to post an operation, without waiting: from now on whoever writes to this owner writes it too.
+
+        Whoever has the ticket calls `finish`, or gives it up by `Ticket.abandon`.
+
+        Raises:
+            UnknownOperationError, InvalidRequestError: as for `process`.
+        """
+        config = self.config_of(request.operation)
+        amount = config.signed_amount(request.amount)
         with self._lanes_lock:
             lane = self._lane_of(request.owner_id)
-        if not lane.lock.acquire(timeout=max(timeout_seconds, 0)):
-            raise ContentionError("Other operations of this owner took all the time there was.")
-        try:
-            return self._append(lane, request, amount, mark, patience)
-        finally:
-            lane.lock.release()
+        return lane.enter(Ticket(lane, request, amount, config.magnitude_min is None, mark, alone=mark is not None))
+
+    def finish(self, ticket: Ticket, *, timeout_seconds: float = TIMEOUT_SECONDS) -> LedgerEntry:
+        """Post what was begun, unless another has meanwhile. As for `process`."""
+        patience, lane = self.patience(timeout_seconds), ticket.lane
+        if lane.lock.acquire(timeout=max(timeout_seconds, 0)):
+            try:
+                self._writer.write_until_settled(ticket, patience)
+            except BaseException as error:
+                ticket.error = error
+                raise
+            finally:
+                lane.lock.release()
+        else:
+            ticket.abandon(ContentionError("Other operations of this owner took all the time there was."))
+        return ticket.outcome()
 
     def read(self, call: Callable[[], T], *, timeout_seconds: float = TIMEOUT_SECONDS) -> T:
         """What a reading call of the store answers, tried again as long as it may succeed and there is time."""
@@ -132,63 +144,3 @@ class OperationProcessor:
     def patience(self, timeout_seconds: float) -> Patience:
         """What a request has that takes several calls: their time is in common."""
         return Patience(self._monotonic() + timeout_seconds, self._monotonic, self._sleep, self._random)
-
-    def _append(
-        self, lane: "_Lane", request: OperationRequest, amount: int, mark: Mark | None, patience: Patience
-    ) -> LedgerEntry:
-        head = lane.head or patience.retry(
-            partial(self.store.head, request.owner_id, consistent=False), RequestState.CHECKING_BALANCE
-        )
-        losses, usage = 0, current_usage()
-        while True:
-            if not 0 <= head.balance + amount <= BALANCE_MAX:
-                head = self._refuse_unless_moved(lane, request, amount, patience)
-            entry = LedgerEntry.after(head, request, amount=amount, now=self._clock())
-            lane.head = None  # not known while the transaction is under way
-            usage.attempts += 1
-            # One token for every try of this transaction: if an answer is lost, the next one tells what came of it.
-            cancelled = patience.retry(
-                partial(self.store.append, entry, head=head, token=str(uuid4()), mark=mark), RequestState.PROCESSING
-            )
-            if cancelled is None:
-                lane.head = Head.at(entry)
-                return entry
-            lane.head = head = cancelled.head or head
-            if cancelled.entry is not None:
-                raise self._duplicate(cancelled.entry, request, amount)
-            losses += 1
-            usage.stale_heads += cancelled.head is not None
-            if losses > 1 or cancelled.contended:
-                patience.pause(ContentionError("Other writers kept moving this owner's balance."))
-
-    def _refuse_unless_moved(self, lane: "_Lane", request: OperationRequest, amount: int, patience: Patience) -> Head:
-        """Refuse for the balance's sake, but on the strength of a fresh one, and never what was accepted before.
-
-        Returns the fresh head when the operation is possible after all.
-        """
-        entry, head = patience.retry(
-            partial(self.store.look_up, request.owner_id, request.nonce), RequestState.CHECKING_NONCE
-        )
-        lane.head = head
-        if entry is not None:
-            raise self._duplicate(entry, request, amount)
-        if head.balance + amount < 0:
-            raise InsufficientBalanceError(balance=head.balance, required=-amount)
-        if head.balance + amount > BALANCE_MAX:
-            error = InvalidRequestError(f"amount: the balance is {head.balance} and cannot exceed {BALANCE_MAX}")
-            error.state = RequestState.CHECKING_BALANCE
-            raise error
-        return head
-
-    def _duplicate(self, entry: LedgerEntry, request: OperationRequest, amount: int) -> DuplicateNonceError:
-        if self.config_of(request.operation).magnitude_min is None:
-            amount = entry.amount  # fixed by the app, which may have changed it since: the request is the same
-        return DuplicateNonceError(entry=entry, replay=entry.answers(request, amount=amount))
-
-
-@dataclass
-class _Lane:
-    """Where the writes of one owner go single file, and what the last of them left behind."""
-
-    lock: threading.Lock
-    head: Head | None = None

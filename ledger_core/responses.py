@@ -41,32 +41,32 @@ class Account:
 
 
 class Cancelled(NamedTuple):
-    """Why an owner's two writes were not done; nothing is said of those that another owner's kept from being done."""
+    """Why an owner's writes were not done; nothing is said of those that another owner's kept from being done."""
 
-    entry: LedgerEntry | None
-    """What is stored under the nonce already."""
+    stored: Sequence[LedgerEntry]
+    """What is stored already under the nonces of the entries."""
     head: Head | None
-    """The head as it is, when it is not the one the entry was computed from."""
+    """The head as it is, when it is not the one the first entry was computed from."""
     contended: bool
     """Whether conflict or throttling came on top, so that the next try should wait."""
     marks: Mapping[str, str] = MappingProxyType({})
     """Those of the row that `head` is from."""
     error: StoreError | None = None
-    """What is wrong with this pair of writes for good: another try meets it again."""
+    """What is wrong with these writes for good: another try meets it again."""
 
 
 def cancelled_from(owner_id: str, reasons: Sequence[Mapping[str, Any]]) -> Cancelled:
-    """What the reasons of one owner's two writes say, by position: the entry's, the balance's."""
+    """What the reasons of one owner's writes say, by position: each entry's, and last the balance's."""
     failed = [reason["Code"] == "ConditionalCheckFailed" for reason in reasons]
     contended = any(reason["Code"] in BUSY for reason in reasons)
     try:
-        entry = entry_from(reasons[0]["Item"]) if failed[0] else None
-        account = account_from(owner_id, reasons[1].get("Item")) if failed[1] else None
+        stored = [entry_from(reasons[position]["Item"]) for position in range(len(reasons) - 1) if failed[position]]
+        account = account_from(owner_id, reasons[-1].get("Item")) if failed[-1] else None
     except StoreError as error:
-        return Cancelled(None, None, contended, error=error)
+        return Cancelled((), None, contended, error=error)
     refused = {reason["Code"] for reason in reasons} - {"None", "ConditionalCheckFailed", *BUSY}
     return Cancelled(
-        entry=entry,
+        stored=tuple(stored),
         head=account.head if account else None,
         contended=contended,
         marks=account.marks if account else {},

@@ -1,11 +1,9 @@
 """The ledger's endpoints: parse, call one function, map the answer."""
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
-from weakref import WeakValueDictionary
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import Field, StrictStr, create_model
@@ -14,7 +12,7 @@ from starlette.exceptions import HTTPException
 from ledger_core.access import Caller
 from ledger_core.accrual import Accrual
 from ledger_core.audit import Report, audit_store
-from ledger_core.errors import DuplicateNonceError, InvalidRequestError
+from ledger_core.errors import DuplicateNonceError, InvalidRequestError, UnavailableError
 from ledger_core.invocation import Calls
 from ledger_core.keys import ReceiptKey
 from ledger_core.models import Head, LedgerEntry, OperationRequest, OwnerId
@@ -58,7 +56,6 @@ class LedgerRouter(APIRouter):
         self._accrual = accrual
         self._receipt_key = receipt_key
         self._calls = Calls()
-        self._queues: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.add_api_route("/ledger/entry", self._post_entry(), methods=["POST"], responses=REPLAYABLE)
         self.add_api_route("/ledger/operations", self.operations)
         self.add_api_route("/ledger/{owner_id}/balance", self.balance)
@@ -77,9 +74,18 @@ class LedgerRouter(APIRouter):
         request.state.owner_id, request.state.operation = operation.owner_id, operation.operation
         caller: Caller = request.state.caller
         caller.check_may_post(operation.owner_id, self.processor.config_of(operation.operation))
-        # An owner's operations go one at a time; they queue here, so that waiting takes no thread from other owners.
-        queue = self._queues.setdefault(operation.owner_id, asyncio.Lock())
-        entry = await self._calls.run(request, partial(self._post, operation), queue)
+        if self._accrual and not self._accrual.is_over_for(operation.owner_id):
+            await self._calls.run(request, partial(self._accrue, operation.owner_id), queue=operation.owner_id)
+        ticket = self.processor.enter(operation)
+        try:
+            entry = await self._calls.run(
+                request,
+                lambda seconds: self.processor.finish(ticket, timeout_seconds=seconds),
+                queue=operation.owner_id,
+                is_over=lambda: ticket.is_settled,
+            )
+        finally:
+            ticket.abandon(UnavailableError("Nobody waits for it any more."))
         request.state.code = "accepted"
         return entry
 
@@ -182,17 +188,14 @@ class LedgerRouter(APIRouter):
 
         return post_entry
 
-    def _post(self, operation: OperationRequest, timeout_seconds: float) -> LedgerEntry:
+    def _accrue(self, owner_id: str, timeout_seconds: float) -> None:
         if self._accrual:
-            patience = self.processor.patience(timeout_seconds)
-            self._accrual.touch(operation.owner_id, timeout_seconds=timeout_seconds / 2)
-            timeout_seconds = patience.seconds_left
-        return self.processor.process(operation, timeout_seconds=timeout_seconds)
+            self._accrual.touch(owner_id, timeout_seconds=timeout_seconds / 2)
 
     def _head(self, caller: Caller, owner_id: str, timeout_seconds: float) -> Head:
         patience = self.processor.patience(timeout_seconds)
-        if self._accrual and caller.may_act_for(owner_id):
-            self._accrual.touch(owner_id, timeout_seconds=timeout_seconds / 2)
+        if caller.may_act_for(owner_id):
+            self._accrue(owner_id, timeout_seconds)
         return patience.read(partial(self.processor.store.head, owner_id, consistent=True))
 
     def _receipt(self, owner_id: str, key: ReceiptKey, timeout_seconds: float) -> str:

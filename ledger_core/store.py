@@ -3,7 +3,7 @@
 It decides nothing: it says what DynamoDB said, as values of ours and as errors of ours.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -55,29 +55,30 @@ class LedgerStore:
         return responses.account_from(owner_id, response.get("Item"))
 
     def append(
-        self, entry: LedgerEntry, *, head: Head, token: str, mark: items.Mark | None = None
+        self, entries: Sequence[LedgerEntry], *, head: Head, token: str, mark: items.Mark | None = None
     ) -> responses.Cancelled | None:
-        """Write `entry` and move the balance from `head`, both or neither; None when done.
+        """Write up to ENTRIES_MAX entries of one owner, one upon the other, and move the balance from `head` to what it
+        is after the last one, all or nothing; None when done.
 
-        `token` (at most 36 characters) makes it once only: the same entry sent again under the same token within ten
-        minutes is done once, and says so each time. One request; see README for the write units.
+        `token` (at most 36 characters) makes it once only: the same entries sent again under the same token within ten
+        minutes are written once, and it says so each time. One request; see README for the write units.
         """
-        pair = items.transact_items(
-            items.Write(entry, head, mark), entries_table=self._entries_table, balances_table=self._balances_table
+        transact_items = items.transact_items(
+            items.Write(entries, head, mark), entries_table=self._entries_table, balances_table=self._balances_table
         )
         with dynamodb_request() as usage:
             try:
                 response = self._client.transact_write_items(
-                    ClientRequestToken=token, TransactItems=pair, ReturnConsumedCapacity="TOTAL"
+                    ClientRequestToken=token, TransactItems=transact_items, ReturnConsumedCapacity="TOTAL"
                 )
                 usage.write_units += responses.units_from(response)
             except ClientError as error:
                 if not (reasons := error.response.get("CancellationReasons")):
                     raise
-                cancelled = responses.cancelled_from(entry.owner_id, reasons)
+                cancelled = responses.cancelled_from(head.owner_id, reasons)
                 if cancelled.error:
                     raise cancelled.error from error
-                if cancelled.entry is None and cancelled.head is None:
+                if not cancelled.stored and cancelled.head is None:
                     raise
                 return cancelled
         return None

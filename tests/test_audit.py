@@ -209,7 +209,7 @@ def test_index_that_is_always_behind_busy_writers_is_no_discrepancy() -> None:
     def write_and_wait(seconds: float) -> None:
         head = store.head("ada", consistent=True)
         entry = LedgerEntry.after(head, add(1, f"n-{head.entry_count}"), amount=1, now=NOON)
-        items = transact_items(Write(entry, head), entries_table="e", balances_table="b")
+        items = transact_items(Write((entry,), head), entries_table="e", balances_table="b")
         model.commit(model.prepare(TransactItems=items), lag_seconds=0.9)
         now[0] += seconds
         model.follow()

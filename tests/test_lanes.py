@@ -1,4 +1,4 @@
-"""What a processor keeps between an owner's operations, and what it asks of the store."""
+"""What a processor keeps between an owner's operations, and how those that wait together are written."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -7,13 +7,22 @@ from typing import Any
 import pytest
 
 from functions.example_app.operations import ExampleAppOperations
-from ledger_core import ContentionError, InsufficientBalanceError, OperationProcessor, UnavailableError
-from ledger_core.errors import RequestState
-from ledger_core.items import Mark
+from ledger_core import (
+    ContentionError,
+    DuplicateNonceError,
+    InsufficientBalanceError,
+    LedgerEntry,
+    OperationProcessor,
+    OperationRequest,
+    UnavailableError,
+)
+from ledger_core.errors import RequestState, StoreError
+from ledger_core.items import ENTRIES_MAX, Mark
+from ledger_core.lanes import Ticket
 from ledger_core.processor import HEADS_MAX, TIMEOUT_SECONDS
 from ledger_core.responses import Cancelled
 from ledger_core.usage import measured
-from tests.support import add, spend
+from tests.support import NOON, add, spend
 from tests.test_processor import NEW, Bench, ScriptedStore, head, moved
 
 
@@ -43,7 +52,7 @@ def test_head_is_read_at_half_the_cost_and_written_on_with_its_mark() -> None:
 
 def test_cancellation_that_shows_no_head_leaves_the_one_that_is_known() -> None:
     """Conflict alone says nothing of the balance: the entry is sent again on the same head, after a pause."""
-    bench = Bench(head(2, 1), Cancelled(entry=None, head=None, contended=True), None)
+    bench = Bench(head(2, 1), Cancelled(stored=(), head=None, contended=True), None)
     assert bench.processor.process(add(1, "n")).id == 2
     assert bench.appended("head") == [head(2, 1)] * 2
     assert len(bench.pauses) == 1
@@ -51,7 +60,7 @@ def test_cancellation_that_shows_no_head_leaves_the_one_that_is_known() -> None:
 
 def test_attempts_and_stale_heads_are_told() -> None:
     """Each transaction begun counts, and each that another writer's entry spoilt."""
-    conflict = Cancelled(entry=None, head=None, contended=True)
+    conflict = Cancelled(stored=(), head=None, contended=True)
     bench = Bench(NEW, moved(0, 1), conflict, moved(0, 2), UnavailableError("lost"), None)
     with measured() as usage:
         bench.processor.process(add(1, "n"))
@@ -104,3 +113,146 @@ def test_time_is_utc_wherever_the_process_runs(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.undo()
         time.tzset()
     assert abs(entry.created_at - datetime.now(UTC)) < timedelta(hours=1)
+
+
+def line(bench: Bench, *requests: OperationRequest) -> list[Ticket]:
+    """Operations that wait together."""
+    return [bench.processor.enter(request) for request in requests]
+
+
+def outcomes(tickets: list[Ticket]) -> list[Any]:
+    """The id of each one's entry, or the code of what it failed with."""
+    return [getattr(ticket.error, "code", None) or getattr(ticket.entry, "id", None) for ticket in tickets]
+
+
+def sent(bench: Bench) -> list[list[str]]:
+    """The nonces of each transaction."""
+    return [[entry.nonce for entry in entries] for entries in bench.appended("entries")]
+
+
+def test_those_that_wait_together_are_written_together() -> None:
+    """One transaction, one entry upon the other; who comes to its turn then finds it done."""
+    bench = Bench(head(2, 1), None)
+    tickets = line(bench, add(1, "a"), spend(3, "b"), add(5, "c"))
+    assert bench.processor.finish(tickets[0]).balance_after == 3
+    assert outcomes(tickets) == [2, 3, 4]
+    (entries,) = bench.appended("entries")
+    assert [entry.balance_after for entry in entries] == [3, 0, 5]
+    assert [entry.prev_hash for entry in entries[1:]] == [entry.hash for entry in entries[:-1]]
+    assert [bench.processor.finish(ticket, timeout_seconds=0) for ticket in tickets] == entries
+    assert [name for name, _ in bench.store.calls] == ["head", "append"]
+
+
+def test_one_that_does_not_fit_beside_others_is_seen_to_after_them() -> None:
+    """It may fit then; refused it is by a fresh look, as ever, and by itself."""
+    bench = Bench(head(2, 1), None, (None, head(3, 2)), None)
+    tickets = line(bench, spend(9, "too much"), add(1, "a"), spend(3, "later"))
+    with pytest.raises(InsufficientBalanceError):
+        bench.processor.finish(tickets[0])
+    assert outcomes(tickets) == ["insufficient_balance", 2, 3]
+    assert sent(bench) == [["a", "later"]]
+    assert [name for name, _ in bench.store.calls] == ["head", "append", "look_up"]
+
+
+def test_second_use_of_a_nonce_waits_for_the_first() -> None:
+    """No transaction has two entries under one key."""
+    original = LedgerEntry.after(head(2, 1), add(1, "a"), amount=1, now=NOON)
+    bench = Bench(head(2, 1), None, Cancelled(stored=(original,), head=None, contended=False))
+    tickets = line(bench, add(1, "a"), add(1, "a"), add(1, "b"))
+    assert bench.processor.finish(tickets[0]) == original
+    with pytest.raises(DuplicateNonceError) as duplicate:
+        bench.processor.finish(tickets[1])
+    assert duplicate.value.replay
+    assert sent(bench) == [["a", "b"], ["a"]]
+
+
+def test_duplicates_are_told_apart_and_the_others_sent_again_at_once() -> None:
+    """The reasons name them all; nobody was raced with, and so nobody waits."""
+    stored = [LedgerEntry.after(NEW, add(1, nonce), amount=1, now=NOON) for nonce in ("a", "c")]
+    bench = Bench(head(2, 2), Cancelled(stored=stored, head=None, contended=False), None)
+    tickets = line(bench, add(1, "a"), add(1, "b"), add(1, "c"), add(1, "d"))
+    assert bench.processor.finish(tickets[1]).id == 3
+    assert outcomes(tickets) == ["duplicate_nonce", 3, "duplicate_nonce", 4]
+    assert sent(bench) == [["a", "b", "c", "d"], ["b", "d"]]
+    assert (len(set(bench.appended("token"))), bench.pauses) == (2, [])
+
+
+def test_lost_race_is_lost_by_all_and_recomputed_from_the_fresh_head() -> None:
+    """And from the second loss on there is a pause, as for one."""
+    bench = Bench(NEW, moved(7, 3), moved(8, 4), None)
+    tickets = line(bench, add(1, "a"), add(1, "b"))
+    with measured() as usage:
+        bench.processor.finish(tickets[0])
+    assert (outcomes(tickets), bench.appended("head")) == ([5, 6], [NEW, head(7, 3), head(8, 4)])
+    assert (usage.attempts, usage.stale_heads, len(bench.pauses)) == (3, 2, 1)
+
+
+def test_operation_with_a_mark_goes_alone() -> None:
+    """A balance takes one note at a time."""
+    bench, mark = Bench(head(2, 1), None, None, None), Mark("DAILY_REWARD:day", "2026-11-22")
+    tickets = [*line(bench, add(1, "a")), bench.processor.enter(add(1, "b"), mark=mark), *line(bench, add(1, "c"))]
+    assert bench.processor.finish(tickets[2]).id == 4
+    assert (sent(bench), bench.appended("mark")) == ([["a"], ["b"], ["c"]], [None, mark, None])
+    assert outcomes(tickets) == [2, 3, 4]
+
+
+def test_transaction_takes_as_many_as_dynamodb_does() -> None:
+    """A hundred items, one of which is the balance; the rest is next."""
+    bench = Bench(head(2, 1), None, None)
+    tickets = line(bench, *(add(1, f"n{number}") for number in range(ENTRIES_MAX + 1)))
+    bench.processor.finish(tickets[-1])
+    assert (ENTRIES_MAX, [len(nonces) for nonces in sent(bench)]) == (99, [99, 1])
+    assert outcomes(tickets) == list(range(2, ENTRIES_MAX + 3))
+
+
+def test_doubtful_transaction_is_settled_by_whoever_waits_on() -> None:
+    """Whose time is up is told so; the next sends the very same again, and all learn what came of it."""
+    bench = Bench(head(2, 1), UnavailableError("lost"), None, None)
+    tickets = line(bench, add(1, "a"), add(1, "b"))
+    with pytest.raises(UnavailableError):
+        bench.processor.finish(tickets[0], timeout_seconds=0.01)
+    tickets += line(bench, add(1, "c"))
+    assert bench.processor.finish(tickets[2]).id == 4
+    assert outcomes(tickets) == ["unavailable", 3, 4]
+    assert sent(bench) == [["a", "b"], ["a", "b"], ["c"]]
+    first, again, _ = bench.appended("token")
+    assert first == again
+    assert [name for name, _ in bench.store.calls] == ["head", "append", "append", "append"]
+
+
+def test_doubtful_transaction_that_nobody_waits_for_is_dropped() -> None:
+    """Nothing is written for those who were told to come back; and what the balance is has to be read."""
+    bench = Bench(head(2, 1), UnavailableError("lost"), head(3, 2), None)
+    with pytest.raises(UnavailableError):
+        bench.processor.process(add(1, "a"), timeout_seconds=0.01)
+    assert bench.processor.process(add(1, "b")).id == 3
+    assert sent(bench) == [["a"], ["b"]]
+
+
+def test_abandoned_operation_is_not_written() -> None:
+    """Who gave up in line was not stored; who gave up when all was known changes nothing."""
+    bench = Bench(head(2, 1), None)
+    tickets = line(bench, add(1, "a"), add(1, "b"), add(1, "c"))
+    tickets[1].abandon(ContentionError("enough"))
+    bench.processor.finish(tickets[0])
+    tickets[2].abandon(ContentionError("enough"))
+    assert (outcomes(tickets), sent(bench)) == ([2, "contention", 3], [["a", "c"]])
+    with pytest.raises(ContentionError):
+        bench.processor.finish(tickets[1])
+
+
+def test_refusal_of_dynamodb_meets_those_whom_it_is_for() -> None:
+    """What it will not take of several is tried one by one."""
+    bench = Bench(head(2, 1), StoreError("too large"), head(2, 1), None, StoreError("too large"), head(3, 2), None)
+    tickets = line(bench, add(1, "a"), add(1, "b"), add(1, "c"))
+    assert bench.processor.finish(tickets[2]).id == 3
+    assert (outcomes(tickets), sent(bench)) == ([2, "internal", 3], [["a", "b", "c"], ["a"], ["b"], ["c"]])
+
+
+def test_malformed_entry_is_its_own_request_s_trouble() -> None:
+    """A look-up that finds what cannot be read fails for the one it was made for."""
+    bench = Bench(head(2, 1), StoreError("malformed"), None)
+    tickets = line(bench, spend(9, "a"), add(1, "b"))
+    tickets[0].alone = True
+    assert bench.processor.finish(tickets[1]).id == 2
+    assert outcomes(tickets) == ["internal", 2]

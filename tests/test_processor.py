@@ -1,6 +1,6 @@
 """The rules of posting: precedence, retries, pauses, deadlines, the state in which a request fails."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -94,8 +94,8 @@ class ScriptedStore:
     def head(self, owner_id: str, *, consistent: bool) -> Any:
         return self._answer("head", owner_id=owner_id, consistent=consistent)
 
-    def append(self, entry: LedgerEntry, *, head: Head, token: str, mark: Mark | None = None) -> Any:
-        return self._answer("append", entry=entry, head=head, token=token, mark=mark)
+    def append(self, entries: Sequence[LedgerEntry], *, head: Head, token: str, mark: Mark | None = None) -> Any:
+        return self._answer("append", entries=list(entries), head=head, token=token, mark=mark)
 
     def look_up(self, owner_id: str, nonce: str) -> Any:
         return self._answer("look_up", owner_id=owner_id, nonce=nonce)
@@ -130,7 +130,7 @@ def head(balance: int, entry_count: int) -> Head:
 
 
 def moved(balance: int, entry_count: int, *, contended: bool = False) -> Cancelled:
-    return Cancelled(entry=None, head=head(balance, entry_count), contended=contended)
+    return Cancelled(stored=(), head=head(balance, entry_count), contended=contended)
 
 
 def stored(request: OperationRequest, amount: int) -> LedgerEntry:
@@ -164,7 +164,7 @@ def test_conflict_beside_a_stale_head_pauses_before_the_first_resend() -> None:
 def test_duplicate_takes_precedence_over_a_stale_head() -> None:
     """Both conditions fail: it is a duplicate, and the fresh head is remembered for the next one."""
     original = stored(add(1, "n"), 1)
-    bench = Bench(NEW, Cancelled(entry=original, head=head(9, 5), contended=True), None)
+    bench = Bench(NEW, Cancelled(stored=(original,), head=head(9, 5), contended=True), None)
     with pytest.raises(DuplicateNonceError) as duplicate:
         bench.processor.process(add(1, "n"))
     assert (duplicate.value.entry, duplicate.value.replay) == (original, True)
@@ -178,7 +178,7 @@ def test_unknown_outcome_is_asked_again_under_the_same_token() -> None:
     bench = Bench(NEW, UnavailableError("lost"), ContentionError("conflict"), None)
     entry = bench.processor.process(add(1, "n"))
     assert len(set(bench.appended("token"))) == 1
-    assert bench.appended("entry") == [entry] * 3
+    assert bench.appended("entries") == [[entry]] * 3
     assert len(bench.pauses) == 2
 
 
@@ -234,7 +234,7 @@ def test_tries_are_bounded_however_much_time_there_is() -> None:
     bench = Bench(NEW, *(moved(0, count) for count in range(1, 2 * PAUSES_MAX)))
     with pytest.raises(ContentionError, match=r"^Other writers kept moving this owner's balance\.$"):
         bench.processor.process(add(1, "n"), timeout_seconds=1e6)
-    assert len(bench.appended("entry")) == PAUSES_MAX + 1
+    assert len(bench.appended("entries")) == PAUSES_MAX + 1
 
 
 def test_head_that_cannot_be_read_fails_while_checking_the_balance() -> None:
@@ -272,7 +272,7 @@ def test_confirmation_may_find_the_entry_or_enough() -> None:
 def test_replay_of_a_fixed_amount_is_the_same_request_whatever_it_is_now() -> None:
     """An app may change what an operation costs; a retry from before is still told that it is one."""
     original = stored(operation(CREATE), -4)
-    bench = Bench(head(9, 1), Cancelled(entry=original, head=None, contended=False))
+    bench = Bench(head(9, 1), Cancelled(stored=(original,), head=None, contended=False))
     with pytest.raises(DuplicateNonceError) as duplicate:
         bench.processor.process(operation(CREATE))
     assert duplicate.value.replay

@@ -38,16 +38,16 @@ BUSY = {"Code": "TransactionConflict"}
 @pytest.mark.parametrize(
     ("reasons", "cancelled"),
     [
-        ([{**LOST, "Item": entry_item(ENTRY)}, NONE], Cancelled(ENTRY, None, contended=False)),
-        ([NONE, {**LOST, "Item": ROW}], Cancelled(None, HEAD, contended=False)),
-        ([NONE, {**LOST, "Item": MARKED}], Cancelled(None, HEAD, contended=False, marks=DAY)),
-        ([NONE, LOST], Cancelled(None, Head(owner_id="ada"), contended=False)),
-        ([{**LOST, "Item": entry_item(ENTRY)}, {**LOST, "Item": ROW}], Cancelled(ENTRY, HEAD, contended=False)),
-        ([BUSY, {**LOST, "Item": ROW}], Cancelled(None, HEAD, contended=True)),
-        ([NONE, BUSY], Cancelled(None, None, contended=True)),
-        ([{"Code": "ThrottlingError"}, NONE], Cancelled(None, None, contended=True)),
-        ([NONE, {"Code": "ProvisionedThroughputExceeded"}], Cancelled(None, None, contended=True)),
-        ([NONE, NONE], Cancelled(None, None, contended=False)),
+        ([{**LOST, "Item": entry_item(ENTRY)}, NONE], Cancelled((ENTRY,), None, contended=False)),
+        ([NONE, {**LOST, "Item": ROW}], Cancelled((), HEAD, contended=False)),
+        ([NONE, {**LOST, "Item": MARKED}], Cancelled((), HEAD, contended=False, marks=DAY)),
+        ([NONE, LOST], Cancelled((), Head(owner_id="ada"), contended=False)),
+        ([{**LOST, "Item": entry_item(ENTRY)}, {**LOST, "Item": ROW}], Cancelled((ENTRY,), HEAD, contended=False)),
+        ([BUSY, {**LOST, "Item": ROW}], Cancelled((), HEAD, contended=True)),
+        ([NONE, BUSY], Cancelled((), None, contended=True)),
+        ([{"Code": "ThrottlingError"}, NONE], Cancelled((), None, contended=True)),
+        ([NONE, {"Code": "ProvisionedThroughputExceeded"}], Cancelled((), None, contended=True)),
+        ([NONE, NONE], Cancelled((), None, contended=False)),
     ],
 )
 def test_reasons_are_read_by_position(reasons: list[dict[str, Any]], cancelled: Cancelled) -> None:
@@ -72,7 +72,7 @@ def test_reasons_are_read_by_position(reasons: list[dict[str, Any]], cancelled: 
 def test_what_is_wrong_for_good_is_said(reasons: list[dict[str, Any]], contended: bool, message: str) -> None:
     """A row that is broken, or a write that DynamoDB never takes, is no loss of a race."""
     cancelled = cancelled_from("ada", reasons)
-    assert (cancelled.entry, cancelled.head, cancelled.contended, cancelled.marks) == (None, None, contended, {})
+    assert (cancelled.stored, cancelled.head, cancelled.contended, cancelled.marks) == ((), None, contended, {})
     with pytest.raises(StoreError, match=message):
         raise cancelled.error or AssertionError("there is no error")
 

@@ -12,8 +12,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from functions.example_app.app import create_app
-from ledger_core import LedgerStore, OperationRequest
+from ledger_core import LedgerStore
 from ledger_core.api import BODY_BYTES_MAX, create_handler
+from ledger_core.lanes import Ticket
 from ledger_core.models import NONCE_LENGTH_MAX, OWNER_ID_LENGTH_MAX, format_time
 from ledger_core.processor import TIMEOUT_SECONDS, OperationProcessor
 from ledger_core.router import HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX
@@ -424,13 +425,13 @@ def test_deadline_is_the_function_s_remaining_time(
 ) -> None:
     """In Lambda a request keeps trying as long as one more call can still end before the function's time does."""
     asked: list[float] = []
-    process = OperationProcessor.process
+    finish = OperationProcessor.finish
 
-    def recording(self: OperationProcessor, request: OperationRequest, *, timeout_seconds: float) -> Any:
+    def recording(self: OperationProcessor, ticket: Ticket, *, timeout_seconds: float) -> Any:
         asked.append(timeout_seconds)
-        return process(self, request, timeout_seconds=timeout_seconds)
+        return finish(self, ticket, timeout_seconds=timeout_seconds)
 
-    monkeypatch.setattr(OperationProcessor, "process", recording)
+    monkeypatch.setattr(OperationProcessor, "finish", recording)
     api = LambdaApi(create_handler(create_app(client)))
     api.context = context
     assert post(api).status == (200 if timeout_seconds > 0 else 503)
@@ -486,7 +487,7 @@ def test_what_nobody_foresaw_is_a_bare_500(
     if failure is None:
         client.delete_table(TableName=os.environ["LEDGER_BALANCES_TABLE"])
     else:
-        monkeypatch.setattr(OperationProcessor, "process", lambda *_, **__: (_ for _ in ()).throw(failure))
+        monkeypatch.setattr(OperationProcessor, "finish", lambda *_, **__: (_ for _ in ()).throw(failure))
     answer = post(api)
     assert answer.status == 500
     assert answer.body["code"] == "internal"

@@ -51,7 +51,7 @@ CALLS: list[Callable[[LedgerStore], Any]] = [
     lambda store: store.latest("ada"),
     lambda store: store.page("ada", limit=1),
     lambda store: store.rows("ada", until=NOON),
-    lambda store: store.append(an_entry(), head=Head(owner_id="ada"), token="t"),
+    lambda store: store.append([an_entry()], head=Head(owner_id="ada"), token="t"),
 ]
 
 
@@ -108,7 +108,7 @@ def test_item_is_small_enough_for_one_write_unit(store: LedgerStore, client: "Dy
     entry = LedgerEntry.after(
         Head(owner_id="o" * 20, balance=BALANCE_MAX - 3, entry_count=10**9), request, amount=3, now=NOON
     )
-    store.append(entry, head=Head(owner_id="o" * 20), token="t")
+    store.append([entry], head=Head(owner_id="o" * 20), token="t")
     item = client.scan(TableName=os.environ["LEDGER_ENTRIES_TABLE"])["Items"][0]
     assert sum(len(name) + size(value) for name, value in item.items()) < 1000
 
@@ -214,7 +214,7 @@ def test_row_without_an_entry_is_a_new_ledger(store: LedgerStore, client: "Dynam
     )
     head = store.head("ada", consistent=True)
     assert head == Head(owner_id="ada")
-    assert store.append(an_entry(), head=head, token="t") is None
+    assert store.append([an_entry()], head=head, token="t") is None
     assert store.head("ada", consistent=True).balance == 3
 
 
@@ -229,7 +229,7 @@ def test_malformed_balance_is_an_error_of_the_store(store: LedgerStore, client: 
 
 def test_attribute_of_a_later_version_is_no_obstacle(store: LedgerStore, client: "DynamoDBClient") -> None:
     """An entry with an attribute more is still read, so that versions can run side by side."""
-    store.append(an_entry(), head=Head(owner_id="ada"), token="t")
+    store.append([an_entry()], head=Head(owner_id="ada"), token="t")
     table = os.environ["LEDGER_ENTRIES_TABLE"]
     client.put_item(TableName=table, Item={**client.scan(TableName=table)["Items"][0], "later": {"S": "x"}})
     assert store.latest("ada") == an_entry()

@@ -107,11 +107,11 @@ def test_an_entry_and_its_balance_are_written_under_conditions(
         **({"ExpressionAttributeNames": {"#mark": "mark:DAILY_REWARD:day"}} if mark else {}),
     }
     pair: Any = [{"Put": put_of(entry)}, {"Update": update}]
-    write = Write(entry, head, mark)
+    write = Write((entry,), head, mark)
     assert transact_items(write, entries_table="entries", balances_table="balances", active=active) == pair
     if active:
         wire = Wire({})
-        assert wire.store.append(entry, head=head, token="t", mark=mark) is None
+        assert wire.store.append([entry], head=head, token="t", mark=mark) is None
         arguments = {"ClientRequestToken": "t", "TransactItems": pair, "ReturnConsumedCapacity": "TOTAL"}
         assert wire.asked == [("transact_write_items", arguments)]
 
@@ -198,7 +198,7 @@ def test_units_of_writes_are_added_up() -> None:
     wire = Wire(*[{"ConsumedCapacity": [{"CapacityUnits": 3.0}, {"CapacityUnits": 2.0}]}] * 2)
     with measured() as usage:
         for _ in range(2):
-            wire.store.append(entry_after(NEW), head=NEW, token="t")
+            wire.store.append([entry_after(NEW)], head=NEW, token="t")
     assert (usage.dynamodb_requests, usage.read_units, usage.write_units) == (2, 0, 10.0)
 
 
@@ -249,15 +249,15 @@ NONE, LOST, CONFLICT = {"Code": "None"}, {"Code": "ConditionalCheckFailed"}, {"C
 @pytest.mark.parametrize(
     ("reasons", "told"),
     [
-        ([{**LOST, "Item": entry_item(ENTRY)}, NONE], Cancelled(ENTRY, None, contended=False)),
-        ([NONE, {**LOST, "Item": BALANCE}], Cancelled(None, Head.at(ENTRY), contended=False)),
-        ([CONFLICT, {**LOST, "Item": {}}], Cancelled(None, NEW, contended=True)),
+        ([{**LOST, "Item": entry_item(ENTRY)}, NONE], Cancelled((ENTRY,), None, contended=False)),
+        ([NONE, {**LOST, "Item": BALANCE}], Cancelled((), Head.at(ENTRY), contended=False)),
+        ([CONFLICT, {**LOST, "Item": {}}], Cancelled((), NEW, contended=True)),
     ],
 )
 def test_conditions_that_failed_are_an_answer(reasons: list[dict[str, Any]], told: Cancelled) -> None:
     """They say what is stored, and no more is asked."""
     wire = Wire(cancelled(*reasons))
-    assert wire.store.append(ENTRY, head=NEW, token="t") == told
+    assert wire.store.append([ENTRY], head=NEW, token="t") == told
     assert len(wire.asked) == 1
 
 
@@ -277,5 +277,5 @@ def test_a_transaction_that_did_not_get_to_its_conditions_is_an_error(
 ) -> None:
     """So is one of which a condition failed that can never be met."""
     with pytest.raises(ours) as failure:
-        Wire(error).store.append(ENTRY, head=NEW, token="t")
+        Wire(error).store.append([ENTRY], head=NEW, token="t")
     assert failure.value.__cause__ is error

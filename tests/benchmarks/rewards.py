@@ -230,7 +230,7 @@ def _seed_batch(store: AccountStore, numbers: Sequence[int]) -> None:
     amount = ExampleAppOperations.get_operation_config()[signup].amount
     heads = [Head(owner_id=f"{number:036}") for number in numbers]  # as long as a UUID
     writes = [
-        Write(LedgerEntry.after(head, operation(signup, owner_id=head.owner_id), amount=amount, now=SEEDED_AT), head)
+        Write((LedgerEntry.after(head, operation(signup, owner_id=head.owner_id), amount=amount, now=SEEDED_AT),), head)
         for head in heads
     ]
     for _ in range(SEED_TRIES_MAX):
@@ -238,7 +238,7 @@ def _seed_batch(store: AccountStore, numbers: Sequence[int]) -> None:
             cancelled = store.append_all(writes)
         except UnavailableError:
             continue
-        if all(one.entry for one in cancelled):  # none was, or else an earlier try was done that had no answer
+        if all(one.stored for one in cancelled):  # none was, or else an earlier try was done that had no answer
             return
         time.sleep(1)
     raise RuntimeError("DynamoDB Local takes no entries: see .local/dynamodb-local.log")

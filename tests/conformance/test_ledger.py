@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
@@ -134,15 +135,17 @@ def test_transaction_is_cancelled_for_each_condition(store: LedgerStore) -> None
     """A ledger is begun once, a head moved once, a nonce used once; the reasons tell which, with what is stored."""
     nothing = Head(owner_id="ada")
     first, other = (LedgerEntry.after(nothing, add(1, nonce), amount=1, now=NOON) for nonce in ("n", "m"))
-    assert store.append(first, head=nothing, token="1") is None
-    assert store.append(other, head=nothing, token="2") == Cancelled(entry=None, head=Head.at(first), contended=False)
+    assert store.append([first], head=nothing, token="1") is None
+    assert store.append([other], head=nothing, token="2") == Cancelled(stored=(), head=Head.at(first), contended=False)
     second = LedgerEntry.after(Head.at(first), add(1, "m"), amount=1, now=NOON)
-    assert store.append(second, head=Head.at(first), token="3") is None
+    assert store.append([second], head=Head.at(first), token="3") is None
     third = LedgerEntry.after(Head.at(first), add(1, "o"), amount=1, now=NOON)
-    assert store.append(third, head=Head.at(first), token="4") == Cancelled(None, Head.at(second), contended=False)
+    assert store.append([third], head=Head.at(first), token="4") == Cancelled((), Head.at(second), contended=False)
     again = LedgerEntry.after(Head.at(second), add(1, "n"), amount=1, now=NOON)
-    assert store.append(again, head=Head.at(second), token="5") == Cancelled(first, None, contended=False)
-    assert store.append(again, head=Head.at(first), token="6") == Cancelled(first, Head.at(second), contended=False)
+    assert store.append([again], head=Head.at(second), token="5") == Cancelled((first,), None, contended=False)
+    assert store.append([again], head=Head.at(first), token="6") == Cancelled(
+        (first,), Head.at(second), contended=False
+    )
     assert history(store) == [first, second]
 
 
@@ -205,10 +208,13 @@ def race(processors: list[OperationProcessor]) -> list[Answer]:
 class CheckThenWrite(LedgerStore):
     """What teams write first: both conditions are checked, then both items are written."""
 
-    def append(self, entry: LedgerEntry, *, head: Head, token: str, mark: Mark | None = None) -> Cancelled | None:
+    def append(
+        self, entries: Sequence[LedgerEntry], *, head: Head, token: str, mark: Mark | None = None
+    ) -> Cancelled | None:
+        (entry,) = entries
         stored, current = self.look_up(entry.owner_id, entry.nonce)
         if stored or current.entry_count != head.entry_count:
-            return Cancelled(entry=stored, head=current, contended=False)
+            return Cancelled(stored=(stored,) if stored else (), head=current, contended=False)
         time.sleep(0.01)  # wide enough for another writer
         self._client.put_item(TableName=self._entries_table, Item=entry_item(entry))
         self._client.update_item(

@@ -61,8 +61,8 @@ def answers(store: AccountStore) -> Answers:
         writes = []
         for number in range(first, min(first + WRITES_MAX, OWNERS)):
             head, request = Head(owner_id=f"owner-{number}"), operation(owner_id=f"owner-{number}")
-            writes.append(Write(LedgerEntry.after(head, request, amount=3, now=NOON), head))
-            asked[head.owner_id] += [Answer(request=request, outcome=Outcome.ACCEPTED, entry=writes[-1].entry)]
+            writes.append(Write((LedgerEntry.after(head, request, amount=3, now=NOON),), head))
+            asked[head.owner_id] += [Answer(request=request, outcome=Outcome.ACCEPTED, entry=writes[-1].entries[0])]
         assert store.append_all(writes) == []
     return asked
 

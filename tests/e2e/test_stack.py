@@ -417,7 +417,7 @@ def test_role_appends_in_transactions_and_changes_or_drops_no_entry(
     made = LedgerEntry.after(head, operation(owner_id=owner_id), amount=3, now=NOON)
     item, key = entry_item(made), {"entry_key": {"S": f"{owner_id}#{made.nonce}"}}
     owner = {"owner_id": {"S": owner_id}}
-    pair = transact_items(Write(made, head), entries_table=entries, balances_table=balances)
+    pair = transact_items(Write((made,), head), entries_table=entries, balances_table=balances)
     role_client.transact_write_items(TransactItems=pair)
     role_client.transact_get_items(TransactItems=[{"Get": {"TableName": entries, "Key": key}}])
     role_client.get_item(TableName=balances, Key=owner)
@@ -451,7 +451,7 @@ def test_role_of_the_scheduled_function_changes_no_entry_either(stack: Stack, ow
     head = Head(owner_id=owner_id)
     made = LedgerEntry.after(head, operation(owner_id=owner_id), amount=3, now=NOON)
     client.transact_write_items(
-        TransactItems=transact_items(Write(made, head), entries_table=entries, balances_table=balances)
+        TransactItems=transact_items(Write((made,), head), entries_table=entries, balances_table=balances)
     )
     client.scan(TableName=balances, Limit=1)
     key, owner = {"entry_key": {"S": f"{owner_id}#{made.nonce}"}}, {"owner_id": {"S": owner_id}}

@@ -112,7 +112,7 @@ class World:
         if owner_id not in self._answers:
             request, head = operation(owner_id=owner_id), Head(owner_id=owner_id)
             entry = LedgerEntry.after(head, request, amount=CREDITS, now=NOON)
-            assert self.store.append_all([Write(entry, head)]) == []
+            assert self.store.append_all([Write((entry,), head)]) == []
             self._answers[owner_id] = [Answer(request=request, outcome=Outcome.ACCEPTED, entry=entry)]
         return owner_id
 

@@ -170,7 +170,8 @@ class Cloud:
         for position in range(0, owners, WRITES_MAX):
             heads = [Head(owner_id=owner_id) for owner_id in owner_ids[position : position + WRITES_MAX]]
             entries = [LedgerEntry.after(one, operation(owner_id=one.owner_id), amount=3, now=NOON) for one in heads]
-            assert self.store().append_all([Write(*pair) for pair in zip(entries, heads, strict=True)]) == []
+            writes = [Write((entry,), head) for entry, head in zip(entries, heads, strict=True)]
+            assert self.store().append_all(writes) == []
         return owner_ids
 
     def check(self, owner_ids: Iterable[str], periods: Iterable[str], *, others: int = 1) -> None:

@@ -19,7 +19,10 @@ from ledger_core import (
 )
 from ledger_core.dynamodb import dynamodb_request
 from ledger_core.items import Write, entry_item, transact_items
+from ledger_core.lanes import Lane, Ticket
 from ledger_core.models import Head, format_time
+from ledger_core.patience import Patience
+from ledger_core.writer import LaneWriter
 from tests.simulator.simulation import Ledger, shared_ledger, timing
 
 __all__ = ["BROKEN", "Broken", "Naive"]
@@ -44,7 +47,7 @@ class Naive:
         if head.balance + amount < 0:
             raise InsufficientBalanceError(balance=head.balance, required=-amount)
         entry = LedgerEntry.after(head, request, amount=amount, now=self.clock())
-        self.write(entry, *transact_items(Write(entry, head), **TABLES))
+        self.write(entry, *transact_items(Write((entry,), head), **TABLES))
         return entry
 
     def look(self, request: OperationRequest) -> tuple[LedgerEntry | None, Head]:
@@ -151,39 +154,39 @@ class TimeOfItsOwn(Naive):
         super().write(entry, put, update)
 
 
-class BalanceBeforeNonce(OperationProcessor):
+class BalanceBeforeNonce(LaneWriter):
     """A retried spend is told that the balance is too low, when it was that spend that took it."""
 
-    def _refuse_unless_moved(self, lane: Any, request: OperationRequest, amount: int, patience: Any) -> Head:
-        lane.head = patience.read(lambda: self.store.head(request.owner_id, consistent=True))
-        if lane.head.balance + amount < 0:
-            raise InsufficientBalanceError(balance=lane.head.balance, required=-amount)
-        return super()._refuse_unless_moved(lane, request, amount, patience)
+    def _refuse_unless_moved(self, lane: Lane, ticket: Ticket, patience: Patience) -> Head:
+        lane.head = patience.read(lambda: self._store.head(ticket.request.owner_id, consistent=True))
+        if lane.head.balance + ticket.amount < 0:
+            raise InsufficientBalanceError(balance=lane.head.balance, required=-ticket.amount)
+        return super()._refuse_unless_moved(lane, ticket, patience)
 
 
-class RefusalFromMemory(OperationProcessor):
+class RefusalFromMemory(LaneWriter):
     """The balance that is too low is one that this process remembers."""
 
-    def _refuse_unless_moved(self, lane: Any, request: OperationRequest, amount: int, patience: Any) -> Head:
+    def _refuse_unless_moved(self, lane: Lane, ticket: Ticket, patience: Patience) -> Head:
         if lane.head:
-            raise InsufficientBalanceError(balance=lane.head.balance, required=-amount)
-        return super()._refuse_unless_moved(lane, request, amount, patience)
+            raise InsufficientBalanceError(balance=lane.head.balance, required=-ticket.amount)
+        return super()._refuse_unless_moved(lane, ticket, patience)
 
 
-class EchoedReplay(OperationProcessor):
+class EchoedReplay(LaneWriter):
     """Who repeats a nonce is told what it asked for, and not what is stored."""
 
-    def _duplicate(self, entry: LedgerEntry, request: OperationRequest, amount: int) -> DuplicateNonceError:
-        echo = entry.model_copy(update={"operation": str(request.operation), "amount": amount})
+    def _duplicate(self, entry: LedgerEntry, ticket: Ticket) -> DuplicateNonceError:
+        echo = entry.model_copy(update={"operation": str(ticket.request.operation), "amount": ticket.amount})
         return DuplicateNonceError(entry=echo, replay=True)
 
 
 class TokenFromNonce(LedgerStore):
     """A second try is of another transaction, but DynamoDB is told that it is the same: it fails, and all is done."""
 
-    def append(self, entry: LedgerEntry, *, token: str, **options: Any) -> Any:
-        token = hashlib.sha256(f"{entry.owner_id}#{entry.nonce}".encode()).hexdigest()[:36]
-        return super().append(entry, token=token, **options)
+    def append(self, entries: Sequence[LedgerEntry], *, token: str, **options: Any) -> Any:
+        text = "".join(f"{entry.owner_id}#{entry.nonce}" for entry in entries)
+        return super().append(entries, token=hashlib.sha256(text.encode()).hexdigest()[:36], **options)
 
 
 class Broken(NamedTuple):
@@ -194,11 +197,13 @@ class Broken(NamedTuple):
     owners: Sequence[str] = ("ada", "bob")
 
 
-def processor(kind: type[OperationProcessor], store: type[LedgerStore] = LedgerStore) -> Ledger:
+def processor(writer: type[LaneWriter] = LaneWriter, store: type[LedgerStore] = LedgerStore) -> Ledger:
     """The real one, but for a part."""
 
     def begin(process: Any, operations: type[BaseLedgerOperations]) -> Any:
-        return kind(store(process, **TABLES), operations, **timing(process)).process
+        real = OperationProcessor(store(process, **TABLES), operations, **timing(process))
+        real._writer = writer(real.store, process.clock)
+        return real.process
 
     return begin
 
@@ -217,7 +222,7 @@ BROKEN = {
     "blind ADD without nonce": Broken(BlindAdd, "exactly_once"),
     "balance before nonce": Broken(processor(BalanceBeforeNonce), "refused_is_not_stored"),
     "replay that echoes the request": Broken(processor(EchoedReplay), "replay_answers_the_original"),
-    "token derived from the nonce": Broken(processor(OperationProcessor, TokenFromNonce), "refused_is_not_stored"),
+    "token derived from the nonce": Broken(processor(store=TokenFromNonce), "refused_is_not_stored"),
     "head from a cache without condition": Broken(CachedHead, "conservation"),
     "a#b keys": Broken(shared_ledger, "replay_answers_the_original", owners=("a", "a#b")),
     "entry and balance in two requests": Broken(TwoRequests, "gapless_ids"),

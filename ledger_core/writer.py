@@ -1,0 +1,130 @@
+"""How one owner's line is written: what goes into a transaction, what is sent again, what came of each operation."""
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from uuid import uuid4
+
+from ledger_core.errors import (
+    ContentionError,
+    DuplicateNonceError,
+    InsufficientBalanceError,
+    InvalidRequestError,
+    RequestState,
+    StoreError,
+)
+from ledger_core.lanes import Lane, Ticket, Transaction
+from ledger_core.models import BALANCE_MAX, Head, LedgerEntry
+from ledger_core.patience import Patience
+from ledger_core.responses import Cancelled
+from ledger_core.store import LedgerStore
+from ledger_core.usage import current_usage
+
+__all__ = ["LaneWriter"]
+
+
+class LaneWriter:
+    """Writes what waits in a lane, for whoever holds the lane's lock.
+
+    Args:
+        store: where the ledgers are.
+        clock: the time that entries get; UTC.
+    """
+
+    def __init__(self, store: LedgerStore, clock: Callable[[], datetime]) -> None:
+        self._store = store
+        self._clock = clock
+
+    def write_until_settled(self, ticket: Ticket, patience: Patience) -> None:
+        """Write for all in the lane, one transaction after the other, as long as it is this ticket's turn."""
+        lane, losses, usage = ticket.lane, 0, current_usage()
+        while not ticket.is_settled:
+            transaction = lane.doubtful() or self._next_transaction(lane, patience)
+            if transaction is None:
+                continue
+            try:
+                cancelled = self._send(lane, transaction, patience)
+            except StoreError as error:  # perhaps for one of them only, and so each is tried by itself
+                alone = len(transaction.tickets) == 1
+                for one in transaction.tickets:
+                    one.alone, one.error = True, one.error or (error if alone else None)
+                continue
+            if cancelled is None:
+                continue
+            losses += cancelled.head is not None
+            usage.stale_heads += cancelled.head is not None
+            if (losses > 1 or cancelled.contended) and not ticket.is_settled:
+                patience.pause(ContentionError("Other writers kept moving this owner's balance."))
+
+    def _next_transaction(self, lane: Lane, patience: Patience) -> Transaction | None:
+        """What comes next in the lane, computed from its head; None if it is settled without."""
+        read = partial(self._store.head, lane.owner_id, consistent=False)
+        head = lane.head = lane.head or patience.retry(read, RequestState.CHECKING_BALANCE)
+        tickets = lane.next()
+        if len(tickets) == 1 and not tickets[0].fits(head):
+            try:
+                head = self._refuse_unless_moved(lane, tickets[0], patience)
+            except (DuplicateNonceError, InsufficientBalanceError, InvalidRequestError, StoreError) as refusal:
+                tickets[0].error = refusal
+                return None
+        at, now, entries, fitting = head, self._clock(), [], []
+        for ticket in tickets:
+            if ticket.fits(at):
+                entries.append(LedgerEntry.after(at, ticket.request, amount=ticket.amount, now=now))
+                fitting.append(ticket)
+                at = Head.at(entries[-1])
+            else:  # it may fit after them, and if not it is refused for what is stored
+                ticket.alone = True
+        current_usage().attempts += bool(entries)
+        return Transaction(fitting, entries, head, str(uuid4())) if entries else None
+
+    def _send(self, lane: Lane, transaction: Transaction, patience: Patience) -> Cancelled | None:
+        """Write, and settle what is known then. If it fails, the lane has the transaction for whoever comes next."""
+        tickets, entries = transaction.tickets, transaction.entries
+        (mark,) = {ticket.mark for ticket in tickets}
+        lane.head = None  # not known while the transaction is under way
+        lane.transaction = transaction
+        # One token for every try of this transaction: if an answer is lost, the next one tells what came of it.
+        append = partial(self._store.append, entries, head=transaction.head, token=transaction.token, mark=mark)
+        try:
+            cancelled = patience.retry(append, RequestState.PROCESSING)
+        except StoreError:
+            lane.transaction = None
+            raise
+        lane.transaction = None
+        if cancelled is None:
+            lane.head = Head.at(entries[-1])
+            for ticket, written in zip(tickets, entries, strict=True):
+                ticket.entry = written
+            return None
+        lane.head = cancelled.head or transaction.head
+        stored = {entry.nonce: entry for entry in cancelled.stored}
+        for ticket in tickets:
+            if entry := stored.get(ticket.request.nonce):
+                ticket.error = self._duplicate(entry, ticket)
+        return cancelled
+
+    def _refuse_unless_moved(self, lane: Lane, ticket: Ticket, patience: Patience) -> Head:
+        """Refuse for the balance's sake, but on the strength of a fresh one, and never what was accepted before.
+
+        Returns the fresh head when the operation is possible after all.
+        """
+        request, amount = ticket.request, ticket.amount
+        entry, head = patience.retry(
+            partial(self._store.look_up, request.owner_id, request.nonce), RequestState.CHECKING_NONCE
+        )
+        lane.head = head
+        if entry is not None:
+            raise self._duplicate(entry, ticket)
+        if head.balance + amount < 0:
+            raise InsufficientBalanceError(balance=head.balance, required=-amount)
+        if head.balance + amount > BALANCE_MAX:
+            error = InvalidRequestError(f"amount: the balance is {head.balance} and cannot exceed {BALANCE_MAX}")
+            error.state = RequestState.CHECKING_BALANCE
+            raise error
+        return head
+
+    def _duplicate(self, entry: LedgerEntry, ticket: Ticket) -> DuplicateNonceError:
+        # An amount that the app has fixed it may have changed since: the request is the same.
+        amount = entry.amount if ticket.is_fixed else ticket.amount
+        return DuplicateNonceError(entry=entry, replay=entry.answers(ticket.request, amount=amount))

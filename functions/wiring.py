@@ -3,13 +3,14 @@
 import os
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
-import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
+from botocore.session import Session
 
 from ledger_core.accounts import AccountStore
 from ledger_core.errors import ConfigurationError
@@ -40,7 +41,15 @@ __all__ = [
     "create_store",
     "load_reward_settings",
     "load_settings",
+    "session",
 ]
+
+
+@cache
+def session() -> Session:
+    """Botocore's, by which boto3 makes its clients too; without the rest of boto3, functions start faster."""
+    return Session()
+
 
 CLIENT_CONFIG = Config(
     connect_timeout=CONNECT_SECONDS_MAX,
@@ -48,8 +57,10 @@ CLIENT_CONFIG = Config(
     max_pool_connections=CONNECTIONS_MAX,
     # The processor tries again itself, within the caller's time and under the same token.
     retries={"mode": "standard", "total_max_attempts": 1},
-    # Half of the CPU time of a call would go into checking what DynamoDB checks as well.
+    # What DynamoDB checks as well.
     parameter_validation=False,
+    # Made once; botocore would make it twice for each call, in a fifth of the call's CPU time.
+    user_agent=session().user_agent(),
 )
 SWEEP_CONFIG = CLIENT_CONFIG.merge(Config(read_timeout=SWEEP_READ_SECONDS_MAX))
 RUNS_CONFIG = CLIENT_CONFIG.merge(Config(retries={"mode": "standard", "total_max_attempts": 3}))
@@ -69,7 +80,9 @@ QUEUE_CONFIG = Config(
 def create_client(config: Config = CLIENT_CONFIG) -> "DynamoDBClient":
     """A client for wherever AWS's own variables point. Exits with one line when they point nowhere."""
     try:
-        return boto3.client("dynamodb", region_name=_region(), config=config)
+        client = cast("DynamoDBClient", session().create_client("dynamodb", _region(), config=config))
+        client.meta.events.register("before-call.dynamodb", _name_host)
+        return client
     except (BotoCoreError, ValueError) as error:
         sys.exit(f"ledger: cannot reach DynamoDB: {error}")
 
@@ -78,9 +91,9 @@ def create_queue_client(queue_url: str) -> "SQSClient":
     """A client of SQS, at the host of the queue."""
     host = urlsplit(queue_url)
     try:
-        return boto3.client(
-            "sqs", region_name=_region(), endpoint_url=f"{host.scheme}://{host.netloc}", config=QUEUE_CONFIG
-        )
+        endpoint_url = f"{host.scheme}://{host.netloc}"
+        client = session().create_client("sqs", _region(), endpoint_url=endpoint_url, config=QUEUE_CONFIG)
+        return cast("SQSClient", client)
     except (BotoCoreError, ValueError) as error:
         sys.exit(f"ledger: cannot reach SQS: {error}")
 
@@ -128,8 +141,13 @@ def load_reward_settings() -> RewardSettings:
     return _loaded(RewardSettings.from_environment)
 
 
+def _name_host(params: dict[str, Any], **_: Any) -> None:
+    """Tell what a signature takes from the URL otherwise, and twice, by ways that are long."""
+    params["headers"]["Host"] = urlsplit(params["url"]).netloc
+
+
 def _create_kms_client() -> Any:
-    return boto3.client("kms", region_name=_region(), config=KMS_CONFIG)
+    return session().create_client("kms", _region(), config=KMS_CONFIG)
 
 
 def _loaded(read: Callable[[Mapping[str, str]], T]) -> T:

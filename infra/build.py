@@ -4,11 +4,14 @@ One artifact runs on both architectures: the one compiled dependency carries its
 both lie side by side. That costs 5 MB, and a stack cannot be deployed to an architecture that was not built for.
 """
 
+import gzip
+import json
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 UV = ROOT / ".venv/bin/uv"
@@ -18,6 +21,8 @@ PLATFORMS = ("aarch64-manylinux_2_28", "x86_64-manylinux_2_28")
 """Lambda's Amazon Linux 2023 has glibc 2.34."""
 SERVICES = {"dynamodb", "kms", "sqs"}
 """Those of boto3 that are used; what it knows of all the others is more than half of its size."""
+MODELS = ("service-2.json.gz", "endpoint-rule-set-1.json.gz", "paginators-1.json")
+"""What a client is made from."""
 
 
 def main(artifact: Path) -> None:
@@ -61,14 +66,39 @@ def _merge(source: Path, artifact: Path) -> None:
 
 
 def _prune(artifact: Path) -> None:
-    """Leave out scripts, and what boto3 knows of other services."""
+    """Leave out scripts, what pydantic has for its first version, and what boto3 knows of other services."""
     shutil.rmtree(artifact / "bin", ignore_errors=True)
     (artifact / ".lock").unlink(missing_ok=True)  # uv's
+    shutil.rmtree(artifact / "pydantic/v1")  # FastAPI imports it to see that no model is one of these
+    shutil.rmtree(artifact / "boto3/examples")
     for data in (artifact / "botocore/data", artifact / "boto3/data"):
         for service in data.iterdir():
             if service.is_dir() and service.name not in SERVICES:
                 shutil.rmtree(service)
-    shutil.rmtree(artifact / "boto3/examples", ignore_errors=True)
+    data = artifact / "botocore/data"
+    for model in data.glob("*/*/*"):
+        if model.name not in MODELS:
+            model.unlink()
+        elif model.suffix == ".gz":
+            _write(model.with_suffix(""), _without_documentation(json.loads(gzip.decompress(model.read_bytes()))))
+            model.unlink()
+    endpoints = json.loads((data / "endpoints.json").read_text())
+    for partition in endpoints["partitions"]:
+        services = partition["services"]
+        partition["services"] = {name: services[name] for name in SERVICES & services.keys()}
+    _write(data / "endpoints.json", endpoints)
+
+
+def _without_documentation(model: Any) -> Any:
+    """A service's model less the texts in it, which are most of what a client would read when it is made."""
+    if isinstance(model, dict):
+        texts = {name for name, value in model.items() if name == "documentation" and isinstance(value, str)}
+        return {name: _without_documentation(value) for name, value in model.items() if name not in texts}
+    return [_without_documentation(one) for one in model] if isinstance(model, list) else model
+
+
+def _write(path: Path, data: Any) -> None:
+    path.write_text(json.dumps(data, separators=(",", ":")))
 
 
 if __name__ == "__main__":

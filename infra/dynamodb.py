@@ -65,7 +65,7 @@ ENVIRONMENT = {
     "LEDGER_BALANCES_TABLE": "balances",
     "LEDGER_RUNS_TABLE": "runs",
     "LEDGER_AUTH": "none",
-    "POWERTOOLS_SERVICE_NAME": "ledger",
+    "LEDGER_SERVICE": "ledger",
 }
 """What the ledger needs to know on one machine; AWS's fakes take any credentials."""
 

@@ -37,8 +37,12 @@ def create_api(title: str, *routers: APIRouter, auth: AuthMode) -> FastAPI:
         routers: LedgerRouter, and the app's own.
         auth: how callers are known; AuthMode.NONE lets everybody do everything.
     """
-    # A missing Content-Type is taken for JSON, a wrong one is refused.
-    api = _Api(title=title, strict_content_type=False, redirect_slashes=False)
+    api = _Api(
+        title=title,
+        strict_content_type=False,  # a missing one is taken for JSON, a wrong one is refused
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # which ours is, and tells no values
+    )
     api.auth = auth
     for router in routers:
         api.include_router(router)
@@ -55,7 +59,7 @@ def create_handler(api: FastAPI) -> Callable[[dict[str, Any], Any], dict[str, An
     """A Lambda handler of `api` for the events of API Gateway's HTTP API (payload 2.0 and 1.0) and REST API."""
     # It would tell of each request too, with the path, in which the owner's id is.
     logging.getLogger("mangum").setLevel(logging.WARNING)
-    adapter = Mangum(api, lifespan="off", text_mime_types=["text/", "application/json", PROBLEM_MEDIA_TYPE])
+    adapter = Mangum(api, lifespan="off", text_mime_types=["application/json", PROBLEM_MEDIA_TYPE, "text/"])
 
     def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         if event.get("isBase64Encoded"):
@@ -104,12 +108,11 @@ class _Authentication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            request = Request(scope)
             try:
-                request.state.caller = self._caller(scope)
+                scope.setdefault("state", {})["caller"] = self._caller(scope)
             except UnauthorizedError as error:
                 if scope["path"] not in OPEN_PATHS:
-                    response = await ledger_problem(request, error)
+                    response = await ledger_problem(Request(scope), error)
                     await response(scope, receive, send)
                     return
         elif scope["type"] == "websocket":  # whose caller nobody checks

@@ -65,8 +65,19 @@ def entry_key(owner_id: str, nonce: str) -> str:
 
 def entry_item(entry: LedgerEntry) -> dict[str, Any]:
     """The entry as it is stored: its fields and its key, less `updated_at`, which is `created_at`."""
-    fields = entry.model_dump(exclude={"updated_at"})
-    return item_from({"entry_key": entry_key(entry.owner_id, entry.nonce), **fields})
+    return {
+        "entry_key": {"S": entry_key(entry.owner_id, entry.nonce)},
+        "id": {"N": str(entry.id)},
+        "operation": {"S": entry.operation},
+        "owner_id": {"S": entry.owner_id},
+        "amount": {"N": str(entry.amount)},
+        "nonce": {"S": entry.nonce},
+        "created_at": {"S": format_time(entry.created_at)},
+        "balance_after": {"N": str(entry.balance_after)},
+        "metadata": {"M": {key: {"S": value} for key, value in entry.metadata.items()}},
+        "prev_hash": {"S": entry.prev_hash},
+        "hash": {"S": entry.hash},
+    }
 
 
 def transact_items(
@@ -112,15 +123,15 @@ def transact_items(
 
 def move_values(entry: LedgerEntry, head: Head) -> dict[str, Any]:
     """The values of the expressions that move the balance from `head` to what it is after `entry`."""
-    values: dict[str, Any] = {
-        ":balance": entry.balance_after,
-        ":entry_count": entry.id,
-        ":head_hash": entry.hash,
-        ":now": format_time(entry.created_at),
+    values = {
+        ":balance": {"N": str(entry.balance_after)},
+        ":entry_count": {"N": str(entry.id)},
+        ":head_hash": {"S": entry.hash},
+        ":now": {"S": format_time(entry.created_at)},
     }
     if head.entry_count:
-        values |= {":known_count": head.entry_count, ":known_hash": head.head_hash}
-    return item_from(values)
+        values |= {":known_count": {"N": str(head.entry_count)}, ":known_hash": {"S": head.head_hash}}
+    return values
 
 
 def item_from(fields: Mapping[str, Any]) -> dict[str, Any]:

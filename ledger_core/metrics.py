@@ -1,39 +1,46 @@
 """Structured log lines from which CloudWatch makes metrics as well, in its embedded metric format."""
 
-import json
+import os
 import sys
 from collections.abc import Mapping
+from json import JSONEncoder
+from time import time
 from typing import Any
 
-from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
-
-__all__ = ["METRICS_NAMESPACE", "MetricLines"]
+__all__ = ["METRICS_NAMESPACE", "SERVICE_VARIABLE", "MetricLines"]
 
 METRICS_NAMESPACE = "SharedLedger"
+SERVICE_VARIABLE = "LEDGER_SERVICE"
+"""The environment's name for what the metrics are of; in a stack, the stack."""
 UNITS = {
-    "Latency": MetricUnit.Milliseconds,
-    "RewardsDeviation": MetricUnit.Percent,
-    "RewardsPerSecond": MetricUnit.CountPerSecond,
-    "RewardsRunTime": MetricUnit.Seconds,
+    "Latency": "Milliseconds",
+    "RewardsDeviation": "Percent",
+    "RewardsPerSecond": "Count/Second",
+    "RewardsRunTime": "Seconds",
 }
 """Of the metrics that are no counts."""
 
+_ENCODER = JSONEncoder(separators=(",", ":"))
+
 
 class MetricLines:
-    """Writes lines under the dimension `service`, which is POWERTOOLS_SERVICE_NAME."""
+    """Writes lines under the one dimension `service`."""
 
     def __init__(self) -> None:
-        self._metrics = EphemeralMetrics(namespace=METRICS_NAMESPACE)
+        self._service = os.environ.get(SERVICE_VARIABLE) or "ledger"
 
     def write(self, fields: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Write one line to the standard output: fields that are not None, metrics, of which counts are not 0."""
-        try:
-            for name, value in fields.items():
-                if value is not None:
-                    self._metrics.add_metadata(name, value)
-            for name, number in metrics.items():
-                if number or name in UNITS:
-                    self._metrics.add_metric(name, UNITS.get(name, MetricUnit.Count), number)
-            sys.stdout.write(f"{json.dumps(self._metrics.serialize_metric_set(), separators=(',', ':'))}\n")
-        finally:
-            self._metrics.clear_metrics()
+        told = {name: number for name, number in metrics.items() if number or name in UNITS}
+        directive = {
+            "Namespace": METRICS_NAMESPACE,
+            "Dimensions": [["service"]],
+            "Metrics": [{"Name": name, "Unit": UNITS.get(name, "Count")} for name in told],
+        }
+        line = {
+            "_aws": {"Timestamp": int(time() * 1000), "CloudWatchMetrics": [directive]},
+            "service": self._service,
+            **{name: value for name, value in fields.items() if value is not None},
+            **told,
+        }
+        sys.stdout.write(f"{_ENCODER.encode(line)}\n")

@@ -4,11 +4,11 @@ Times are UTC with microseconds, written `2026-11-22T09:30:00.000000Z`: fixed wi
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from json import JSONEncoder
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, StrictInt, StrictStr
@@ -50,6 +50,8 @@ YEAR_MAX = 9999
 """Exclusive, of every instant."""
 
 GENESIS_HASH = "0" * 64
+# For strings, small integers and ASCII keys, which is all an entry holds, this is RFC 8785's canonical JSON.
+CANONICAL = JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 TIME_STEP_MIN = timedelta(microseconds=1)
 
 
@@ -167,20 +169,21 @@ class LedgerEntry(BaseModel):
     @classmethod
     def after(cls, head: "Head", request: OperationRequest, *, amount: int, now: datetime) -> Self:
         """The entry that `request` adds on top of `head`; later than the last one even if the clock says otherwise."""
-        created_at = format_time(now if head.updated_at is None else max(now, head.updated_at + TIME_STEP_MIN))
+        time = _in_utc(now if head.updated_at is None else max(now, head.updated_at + TIME_STEP_MIN))
         fields: dict[str, Any] = {
             "id": head.entry_count + 1,
             "operation": str(request.operation),
             "owner_id": request.owner_id,
             "amount": amount,
             "nonce": request.nonce,
-            "created_at": created_at,
-            "updated_at": created_at,
+            "created_at": time,
+            "updated_at": time,
             "balance_after": head.balance + amount,
             "metadata": request.metadata,
             "prev_hash": head.head_hash,
         }
-        return cls(**fields, hash=_hash_of(fields))
+        written = dict.fromkeys(("created_at", "updated_at"), format_time(time))
+        return cls.model_construct(**fields, hash=_hash_of(fields | written))  # of what has been validated
 
     def computed_hash(self) -> str:
         """The hash that the entry's other fields ask for; differs from `hash` when the entry was tampered with."""
@@ -214,6 +217,4 @@ class Head:
 
 
 def _hash_of(fields: Mapping[str, Any]) -> str:
-    # For strings, small integers and ASCII keys, which is all an entry holds, this is RFC 8785's canonical JSON.
-    canonical = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return hashlib.sha256(CANONICAL.encode(fields).encode()).hexdigest()

@@ -5,7 +5,6 @@ are left in the request's state too, for the log.
 """
 
 import logging
-import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -16,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from ledger_core.entry_route import is_json
 from ledger_core.errors import DuplicateNonceError, InsufficientBalanceError, LedgerError, RequestState, StoreError
 
 __all__ = [
@@ -92,10 +92,7 @@ def unreadable_problem(request: Request) -> JSONResponse:
 
 async def _validation_problem(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if any(e["loc"][0] == "body" for e in error.errors()) and not re.fullmatch(
-        r"(application/(.+\+)?json)?", media_type
-    ):
+    if any(e["loc"][0] == "body" for e in error.errors()) and not is_json(request):
         detail = "The body must be JSON, with Content-Type: application/json."
         return _problem(request, 415, CODE[415], RequestState.RECEIVED, detail)
     errors = [{"field": _field(e), "message": _message(e)} for e in error.errors()]

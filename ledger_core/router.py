@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from ledger_core.access import Caller
 from ledger_core.accrual import Accrual
 from ledger_core.audit import Report, audit_store
+from ledger_core.entry_route import EntryRoute
 from ledger_core.errors import DuplicateNonceError, InvalidRequestError, UnavailableError
 from ledger_core.invocation import Calls
 from ledger_core.keys import ReceiptKey
@@ -56,7 +57,14 @@ class LedgerRouter(APIRouter):
         self._accrual = accrual
         self._receipt_key = receipt_key
         self._calls = Calls()
-        self.add_api_route("/ledger/entry", self._post_entry(), methods=["POST"], responses=REPLAYABLE)
+        self.add_api_route(
+            "/ledger/entry",
+            self._post_entry(),
+            methods=["POST"],
+            response_model=LedgerEntry,
+            responses=REPLAYABLE,
+            route_class_override=EntryRoute,
+        )
         self.add_api_route("/ledger/operations", self.operations)
         self.add_api_route("/ledger/{owner_id}/balance", self.balance)
         self.add_api_route("/ledger/{owner_id}/entries", self.entries)
@@ -154,17 +162,16 @@ class LedgerRouter(APIRouter):
         """Whether the process answers; asks nothing of DynamoDB."""
         return {"status": "ok"}
 
-    def _post_entry(self) -> Callable[..., Coroutine[Any, Any, LedgerEntry]]:
+    def _post_entry(self) -> Callable[..., Coroutine[Any, Any, Response]]:
         by_name = {str(operation): operation for operation in self.processor.operations}
         name = Annotated[StrictStr, Field(json_schema_extra={"enum": list(by_name)})]
         body_model = create_model("EntryRequest", __base__=EntryRequest, operation=(name, ...))
 
         async def post_entry(
             request: Request,
-            response: Response,
             body: body_model,  # type: ignore[valid-type]  # made here, so that OpenAPI lists the app's operations
             idempotency_key: Annotated[str | None, Header()] = None,
-        ) -> LedgerEntry:
+        ) -> Response:
             """Post an operation. A nonce in the body is refused the second time (409, with the original entry); one in
             `Idempotency-Key` gets the original answer again when the request is the same, 422 when it differs."""
             sent: EntryRequest = body
@@ -176,15 +183,16 @@ class LedgerRouter(APIRouter):
                 amount=sent.amount,
                 metadata=sent.metadata,
             )
+            headers = None
             try:
-                return await self.post_operation(request, operation)
+                entry = await self.post_operation(request, operation)
             except DuplicateNonceError as error:
                 request.state.nonce_in_header = idempotency_key is not None
                 if idempotency_key is None or not error.replay:
                     raise
                 request.state.code = error.code
-                response.headers["idempotency-replayed"] = "true"
-                return error.entry
+                entry, headers = error.entry, {"idempotency-replayed": "true"}
+            return Response(entry.model_dump_json(), headers=headers, media_type="application/json")
 
         return post_entry
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
-from uuid import uuid4
+from secrets import token_hex
 
 from ledger_core.errors import (
     ContentionError,
@@ -23,6 +23,10 @@ from ledger_core.usage import current_usage
 __all__ = ["LaneWriter"]
 
 
+TOKEN_BYTES = 16
+"""A token of DynamoDB's has 36 characters at most, and two for each of these."""
+
+
 class LaneWriter:
     """Writes what waits in a lane, for whoever holds the lane's lock.
 
@@ -37,9 +41,9 @@ class LaneWriter:
 
     def write_until_settled(self, ticket: Ticket, patience: Patience) -> None:
         """Write for all in the lane, one transaction after the other, as long as it is this ticket's turn."""
-        lane, losses, usage = ticket.lane, 0, current_usage()
+        lane, losses, paused, usage = ticket.lane, 0, False, current_usage()
         while not ticket.is_settled:
-            transaction = lane.doubtful() or self._next_transaction(lane, patience)
+            transaction = lane.doubtful() or self._next_transaction(lane, patience, contended=paused)
             if transaction is None:
                 continue
             try:
@@ -55,10 +59,17 @@ class LaneWriter:
             usage.stale_heads += cancelled.head is not None
             if (losses > 1 or cancelled.contended) and not ticket.is_settled:
                 patience.pause(ContentionError("Other writers kept moving this owner's balance."))
+                paused, lane.head = (
+                    True,
+                    None,
+                )  # old by now: to read it anew costs less than to lose another transaction by it
 
-    def _next_transaction(self, lane: Lane, patience: Patience) -> Transaction | None:
-        """What comes next in the lane, computed from its head; None if it is settled without."""
-        read = partial(self._store.head, lane.owner_id, consistent=False)
+    def _next_transaction(self, lane: Lane, patience: Patience, *, contended: bool) -> Transaction | None:
+        """What comes next in the lane, computed from its head; None if it is settled without.
+
+        A head that is a little old costs one more try, and half a read unit; where many write, it has to be the last.
+        """
+        read = partial(self._store.head, lane.owner_id, consistent=contended)
         head = lane.head = lane.head or patience.retry(read, RequestState.CHECKING_BALANCE)
         tickets = lane.next()
         if len(tickets) == 1 and not tickets[0].fits(head):
@@ -76,7 +87,7 @@ class LaneWriter:
             else:  # it may fit after them, and if not it is refused for what is stored
                 ticket.alone = True
         current_usage().attempts += bool(entries)
-        return Transaction(fitting, entries, head, str(uuid4())) if entries else None
+        return Transaction(fitting, entries, head, token_hex(TOKEN_BYTES)) if entries else None
 
     def _send(self, lane: Lane, transaction: Transaction, patience: Patience) -> Cancelled | None:
         """Write, and settle what is known then. If it fails, the lane has the transaction for whoever comes next."""

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import moto.core as moto_core
 import pytest
 
 from functions.example_app.operations import ExampleAppOperations
@@ -25,6 +26,7 @@ ENVIRONMENT = {
     "LEDGER_REWARDS_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/rewards",
 }
 os.environ.update(ENVIRONMENT)  # apps read their settings when they are imported
+MOTO = moto_core.__name__  # imported ahead of the session of functions.wiring, which would go past it otherwise
 LOOP = asyncio.new_event_loop()
 signal.signal(signal.SIGINT, signal.default_int_handler)  # for what tests start to inherit, even in the background
 asyncio.set_event_loop(LOOP)  # and their handlers take this thread's loop

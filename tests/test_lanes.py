@@ -51,17 +51,28 @@ def test_head_is_read_at_half_the_cost_and_written_on_with_its_mark() -> None:
 
 
 def test_cancellation_that_shows_no_head_leaves_the_one_that_is_known() -> None:
-    """Conflict alone says nothing of the balance: the entry is sent again on the same head, after a pause."""
-    bench = Bench(head(2, 1), Cancelled(stored=(), head=None, contended=True), None)
-    assert bench.processor.process(add(1, "n")).id == 2
+    """Where nobody was raced with, the others of a transaction are sent again on the head that is known."""
+    original = LedgerEntry.after(NEW, add(1, "a"), amount=1, now=NOON)
+    bench = Bench(head(2, 1), Cancelled(stored=(original,), head=None, contended=False), None)
+    tickets = line(bench, add(1, "a"), add(1, "b"))
+    assert bench.processor.finish(tickets[1]).id == 2
     assert bench.appended("head") == [head(2, 1)] * 2
+    assert bench.pauses == []
+
+
+def test_head_is_read_anew_after_a_pause() -> None:
+    """It is old by then, whatever the pause was for; and it has to be the last one, as many write."""
+    bench = Bench(head(2, 1), Cancelled(stored=(), head=None, contended=True), head(3, 2), None)
+    assert bench.processor.process(add(1, "n")).id == 3
+    assert bench.appended("head") == [head(2, 1), head(3, 2)]
+    assert [asked["consistent"] for name, asked in bench.store.calls if name == "head"] == [False, True]
     assert len(bench.pauses) == 1
 
 
 def test_attempts_and_stale_heads_are_told() -> None:
     """Each transaction begun counts, and each that another writer's entry spoilt."""
     conflict = Cancelled(stored=(), head=None, contended=True)
-    bench = Bench(NEW, moved(0, 1), conflict, moved(0, 2), UnavailableError("lost"), None)
+    bench = Bench(NEW, moved(0, 1), conflict, NEW, moved(0, 2), NEW, UnavailableError("lost"), None)
     with measured() as usage:
         bench.processor.process(add(1, "n"))
     assert (usage.attempts, usage.stale_heads, usage.retries) == (4, 2, 3)
@@ -179,11 +190,11 @@ def test_duplicates_are_told_apart_and_the_others_sent_again_at_once() -> None:
 
 def test_lost_race_is_lost_by_all_and_recomputed_from_the_fresh_head() -> None:
     """And from the second loss on there is a pause, as for one."""
-    bench = Bench(NEW, moved(7, 3), moved(8, 4), None)
+    bench = Bench(NEW, moved(7, 3), moved(8, 4), head(9, 5), None)
     tickets = line(bench, add(1, "a"), add(1, "b"))
     with measured() as usage:
         bench.processor.finish(tickets[0])
-    assert (outcomes(tickets), bench.appended("head")) == ([5, 6], [NEW, head(7, 3), head(8, 4)])
+    assert (outcomes(tickets), bench.appended("head")) == ([6, 7], [NEW, head(7, 3), head(9, 5)])
     assert (usage.attempts, usage.stale_heads, len(bench.pauses)) == (3, 2, 1)
 
 

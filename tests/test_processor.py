@@ -1,5 +1,6 @@
 """The rules of posting: precedence, retries, pauses, deadlines, the state in which a request fails."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -148,16 +149,18 @@ def test_stale_head_is_recomputed_from_the_reason_without_a_read() -> None:
 
 
 def test_pauses_begin_at_the_second_lost_race_and_grow() -> None:
-    """One loss is bad luck; from the second on, writers spread out."""
-    bench = Bench(NEW, *(moved(0, count) for count in range(1, 5)), None)
-    bench.processor.process(add(1, "n"))
+    """One loss is bad luck; from the second on, writers spread out, and look before they try again."""
+    bench = Bench(NEW, moved(0, 1), moved(0, 2), head(0, 3), moved(0, 4), head(0, 5), moved(0, 6), head(0, 7), None)
+    assert bench.processor.process(add(1, "n")).id == 8
     assert bench.pauses == [PAUSE_SECONDS_BASE * factor for factor in (1, 2, 4)]
+    assert [name for name, _ in bench.store.calls] == ["head", "append", "append", *["head", "append"] * 3]
+    assert [asked["consistent"] for name, asked in bench.store.calls if name == "head"] == [False, True, True, True]
 
 
 def test_conflict_beside_a_stale_head_pauses_before_the_first_resend() -> None:
     """With conflict in the list of reasons even the first resend waits."""
-    bench = Bench(NEW, moved(7, 3, contended=True), None)
-    assert bench.processor.process(add(1, "n")).id == 4
+    bench = Bench(NEW, moved(7, 3, contended=True), head(8, 4), None)
+    assert bench.processor.process(add(1, "n")).id == 5
     assert len(bench.pauses) == 1
 
 
@@ -216,7 +219,7 @@ def test_first_call_is_made_even_when_there_is_no_time_left() -> None:
 @pytest.mark.parametrize("answered", range(1, 5))
 def test_no_call_begins_after_the_deadline(monkeypatch: pytest.MonkeyPatch, answered: int) -> None:
     """Calls that succeed slowly use up the time too: the one after the deadline is not made, whichever it is."""
-    bench = Bench(NEW, moved(0, 1), moved(0, 2), moved(0, 3), None)
+    bench = Bench(NEW, moved(0, 1), moved(0, 2), head(0, 2), None)
     answer = bench.store._answer
 
     def answer_slowly(name: str, **arguments: Any) -> Any:
@@ -231,7 +234,8 @@ def test_no_call_begins_after_the_deadline(monkeypatch: pytest.MonkeyPatch, answ
 
 def test_tries_are_bounded_however_much_time_there_is() -> None:
     """An owner that others keep moving ends in contention, not in an endless loop."""
-    bench = Bench(NEW, *(moved(0, count) for count in range(1, 2 * PAUSES_MAX)))
+    lost = itertools.chain.from_iterable([moved(0, count), head(0, count)] for count in range(2, 2 * PAUSES_MAX))
+    bench = Bench(NEW, moved(0, 1), *lost)
     with pytest.raises(ContentionError, match=r"^Other writers kept moving this owner's balance\.$"):
         bench.processor.process(add(1, "n"), timeout_seconds=1e6)
     assert len(bench.appended("entries")) == PAUSES_MAX + 1

@@ -12,6 +12,7 @@ import boto3
 import jwt
 import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError, NoRegionError
+from botocore.session import Session
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -222,13 +223,13 @@ def test_kms_is_asked_for_nothing_until_a_receipt_is(client: "DynamoDBClient", m
     """A cold start makes no client of KMS, nor does any other request; the first receipt makes the one there is."""
     made: list[str] = []
     key = boto3.client("kms", region_name="us-east-1").create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")
-    new_client: Any = boto3.client
+    new_client: Any = Session.create_client
 
-    def counted(service: str, **options: Any) -> Any:
+    def counted(session: Session, service: str, *arguments: Any, **options: Any) -> Any:
         made.append(service)
-        return new_client(service, **options)
+        return new_client(session, service, *arguments, **options)
 
-    monkeypatch.setattr(boto3, "client", counted)
+    monkeypatch.setattr(Session, "create_client", counted)
     monkeypatch.setenv("LEDGER_RECEIPT_KEY", key["KeyMetadata"]["KeyId"])
     api = LambdaApi(create_handler(create_app(client)))
     post(api, 1, "n")

@@ -1,5 +1,7 @@
 """The Example App: the ledger's routes, its own, its operations. `app` is for servers, `handler` for Lambda."""
 
+from functions import startup  # isort: split
+
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
@@ -24,3 +26,4 @@ def create_app(client: "DynamoDBClient | None" = None) -> FastAPI:
 
 app = create_app()
 handler = create_handler(app)
+startup.over()

@@ -60,7 +60,7 @@ def start(real_client: "DynamoDBClient", tmp_path: Path) -> Iterator[Start]:
 
         def start(function: str = "ApiFunction", **changes: str) -> Runtime:
             variables = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "LEDGER_"))}
-            environment = {**variables, "LEDGER_AUTH": "jwt", "POWERTOOLS_SERVICE_NAME": "ledger", **changes}
+            environment = {**variables, "LEDGER_AUTH": "jwt", **changes}
             folder = tmp_path / str(uuid4())
             folder.mkdir()
             return stack.enter_context(runtime(folder, environment, function))

@@ -20,6 +20,8 @@ from tests.support import ROOT
 BUILT = ROOT / ".aws-sam/build"
 FUNCTIONS = ["ApiFunction", "DailyRewardFunction"]
 MACHINE = {"x86_64": "x86_64", "aarch64": "arm64"}.get(platform.machine(), "none")
+FIXED = ("PYDANTIC_DISABLE_PLUGINS",)
+"""Variables that the template gives functions, whatever the stack."""
 SECONDS_MAX = 60
 
 
@@ -62,10 +64,18 @@ class Runtime:
         return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
 
 
-@contextlib.contextmanager
-def runtime(folder: Path, environment: Mapping[str, str], function: str = "ApiFunction") -> Iterator[Runtime]:
+def runtime(
+    folder: Path, environment: Mapping[str, str], function: str = "ApiFunction"
+) -> contextlib.AbstractContextManager[Runtime]:
     """An execution environment for the built artifact of a function, which is all the code that it can see."""
-    artifact, handler = BUILT / function, template()["Resources"][function]["Properties"]["Handler"]
+    properties = template()["Resources"][function]["Properties"]
+    fixed = {name: properties["Environment"]["Variables"][name] for name in FIXED}
+    return started(folder, {**fixed, **environment}, BUILT / function, properties["Handler"])
+
+
+@contextlib.contextmanager
+def started(folder: Path, environment: Mapping[str, str], artifact: Path, handler: str) -> Iterator[Runtime]:
+    """An execution environment for any artifact."""
     binary = emulator()
     assert binary is not None
     port, log = free_port(), folder / "runtime.log"

@@ -3,6 +3,7 @@
 import re
 import struct
 import subprocess
+import sys
 from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def test_artifact_holds_the_locked_runtime_dependencies_and_no_other(artifact: P
     wanted = dict(re.findall(r"^([a-z0-9-]+)==([^ ;\n]+)", exported, flags=re.MULTILINE))
     built = dict(path.name.removesuffix(".dist-info").rsplit("-", 1) for path in artifact.glob("*.dist-info"))
     assert {name(distribution): version for distribution, version in built.items()}.items() <= wanted.items()
-    assert {"boto3", "fastapi", "mangum", "pydantic", "aws-lambda-powertools"} <= {name(one) for one in built}
+    assert {"boto3", "fastapi", "mangum", "pydantic"} <= {name(one) for one in built}
 
 
 def test_artifact_holds_the_ledger_as_it_is_here(artifact: Path) -> None:
@@ -100,3 +101,36 @@ def test_artifact_is_small(artifact: Path) -> None:
     size = sum(path.stat().st_size for path in files(artifact))
     print(f"\nArtifact: {size / 1e6:.1f} MB unpacked, {len(files(artifact))} files")
     assert size < SIZE_BYTES_MAX
+
+
+@pytest.mark.parametrize(
+    ("region", "variables"),
+    [
+        ("us-east-1", {}),
+        ("cn-north-1", {}),
+        ("us-gov-west-1", {"AWS_USE_FIPS_ENDPOINT": "true"}),
+        ("eu-central-1", {"AWS_USE_DUALSTACK_ENDPOINT": "true"}),
+        ("xx-nowhere-9", {}),
+    ],
+)
+def test_artifact_s_clients_go_where_those_of_the_whole_botocore_go(region: str, variables: dict[str, str]) -> None:
+    """By the same rules and the same table of endpoints, which has been cut to the services that are used."""
+    program = (
+        "import sys; from botocore.session import Session\n"
+        "for name, call in (('dynamodb', 'describe_limits'), ('kms', 'list_keys'), ('sqs', 'list_queues')):\n"
+        "    client = Session().create_client(name, sys.argv[1])\n"
+        "    client.meta.events.register(f'before-send.{name}', lambda request, **_: sys.exit(request.url))\n"
+        "    try: getattr(client, call)()\n"
+        "    except SystemExit as told: print(told)\n"
+    )
+    keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_EC2_METADATA_DISABLED": "true", **variables}
+    told = [
+        subprocess.run(
+            [python, "-c", program, region], env=keys, cwd=folder, capture_output=True, text=True, check=True
+        )
+        for python, folder in ((str(LAMBDA_PYTHON), BUILT / "ApiFunction"), (sys.executable, ROOT))
+    ]
+    cut, whole = ([url.strip("/") for url in one.stdout.split()] for one in told)
+    assert cut == whole
+    assert all(region in url for url in cut)
+    assert len(cut) == 3

@@ -16,7 +16,7 @@ SAM := .local/sam/bin/sam
 # No metrics of ours to its makers, and no look for a newer version.
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: run token run-stack build test cold e2e simulate prove bench-rewards mutants lint format clean
+.PHONY: run token run-stack build test cold e2e simulate prove bench bench-rewards mutants lint format clean
 
 run: .venv/ready
 	@exec .venv/bin/python -m infra.run --port $(PORT) --data $(DATA) --auth $(AUTH) --issuer-port $(ISSUER_PORT)
@@ -50,6 +50,9 @@ simulate: .venv/ready
 prove: .venv/ready .local/runtime/ready build mutants
 	.venv/bin/python -m tests.prove
 
+bench: .venv/ready .local/peers/ready .local/runtime/ready build
+	@.local/peers/bin/python -m tests.benchmarks $(ONLY)
+
 bench-rewards: .venv/ready
 	.venv/bin/python -m tests.benchmarks.rewards
 
@@ -77,8 +80,8 @@ clean:
 	@$(UV) sync --frozen --quiet
 	@touch $@
 
-# Mutation testing runs the tests, with all that they need, on a copy of the project.
-.local/prove/ready: SELECTED := --no-install-project --group
+# Mutation testing runs the tests, with all that they need, on a copy of the project; so do the benchmarks, beside others'.
+.local/prove/ready .local/peers/ready: SELECTED := --no-install-project --group
 .local/%/ready: pyproject.toml uv.lock | .venv/ready
 	@echo "Setting up $(@D) from uv.lock" >&2
 	@$(TOOL)=$(@D) $(UV) sync --frozen --quiet --python 3.13 $(or $(SELECTED),--only-group) $*

@@ -4,9 +4,17 @@ from collections.abc import Mapping
 from math import ceil
 from typing import Any
 
-__all__ = ["item_bytes", "write_units_of_balance", "write_units_of_entry"]
+__all__ = [
+    "READ_UNIT_BYTES",
+    "TRANSACTION_FACTOR",
+    "WRITE_UNIT_BYTES",
+    "item_bytes",
+    "write_units_of_balance",
+    "write_units_of_entry",
+]
 
 WRITE_UNIT_BYTES = 1024
+READ_UNIT_BYTES = 4096
 TRANSACTION_FACTOR = 2
 """A write in a transaction is done twice: it is prepared, then committed. An index is written to once."""
 NESTING_BYTES = 3
@@ -18,19 +26,25 @@ def item_bytes(item: Mapping[str, Mapping[str, Any]]) -> int:
     return sum(len(name.encode()) + _value_bytes(value) for name, value in item.items())
 
 
-def write_units_of_entry(item: Mapping[str, Mapping[str, Any]]) -> int:
-    """What it takes to put an entry in a transaction, and to add it to the index by_owner, which holds all of it."""
+def write_units_of_entry(item: Mapping[str, Mapping[str, Any]], *, transactional: bool = True) -> int:
+    """What it takes to put an entry, and to add it to the index by_owner, which holds all of it."""
     units = _write_units(item_bytes(item))
-    return TRANSACTION_FACTOR * units + units
+    return units * _factor(transactional) + units
 
 
-def write_units_of_balance(before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]]) -> int:
-    """What it takes to update a balance in a transaction: the larger size decides; `before` is empty for a new one."""
-    return TRANSACTION_FACTOR * _write_units(max(item_bytes(before), item_bytes(after)))
+def write_units_of_balance(
+    before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]], *, transactional: bool = True
+) -> int:
+    """What it takes to update a balance: the larger size decides; `before` is empty for a new one."""
+    return _write_units(max(item_bytes(before), item_bytes(after))) * _factor(transactional)
 
 
 def _write_units(size: int) -> int:
     return ceil(size / WRITE_UNIT_BYTES)
+
+
+def _factor(transactional: bool) -> int:
+    return TRANSACTION_FACTOR if transactional else 1
 
 
 def _value_bytes(typed: Mapping[str, Any]) -> int:

@@ -1,0 +1,44 @@
+"""All benchmarks of the ledger, or some, in one table.
+
+    make bench                  # all of them
+    make bench ONLY="cpu cost"  # some
+
+It fails for no figure: machines differ. What has to hold on every machine is counted by tests.
+"""
+
+import argparse
+import importlib
+import os
+import platform
+import sys
+from collections.abc import Sequence
+
+from infra.dynamodb import ENVIRONMENT
+from tests.benchmarks.report import lines
+
+PARTS = ("requests", "cpu", "cold", "history", "hot", "server", "cost")
+"""Modules of this folder, each with `run() -> Part`, in the order in which they are told."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run them and print what came of it."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all of them by default")
+    chosen = parser.parse_args(arguments).parts or PARTS
+    for name in [name for name in os.environ if name.startswith(("AWS_", "LEDGER_"))]:
+        del os.environ[name]  # the machine's, which could point anywhere
+    os.environ.update(ENVIRONMENT)
+    parts = []
+    for name in chosen:
+        print(f"Measuring {name}", file=sys.stderr, flush=True)
+        parts.append(importlib.import_module(f"tests.benchmarks.{name}").run())
+    print(
+        f"make bench{'' if chosen == PARTS else ' ONLY=' + repr(' '.join(chosen))}: {os.cpu_count()} CPUs "
+        f"({platform.machine()}), load average {os.getloadavg()[0]:.2f}, Python {platform.python_version()}, "
+        "DynamoDB Local on the same CPUs\n"
+    )
+    print("\n".join(lines(parts)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""What a call makes a client send to DynamoDB, and the capacity units that this takes."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from functions.wiring import load_settings
+from ledger_core.responses import units_from
+from ledger_core.store import INDEX_BY_OWNER
+from tests.benchmarks.units import write_units_of_balance, write_units_of_entry
+from tests.support import wire
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+__all__ = ["Meter", "Taken"]
+
+READS = frozenset({"GetItem", "Query", "TransactGetItems"})
+Item = Mapping[str, Any]
+
+
+class Taken(NamedTuple):
+    """The requests of one call, by name, and what DynamoDB charges for what they read and for what they stored.
+
+    It charges for a write that a condition stops as well, but does not say how much.
+    """
+
+    requests: tuple[str, ...]
+    read_units: float
+    write_units: int
+
+    def __str__(self) -> str:
+        return f"{len(self.requests)} / {self.read_units:g} / {self.write_units}"
+
+
+class Meter:
+    """Counts at the wire of a client; its own requests are not counted."""
+
+    def __init__(self, client: "DynamoDBClient") -> None:
+        self._client = client
+        self._settings = load_settings()
+        self._requests = wire(client)
+        self._read_units: list[float] = []
+        client.meta.events.register("after-call.dynamodb", self._on_answer)
+
+    def of(self, owner_id: str, call: Callable[[], object]) -> Taken:
+        """What a call takes that writes to no other owner; write units are computed from what is stored then."""
+        before = self._balance(owner_id)
+        self._requests.clear()
+        self._read_units.clear()
+        call()
+        requests, read_units = tuple(self._requests), sum(self._read_units)
+        after, entries = self._balance(owner_id), self._entries_since(owner_id, before)
+        transactional = "TransactWriteItems" in requests
+        units = [write_units_of_entry(entry, transactional=transactional) for entry in entries]
+        if after != before:
+            units.append(write_units_of_balance(before, after, transactional=transactional))
+        return Taken(requests, read_units, sum(units))
+
+    def _on_answer(self, parsed: Mapping[str, Any], model: Any, **_: Any) -> None:
+        if model.name in READS:
+            self._read_units.append(units_from(parsed))
+
+    def _balance(self, owner_id: str) -> Item:
+        key = {"owner_id": {"S": owner_id}}
+        table = self._settings.balances_table
+        return self._client.get_item(TableName=table, Key=key, ConsistentRead=True).get("Item", {})
+
+    def _entries_since(self, owner_id: str, balance: Item) -> list[Item]:
+        found = self._client.query(
+            TableName=self._settings.entries_table,
+            IndexName=INDEX_BY_OWNER,
+            KeyConditionExpression="owner_id = :owner_id AND created_at > :since",
+            ExpressionAttributeValues={":owner_id": {"S": owner_id}, ":since": balance.get("updated_at", {"S": "0"})},
+        )
+        return [*found["Items"]]

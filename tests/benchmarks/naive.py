@@ -1,0 +1,57 @@
+"""The ledger that one writes first, on the same tables: look at the nonce, look at the balance, put, update."""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from functions.example_app.operations import ExampleAppOperations
+from functions.wiring import create_store, load_settings
+from ledger_core.errors import DuplicateNonceError, InsufficientBalanceError
+from ledger_core.items import entry_item, entry_key, item_from
+from ledger_core.models import LedgerEntry, OperationRequest, format_time
+from ledger_core.responses import entry_from
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+__all__ = ["NaiveLedger"]
+
+MOVE_BALANCE = (
+    "SET balance = if_not_exists(balance, :zero) + :amount, entry_count = if_not_exists(entry_count, :zero) + :one, "
+    "head_hash = :hash, updated_at = :now"
+)
+
+
+class NaiveLedger:
+    """Right as long as nobody else writes. No write has a condition: what was looked at need not be so any more."""
+
+    def __init__(self, client: "DynamoDBClient") -> None:
+        self._client = client
+        self._settings = load_settings()
+        self._store = create_store(client)
+        self._configs = ExampleAppOperations.get_operation_config()
+
+    def process(self, request: OperationRequest) -> LedgerEntry:
+        """Post one operation; raises as the processor does."""
+        amount = self._configs[request.operation].signed_amount(request.amount)
+        used = self._client.get_item(
+            TableName=self._settings.entries_table,
+            Key={"entry_key": {"S": entry_key(request.owner_id, request.nonce)}},
+            ConsistentRead=True,
+            ReturnConsumedCapacity="TOTAL",
+        )
+        if "Item" in used:
+            stored = entry_from(used["Item"])
+            raise DuplicateNonceError(entry=stored, replay=stored.answers(request, amount=amount))
+        head = self._store.head(request.owner_id, consistent=True)
+        if head.balance + amount < 0:
+            raise InsufficientBalanceError(balance=head.balance, required=-amount)
+        entry = LedgerEntry.after(head, request, amount=amount, now=datetime.now(UTC))
+        self._client.put_item(TableName=self._settings.entries_table, Item=entry_item(entry))
+        values = {":zero": 0, ":one": 1, ":amount": amount, ":hash": entry.hash, ":now": format_time(entry.created_at)}
+        self._client.update_item(
+            TableName=self._settings.balances_table,
+            Key={"owner_id": {"S": request.owner_id}},
+            UpdateExpression=MOVE_BALANCE,
+            ExpressionAttributeValues=item_from(values),
+        )
+        return entry

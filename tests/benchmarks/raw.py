@@ -1,0 +1,99 @@
+"""What boto3 and DynamoDB make of the ledger's transactions when there is nothing else to do: no HTTP, no rules.
+
+The transactions are computed beforehand. An owner's have to be one after the other, so its are all in one thread.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+
+from functions.example_app.operations import ExampleAppOperations
+from functions.wiring import load_settings
+from ledger_core.items import Write, transact_items
+from ledger_core.models import Head, LedgerEntry
+from ledger_core.operations import LedgerOperationType
+from tests.benchmarks.load import Load
+from tests.support import ROOT, operation
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+__all__ = ["written"]
+
+Transaction = list[Any]
+
+
+def written(loads: Iterable[Load], environment: Mapping[str, str]) -> list[float]:
+    """Seconds that each load takes in turn, written by a new process to the tables that the environment names."""
+    command = [sys.executable, "-m", "tests.benchmarks.raw", json.dumps([*loads])]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT, env=environment)
+    seconds: list[float] = json.loads(done.stdout)
+    return seconds
+
+
+def _seconds(client: "DynamoDBClient", owners: list[list[Transaction]], threads: int) -> float:
+    def write(first: int) -> None:
+        mine = owners[first::threads]
+        for step in range(max(map(len, mine), default=0)):
+            for transactions in mine:
+                if step < len(transactions):
+                    client.transact_write_items(TransactItems=transactions[step])
+
+    with ThreadPoolExecutor(threads) as pool:
+        begun = time.perf_counter()
+        list(pool.map(write, range(threads)))
+        return time.perf_counter() - begun
+
+
+class _Chains:
+    """The owners' ledgers, as they will be when all is written."""
+
+    def __init__(self) -> None:
+        self._heads: dict[str, Head] = {}
+        self._operations = ExampleAppOperations.get_operation_config()
+        self._settings = load_settings()
+
+    def transactions(self, load: Load) -> list[list[Transaction]]:
+        """Those of each owner, in order."""
+        found: defaultdict[str, list[Transaction]] = defaultdict(list)
+        for body in load.bodies():
+            owner_id = str(body["owner_id"])
+            name = LedgerOperationType(str(body["operation"]))
+            request = operation(name, str(body["nonce"]), owner_id=owner_id, amount=int(body["amount"]))
+            amount = self._operations[name].signed_amount(request.amount)
+            head = self._heads.get(owner_id) or Head(owner_id=owner_id)
+            entry = LedgerEntry.after(head, request, amount=amount, now=datetime.now(UTC))
+            items = transact_items(
+                Write([entry], head),
+                entries_table=self._settings.entries_table,
+                balances_table=self._settings.balances_table,
+            )
+            found[owner_id].append(items)
+            self._heads[owner_id] = Head.at(entry)
+        return list(found.values())
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.raw", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("loads", type=json.loads, help="the fields of each Load, as JSON")
+    loads = [Load(*fields) for fields in parser.parse_args().loads]
+    pool = Config(max_pool_connections=max(load.connections for load in loads))
+    client, chains = boto3.client("dynamodb", region_name=os.environ["AWS_REGION"], config=pool), _Chains()
+    print(json.dumps([_seconds(client, chains.transactions(load), load.connections) for load in loads]))
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,74 @@
+"""Long ledgers, made quickly: most of their entries are put 25 to a request, which no role on AWS may do."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+from uuid import uuid4
+
+from botocore.config import Config
+
+from functions.wiring import CLIENT_CONFIG, create_client, create_store, load_settings
+from ledger_core.items import entry_item
+from ledger_core.models import TIME_STEP_MIN, Head, LedgerEntry
+from tests.support import add
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+__all__ = ["Seeded", "seed"]
+
+SEEDED_AT = datetime(2026, 11, 17, 12, tzinfo=UTC)
+BATCH = 25
+"""Items that BatchWriteItem takes."""
+STEP = 5_000
+"""Entries that are in memory at a time."""
+THREADS = 4
+CONFIG = CLIENT_CONFIG.merge(Config(read_timeout=60, retries={"mode": "standard", "total_max_attempts": 5}))
+"""With time for a DynamoDB Local that has much to do."""
+
+
+class Seeded(NamedTuple):
+    """An owner's ledger: how many entries it has, and when the one in the middle was posted."""
+
+    owner_id: str
+    entries: int
+    middle: datetime
+
+
+def seed(owner_id: str, entries: int) -> Seeded:
+    """Write a ledger of at least two entries of one credit each, to the tables that the environment names.
+
+    The first and the last entry are the store's to write, with the balance's row.
+    """
+    store, chain = create_store(), _chain(owner_id, entries)
+    first = next(chain)
+    store.append([first], head=Head(owner_id=owner_id), token=str(uuid4()))
+    write = partial(_write, create_client(CONFIG), load_settings().entries_table)
+    with ThreadPoolExecutor(THREADS) as threads:
+        between = islice(chain, entries - 2)
+        while step := list(islice(between, STEP)):
+            list(threads.map(write, (step[start : start + BATCH] for start in range(0, len(step), BATCH))))
+    last = next(chain)
+    store.append([last], head=Head.at(first), token=str(uuid4()))
+    if store.head(owner_id, consistent=True) != Head.at(last):
+        raise RuntimeError(f"the ledger of {owner_id} does not end with its last entry")
+    return Seeded(owner_id, entries, SEEDED_AT + entries // 2 * TIME_STEP_MIN)
+
+
+def _chain(owner_id: str, entries: int) -> Iterator[LedgerEntry]:
+    head = Head(owner_id=owner_id)
+    for number in range(entries):
+        entry = LedgerEntry.after(head, add(1, f"{number:036}", owner_id=owner_id), amount=1, now=SEEDED_AT)
+        yield entry
+        head = Head.at(entry)
+
+
+def _write(client: "DynamoDBClient", table: str, entries: list[LedgerEntry]) -> None:
+    answer = client.batch_write_item(
+        RequestItems={table: [{"PutRequest": {"Item": entry_item(entry)}} for entry in entries]}
+    )
+    if answer["UnprocessedItems"]:
+        raise RuntimeError("DynamoDB Local did not take the whole batch")

@@ -3,7 +3,6 @@
 FastAPI documents it by its signature, as any other.
 """
 
-import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -11,29 +10,39 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
-__all__ = ["EntryRoute", "is_json"]
+from ledger_core.errors import ConfigurationError
+from ledger_core.problems import is_json
 
-JSON = re.compile(r"(application/(.+\+)?json)?")
+__all__ = ["EntryRoute"]
 
-
-def is_json(request: Request) -> bool:
-    """Whether the body is declared to be JSON, or nothing."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return JSON.fullmatch(media_type) is not None
+BOM = b"\xef\xbb\xbf"
+"""What some write before a text in UTF-8."""
 
 
 class EntryRoute(APIRoute):
-    """A route whose endpoint takes the request, a body, and an `Idempotency-Key`, and gives a response."""
+    """A route whose endpoint takes the request, a body, and an `Idempotency-Key`, and gives a response.
+
+    It runs no `dependencies` of FastAPI's; who may do what is a matter of `create_api` and of the endpoint.
+
+    Raises:
+        ConfigurationError: it is given some.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """What FastAPI calls instead of a handler of its own."""
+        if self.dependencies:
+            raise ConfigurationError(f"{self.path}: dependencies are not run here; take a middleware instead")
         endpoint, model = self.endpoint, self.endpoint.__annotations__["body"]
 
         async def handle(request: Request) -> Response:
-            content = await request.body()
             try:
-                body = model.model_validate_json(content if is_json(request) else b"")
+                content = await request.body() if is_json(request) else b""
+                body = model.model_validate_json(content.removeprefix(BOM))
+            except ClientDisconnect:
+                raise HTTPException(400) from None
             except ValidationError as error:
                 errors = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
                 raise RequestValidationError(errors) from None

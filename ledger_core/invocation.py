@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import nullcontext
 from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakValueDictionary
 
@@ -62,9 +63,13 @@ class Calls:
                     return call(0)
                 async with self._turns:
                     waiting.reschedule(None)  # for a call that is under way is waited for
-                    left = deadline - loop.time()
-                    return await loop.run_in_executor(self._executor(), copy_context().run, call, left)
+                    run = partial(copy_context().run, lambda: call(deadline - loop.time()))
+                    return await _to_its_end(loop.run_in_executor(self._executor(), run))
         except TimeoutError:
+            if not waiting.expired():
+                raise
+            if is_over():
+                return call(0)
             raise UnavailableError("The requests before this one took all the time there was.") from None
 
     def _queue(self, name: str | None) -> "asyncio.Lock | nullcontext[None]":
@@ -76,6 +81,15 @@ class Calls:
 
             self._threads = ThreadPoolExecutor(CONNECTIONS_MAX)
         return self._threads
+
+
+async def _to_its_end(running: "asyncio.Future[T]") -> T:
+    """What a thread comes to. It is waited for even by who is cancelled, whose place it has until then."""
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
 
 
 def _in_lambda(request: Request) -> bool:

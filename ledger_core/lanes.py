@@ -61,6 +61,8 @@ class Transaction:
     entries: Sequence[LedgerEntry]
     head: Head
     token: str
+    in_doubt: bool = False
+    """Whether a try of it had no answer, so that it may have been done."""
 
 
 @dataclass(eq=False, slots=True)
@@ -86,11 +88,15 @@ class Lane:
             self.transaction = None
         return self.transaction
 
+    def forget_settled(self) -> None:
+        """Keep nothing of what is known to those who waited for it."""
+        self.line = [ticket for ticket in self.line if not ticket.is_settled]
+
     def next(self) -> list[Ticket]:
         """The first in line, and those behind it that go into the same transaction: no two under one nonce."""
         while self.tickets:
             self.line.append(self.tickets.popleft())
-        self.line = [ticket for ticket in self.line if not ticket.is_settled]
+        self.forget_settled()
         together: dict[str, Ticket] = {}
         for ticket in self.line:
             if ticket.alone or len(together) == ENTRIES_MAX:

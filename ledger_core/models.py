@@ -179,7 +179,7 @@ class LedgerEntry(BaseModel):
             "created_at": time,
             "updated_at": time,
             "balance_after": head.balance + amount,
-            "metadata": request.metadata,
+            "metadata": dict(request.metadata),
             "prev_hash": head.head_hash,
         }
         written = dict.fromkeys(("created_at", "updated_at"), format_time(time))

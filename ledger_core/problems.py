@@ -5,6 +5,7 @@ are left in the request's state too, for the log.
 """
 
 import logging
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -15,7 +16,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from ledger_core.entry_route import is_json
 from ledger_core.errors import DuplicateNonceError, InsufficientBalanceError, LedgerError, RequestState, StoreError
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "PROBLEM_MEDIA_TYPE",
     "STATUS",
     "handle_errors",
+    "is_json",
     "ledger_problem",
     "request_id",
     "unreadable_problem",
@@ -59,6 +60,8 @@ HEADERS: Mapping[int, Mapping[str, str]] = {
 }
 """What goes with an answer, by its status."""
 
+JSON = re.compile(r"(application/(.+\+)?json)?")
+
 logger = logging.getLogger(__name__)
 
 
@@ -68,6 +71,12 @@ def handle_errors(api: FastAPI) -> None:
     api.add_exception_handler(RequestValidationError, _validation_problem)
     api.add_exception_handler(HTTPException, _http_problem)
     api.add_exception_handler(Exception, _unforeseen_problem)
+
+
+def is_json(request: Request) -> bool:
+    """Whether the body is declared to be JSON, or nothing."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return JSON.fullmatch(media_type) is not None
 
 
 async def ledger_problem(request: Request, error: Exception) -> JSONResponse:

@@ -125,16 +125,18 @@ class OperationProcessor:
     def finish(self, ticket: Ticket, *, timeout_seconds: float = TIMEOUT_SECONDS) -> LedgerEntry:
         """Post what was begun, unless another has meanwhile. As for `process`."""
         patience, lane = self.patience(timeout_seconds), ticket.lane
-        if lane.lock.acquire(timeout=max(timeout_seconds, 0)):
-            try:
-                self._writer.write_until_settled(ticket, patience)
-            except BaseException as error:
-                ticket.error = error
-                raise
-            finally:
-                lane.lock.release()
-        else:
-            ticket.abandon(ContentionError("Other operations of this owner took all the time there was."))
+        try:
+            if lane.lock.acquire(timeout=max(timeout_seconds, 0)):
+                try:
+                    self._writer.write_until_settled(ticket, patience)
+                finally:
+                    lane.forget_settled()
+                    lane.lock.release()
+            else:
+                ticket.abandon(ContentionError("Other operations of this owner took all the time there was."))
+        except BaseException as error:
+            ticket.error = error  # or another would write it, when nobody waits for it any more
+            raise
         return ticket.outcome()
 
     def read(self, call: Callable[[], T], *, timeout_seconds: float = TIMEOUT_SECONDS) -> T:

@@ -43,6 +43,8 @@ HISTORY_LIMIT_MAX = 100
 class LedgerRouter(APIRouter):
     """The ledger's own routes, for any app; the app's routers post through `post_operation`.
 
+    For `create_api`, which tells it who is calling. FastAPI's `dependencies` do not apply to POST /ledger/entry.
+
     Args:
         processor: posts the app's operations.
         accrual: grants a reward to owners when they call, or when an app posts for them; None: nothing is granted so.

@@ -1,4 +1,7 @@
-"""What the environment decides: four variables of ours, two more for rewards; all others are AWS's own."""
+"""What the environment decides: four variables of ours, two more for rewards; all others are AWS's own.
+
+But for LEDGER_SERVICE, which only names metrics: see `ledger_core.metrics`.
+"""
 
 import re
 from collections.abc import Mapping

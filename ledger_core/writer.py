@@ -12,6 +12,7 @@ from ledger_core.errors import (
     InvalidRequestError,
     RequestState,
     StoreError,
+    UnavailableError,
 )
 from ledger_core.lanes import Lane, Ticket, Transaction
 from ledger_core.models import BALANCE_MAX, Head, LedgerEntry
@@ -48,10 +49,13 @@ class LaneWriter:
                 continue
             try:
                 cancelled = self._send(lane, transaction, patience)
-            except StoreError as error:  # perhaps for one of them only, and so each is tried by itself
-                alone = len(transaction.tickets) == 1
+            except StoreError as error:
+                # What may have been done is not tried under another token. Else one of them may be to blame.
+                final = transaction.in_doubt or len(transaction.tickets) == 1
                 for one in transaction.tickets:
-                    one.alone, one.error = True, one.error or (error if alone else None)
+                    one.alone = True
+                    if final:
+                        one.error = error
                 continue
             if cancelled is None:
                 continue
@@ -59,10 +63,8 @@ class LaneWriter:
             usage.stale_heads += cancelled.head is not None
             if (losses > 1 or cancelled.contended) and not ticket.is_settled:
                 patience.pause(ContentionError("Other writers kept moving this owner's balance."))
-                paused, lane.head = (
-                    True,
-                    None,
-                )  # old by now: to read it anew costs less than to lose another transaction by it
+                # The head is old by now: to read it anew costs less than to lose another transaction by it.
+                paused, lane.head = True, None
 
     def _next_transaction(self, lane: Lane, patience: Patience, *, contended: bool) -> Transaction | None:
         """What comes next in the lane, computed from its head; None if it is settled without.
@@ -92,11 +94,9 @@ class LaneWriter:
     def _send(self, lane: Lane, transaction: Transaction, patience: Patience) -> Cancelled | None:
         """Write, and settle what is known then. If it fails, the lane has the transaction for whoever comes next."""
         tickets, entries = transaction.tickets, transaction.entries
-        (mark,) = {ticket.mark for ticket in tickets}
         lane.head = None  # not known while the transaction is under way
         lane.transaction = transaction
-        # One token for every try of this transaction: if an answer is lost, the next one tells what came of it.
-        append = partial(self._store.append, entries, head=transaction.head, token=transaction.token, mark=mark)
+        append = partial(self._append, transaction)
         try:
             cancelled = patience.retry(append, RequestState.PROCESSING)
         except StoreError:
@@ -114,6 +114,15 @@ class LaneWriter:
             if entry := stored.get(ticket.request.nonce):
                 ticket.error = self._duplicate(entry, ticket)
         return cancelled
+
+    def _append(self, transaction: Transaction) -> Cancelled | None:
+        # One token for every try of this transaction: if an answer is lost, the next one tells what came of it.
+        head, token, (mark,) = transaction.head, transaction.token, {ticket.mark for ticket in transaction.tickets}
+        try:
+            return self._store.append(transaction.entries, head=head, token=token, mark=mark)
+        except UnavailableError:
+            transaction.in_doubt = True
+            raise
 
     def _refuse_unless_moved(self, lane: Lane, ticket: Ticket, patience: Patience) -> Head:
         """Refuse for the balance's sake, but on the strength of a fresh one, and never what was accepted before.

@@ -267,3 +267,40 @@ def test_malformed_entry_is_its_own_request_s_trouble() -> None:
     tickets[0].alone = True
     assert bench.processor.finish(tickets[1]).id == 2
     assert outcomes(tickets) == ["internal", 2]
+
+
+def test_refusal_of_what_may_have_been_done_is_final_for_all_of_them() -> None:
+    """Under another token, who wrote it would be told that it is a duplicate."""
+    bench = Bench(head(2, 1), UnavailableError("lost"), StoreError("the credentials have expired"))
+    tickets = line(bench, add(1, "a"), add(1, "b"))
+    with pytest.raises(StoreError):
+        bench.processor.finish(tickets[0])
+    assert (outcomes(tickets), sent(bench)) == (["internal", "internal"], [["a", "b"]] * 2)
+
+
+def test_who_is_interrupted_in_line_leaves_nothing_to_be_written() -> None:
+    """Nor does anybody else who has left it."""
+
+    class Interrupted:
+        def acquire(self, *, timeout: float) -> bool:
+            raise KeyboardInterrupt
+
+    bench = Bench(head(2, 1), None)
+    lane = bench.processor._lane_of("ada")
+    lane.lock, lock = Interrupted(), lane.lock  # type: ignore[assignment]  # stands in
+    with pytest.raises(KeyboardInterrupt):
+        bench.processor.process(add(1, "a"))
+    lane.lock = lock
+    assert bench.processor.process(add(1, "b")).id == 2
+    assert sent(bench) == [["b"]]
+
+
+def test_lane_keeps_its_head_and_none_of_what_went_through() -> None:
+    """Thousands of owners are remembered, but not what they asked for."""
+    bench = Bench(head(2, 1), None, (None, head(4, 3)))
+    tickets = line(bench, add(1, "a"), add(1, "b"))
+    bench.processor.finish(tickets[1])
+    with pytest.raises(InsufficientBalanceError):
+        bench.processor.process(spend(9, "c"))
+    lane = tickets[0].lane
+    assert (lane.head, lane.line, list(lane.tickets), lane.transaction) == (head(4, 3), [], [], None)

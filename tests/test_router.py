@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.exceptions import ClientError
+from fastapi import Depends
 
 from functions.example_app.app import create_app
 from ledger_core import LedgerStore
 from ledger_core.api import BODY_BYTES_MAX, create_handler
+from ledger_core.errors import ConfigurationError
 from ledger_core.lanes import Ticket
 from ledger_core.models import NONCE_LENGTH_MAX, OWNER_ID_LENGTH_MAX, format_time
 from ledger_core.processor import TIMEOUT_SECONDS, OperationProcessor
-from ledger_core.router import HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX
+from ledger_core.router import HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, LedgerRouter
 from ledger_core.shapes import cursor_at
 from tests.support import NOON, Answer, LambdaApi, wire
 
@@ -535,3 +537,35 @@ def test_handler_works_in_any_thread(client: "DynamoDBClient") -> None:
     thread.start()
     thread.join()
     assert answers[0].status == 200
+
+
+def test_byte_order_mark_before_the_body_is_no_harm(api: LambdaApi) -> None:
+    """Some tools write one."""
+    assert post(api, "\ufeff" + json.dumps(SIGNUP)).status == 200
+
+
+def test_client_that_leaves_in_the_middle_of_its_body_is_no_failure(client: "DynamoDBClient") -> None:
+    """It is told, if it still listens, that nothing could be read; and nobody is alarmed."""
+    messages = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+    answers: list[Any] = []
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        answers.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/ledger/entry", "headers": [], "query_string": b""}
+    asyncio.run(create_app(client)(scope, receive, send))
+    assert answers[0]["status"] == 422
+
+
+def test_dependencies_that_would_not_be_run_are_refused(processor: OperationProcessor) -> None:
+    """The route that posts is read without them, and so does not pretend to have any."""
+
+    class Guarded(LedgerRouter):
+        def add_api_route(self, *arguments: Any, **options: Any) -> None:
+            super().add_api_route(*arguments, **options, dependencies=[Depends(lambda: None)])
+
+    with pytest.raises(ConfigurationError, match=r"^/ledger/entry: dependencies are not run here"):
+        Guarded(processor)

@@ -41,11 +41,14 @@ class Gate:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient", owner_id: str) -> None:
         self.reached, self.opened = threading.Event(), threading.Event()
         self.owner_id = owner_id
+        self.entries: list[int] = []
+        """Of each of its transactions."""
         self.transact = client.transact_write_items
         monkeypatch.setattr(client, "transact_write_items", self, raising=False)
 
     def __call__(self, **arguments: Any) -> Any:
         if arguments["TransactItems"][-1]["Update"]["Key"]["owner_id"]["S"] == self.owner_id:
+            self.entries.append(len(arguments["TransactItems"]) - 1)
             self.reached.set()
             assert self.opened.wait(SECONDS_MAX)
         return self.transact(**arguments)
@@ -87,6 +90,9 @@ def test_hot_owner_with_a_slow_call_blocks_nobody_else(
         gate.opened.set()
         assert {future.result().status_code for future in hot} == {200}
         assert http.get("/ledger/hot/balance").json()["entry_count"] == HOT_REQUESTS
+        # Those that waited went together, but for any that had not arrived.
+        assert sum(gate.entries) == HOT_REQUESTS
+        assert len(gate.entries) < HOT_REQUESTS / 2
 
 
 def test_waiting_in_an_owner_s_line_ends_in_503(monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient") -> None:

@@ -1,0 +1,97 @@
+"""How a server's requests wait for their turns, and what happens to those that wait no longer."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+from fastapi import Request
+
+from ledger_core.errors import UnavailableError
+from ledger_core.invocation import Calls
+
+SECONDS_MAX = 30
+
+
+def request() -> Request:
+    return Request({"type": "http"})
+
+
+def in_a_loop(run: Callable[[Calls], Coroutine[Any, Any, None]]) -> None:
+    async def begin() -> None:
+        await run(Calls())
+
+    asyncio.run(asyncio.wait_for(begin(), SECONDS_MAX))
+
+
+def test_time_that_is_up_in_line_ends_in_503_unless_all_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose entry another has written meanwhile is told so, however long the other goes on."""
+    monkeypatch.setattr("ledger_core.invocation.TIMEOUT_SECONDS", 0.1)
+
+    async def run(calls: Calls) -> None:
+        go_on = threading.Event()
+        first = asyncio.create_task(calls.run(request(), lambda _: go_on.wait(SECONDS_MAX), queue="ada"))
+        await asyncio.sleep(0)
+        asked: list[float] = []
+        known = iter([True])  # at the end; at its turn it would be asked as well
+        await calls.run(request(), asked.append, queue="ada", is_over=lambda: next(known))
+        assert asked == [0]
+        with pytest.raises(UnavailableError):
+            await calls.run(request(), asked.append, queue="ada")
+        go_on.set()
+        assert await first is True
+
+    in_a_loop(run)
+
+
+def test_time_out_of_the_call_itself_is_its_own() -> None:
+    """It is none of the line's."""
+
+    def fail(_seconds: float) -> None:
+        raise TimeoutError("of the call")
+
+    async def run(calls: Calls) -> None:
+        with pytest.raises(TimeoutError, match="of the call"):
+            await calls.run(request(), fail)
+
+    in_a_loop(run)
+
+
+def test_cancelled_request_keeps_its_place_until_its_call_ends() -> None:
+    """The next one of the queue does not begin before that, and takes no thread while it waits."""
+
+    async def run(calls: Calls) -> None:
+        go_on, begun = threading.Event(), threading.Event()
+
+        def call(_seconds: float) -> None:
+            begun.set()
+            assert go_on.wait(SECONDS_MAX)
+
+        first = asyncio.create_task(calls.run(request(), call, queue="ada"))
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
+        first.cancel()
+        second = asyncio.create_task(calls.run(request(), lambda _: go_on.is_set(), queue="ada"))
+        await asyncio.sleep(0.05)
+        assert not first.done()
+        assert not second.done()
+        go_on.set()
+        assert await second is True
+        with pytest.raises(asyncio.CancelledError):
+            await first
+
+    in_a_loop(run)
+
+
+def test_calls_of_one_request_have_its_time_in_common(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second has what the first has left."""
+    monkeypatch.setattr("ledger_core.invocation.TIMEOUT_SECONDS", 5)
+
+    async def run(calls: Calls) -> None:
+        one = request()
+        first = await calls.run(one, lambda seconds: seconds)
+        await asyncio.sleep(0.02)
+        assert await calls.run(one, lambda seconds: seconds) <= first - 0.02
+
+    in_a_loop(run)

@@ -1,6 +1,6 @@
 """What the ledger writes: its keys, items, expressions and conditions, as DynamoDB types them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ledger_core.models import Head, LedgerEntry, format_time
@@ -14,7 +14,6 @@ __all__ = [
     "Write",
     "entry_item",
     "entry_key",
-    "item_from",
     "move_values",
     "transact_items",
 ]
@@ -132,14 +131,3 @@ def move_values(entry: LedgerEntry, head: Head) -> dict[str, Any]:
     if head.entry_count:
         values |= {":known_count": {"N": str(head.entry_count)}, ":known_hash": {"S": head.head_hash}}
     return values
-
-
-def item_from(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain values as DynamoDB's typed ones: strings, integers, maps of them."""
-    return {name: _typed(value) for name, value in fields.items()}
-
-
-def _typed(value: Any) -> dict[str, Any]:
-    if isinstance(value, str):
-        return {"S": value}
-    return {"M": item_from(value)} if isinstance(value, dict) else {"N": str(value)}

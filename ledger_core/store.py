@@ -175,7 +175,7 @@ class LedgerStore:
                 TableName=self._entries_table,
                 IndexName=INDEX_BY_OWNER,
                 KeyConditionExpression=condition,
-                ExpressionAttributeValues=items.item_from(values),
+                ExpressionAttributeValues={name: {"S": value} for name, value in values.items()},
                 ScanIndexForward=not newest_first,
                 ReturnConsumedCapacity="TOTAL",
                 **options,

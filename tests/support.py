@@ -37,6 +37,17 @@ def spend(amount: int, nonce: str, *, owner_id: str = "ada") -> OperationRequest
     return operation(LedgerOperationType.CREDIT_SPEND, nonce, owner_id=owner_id, amount=amount)
 
 
+def item_from(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain values as DynamoDB's typed ones: strings, integers, maps of them."""
+    return {name: _typed(value) for name, value in fields.items()}
+
+
+def _typed(value: Any) -> dict[str, Any]:
+    if isinstance(value, str):
+        return {"S": value}
+    return {"M": item_from(value)} if isinstance(value, dict) else {"N": str(value)}
+
+
 def wire(client: Any) -> list[str]:
     """A list that grows by the name of every request that `client` sends."""
     sent: list[str] = []

@@ -304,3 +304,49 @@ def test_lane_keeps_its_head_and_none_of_what_went_through() -> None:
         bench.processor.process(spend(9, "c"))
     lane = tickets[0].lane
     assert (lane.head, lane.line, list(lane.tickets), lane.transaction) == (head(4, 3), [], [], None)
+
+
+def test_one_that_did_not_fit_is_not_passed_by_those_who_come_later() -> None:
+    """It is seen to before the next transaction, however many keep coming."""
+    bench = Bench(head(2, 1), None, (None, head(3, 2)), None)
+    tickets, append = line(bench, spend(9, "too much"), add(1, "a")), bench.store.append
+
+    def append_while_another_comes(*arguments: Any, **options: Any) -> Any:
+        if len(tickets) == 2:
+            tickets.extend(line(bench, add(1, "b")))
+        return append(*arguments, **options)
+
+    bench.store.append = append_while_another_comes  # type: ignore[method-assign]
+    with pytest.raises(InsufficientBalanceError):
+        bench.processor.finish(tickets[0])
+    assert outcomes(tickets) == ["insufficient_balance", 2, None]
+    assert bench.processor.finish(tickets[2]).id == 3
+    assert [name for name, _ in bench.store.calls] == ["head", "append", "look_up", "append"]
+
+
+@pytest.mark.parametrize(("amount", "replay"), [(1, True), (2, False)])
+def test_duplicate_that_asks_for_another_amount_is_no_replay(amount: int, replay: bool) -> None:
+    """Where the amount is the caller's choice, it is part of what is asked for."""
+    original = LedgerEntry.after(NEW, add(1, "n"), amount=1, now=NOON)
+    bench = Bench(head(2, 1), Cancelled(stored=(original,), head=None, contended=False))
+    with pytest.raises(DuplicateNonceError) as duplicate:
+        bench.processor.process(add(amount, "n"))
+    assert duplicate.value.replay is replay
+
+
+def test_several_that_do_not_fit_are_seen_to_one_by_one() -> None:
+    """There is no transaction of nothing."""
+    bench = Bench(head(2, 1), (None, head(2, 1)), (None, head(7, 2)), None)
+    tickets = line(bench, spend(9, "a"), spend(7, "b"))
+    assert bench.processor.finish(tickets[1]).id == 3
+    assert (outcomes(tickets), sent(bench)) == (["insufficient_balance", 3], [["b"]])
+    assert [name for name, _ in bench.store.calls] == ["head", "look_up", "look_up", "append"]
+
+
+def test_token_is_one_that_dynamodb_takes() -> None:
+    """It has 36 characters at most, and another transaction has another."""
+    bench = Bench(head(2, 1), None, None)
+    for nonce in ("a", "b"):
+        bench.processor.process(add(1, nonce))
+    tokens = bench.appended("token")
+    assert (len(set(tokens)), {len(token) for token in tokens}) == (2, {32})

@@ -33,6 +33,7 @@ DAY = {"DAILY_REWARD:day": "2026-11-22"}
 MARKED = {**ROW, "mark:DAILY_REWARD:day": {"S": "2026-11-22"}}
 NONE, LOST = {"Code": "None"}, {"Code": "ConditionalCheckFailed"}
 BUSY = {"Code": "TransactionConflict"}
+STORED = {**LOST, "Item": entry_item(ENTRY)}
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,9 @@ BUSY = {"Code": "TransactionConflict"}
         ([NONE, {**LOST, "Item": MARKED}], Cancelled((), HEAD, contended=False, marks=DAY)),
         ([NONE, LOST], Cancelled((), Head(owner_id="ada"), contended=False)),
         ([{**LOST, "Item": entry_item(ENTRY)}, {**LOST, "Item": ROW}], Cancelled((ENTRY,), HEAD, contended=False)),
+        ([NONE, STORED, {**LOST, "Item": ROW}], Cancelled((ENTRY,), HEAD, contended=False)),
+        ([NONE, STORED, NONE], Cancelled((ENTRY,), None, contended=False)),
+        ([NONE, NONE, {**LOST, "Item": ROW}], Cancelled((), HEAD, contended=False)),
         ([BUSY, {**LOST, "Item": ROW}], Cancelled((), HEAD, contended=True)),
         ([NONE, BUSY], Cancelled((), None, contended=True)),
         ([{"Code": "ThrottlingError"}, NONE], Cancelled((), None, contended=True)),

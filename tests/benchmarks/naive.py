@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 from functions.example_app.operations import ExampleAppOperations
 from functions.wiring import create_store, load_settings
 from ledger_core.errors import DuplicateNonceError, InsufficientBalanceError
-from ledger_core.items import entry_item, entry_key, item_from
+from ledger_core.items import entry_item, entry_key
 from ledger_core.models import LedgerEntry, OperationRequest, format_time
 from ledger_core.responses import entry_from
+from tests.support import item_from
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

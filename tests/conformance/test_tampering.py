@@ -15,9 +15,8 @@ from functions.wiring import create_store
 from ledger_core import LedgerEntry
 from ledger_core.audit import Report, audit_export, audit_store
 from ledger_core.findings import MEANING
-from ledger_core.items import item_from
 from ledger_core.models import GENESIS_HASH, Head, format_time
-from tests.support import DEEP, NOON, add
+from tests.support import DEEP, NOON, add, item_from
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

@@ -1,0 +1,66 @@
+"""What CloudFormation and CloudWatch make of template.yaml."""
+
+import json
+import re
+from typing import Any
+
+import boto3
+import yaml
+from moto import mock_aws
+
+from infra.dynamodb import TEMPLATE
+
+
+class Tagged(yaml.SafeLoader):
+    """Reads CloudFormation's tags in their long form, as in {"Fn::Sub": ...}."""
+
+
+def long_form(loader: Tagged, suffix: str, node: yaml.Node) -> dict[str, Any]:
+    value: Any
+    if isinstance(node, yaml.ScalarNode):
+        value = loader.construct_scalar(node)
+    elif isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    else:
+        assert isinstance(node, yaml.MappingNode)
+        value = loader.construct_mapping(node, deep=True)
+    return {suffix if suffix in {"Ref", "Condition"} else f"Fn::{suffix}": value}
+
+
+yaml.add_multi_constructor("!", long_form, Loader=Tagged)
+
+
+def resources() -> Any:
+    return yaml.load(TEMPLATE.read_text(), Loader=Tagged)["Resources"]
+
+
+def rendered(value: Any) -> str:
+    """What becomes of a value when CloudFormation puts in what it refers to."""
+    if isinstance(value, str):
+        return value
+    ((function, argument),) = value.items()
+    if function == "Ref":
+        return plausible(argument)
+    assert function == "Fn::Sub"
+    text, given = argument if isinstance(argument, list) else (argument, {})
+    known = {name: rendered(one) for name, one in given.items()}
+    return re.sub(r"\$\{([^}]+)\}", lambda found: known.get(found[1]) or plausible(found[1]), text)
+
+
+def plausible(name: str) -> str:
+    """A value that a reference could have in a deployed stack."""
+    if name.endswith(".Arn"):
+        return f"arn:aws:cloudwatch:us-east-1:123456789012:alarm:{name.removesuffix('.Arn')}"
+    return {"AWS::Region": "us-east-1", "AWS::StackName": "ledger"}.get(name, f"ledger-{name.replace('.', '-')}-1A2B3C")
+
+
+def test_cloudwatch_takes_the_dashboard() -> None:
+    """The body of the dashboard is JSON once its queries are in it."""
+    body = rendered(resources()["Dashboard"]["Properties"]["DashboardBody"])
+    logs = [one["properties"]["query"] for one in json.loads(body)["widgets"] if one["type"] == "log"]
+    assert len(logs) == 2
+    assert "${" not in body
+    with mock_aws():
+        cloudwatch = boto3.client("cloudwatch", "us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
+        cloudwatch.put_dashboard(DashboardName="ledger", DashboardBody=body)
+        assert cloudwatch.get_dashboard(DashboardName="ledger")["DashboardBody"] == body

@@ -64,3 +64,27 @@ def test_cloudwatch_takes_the_dashboard() -> None:
         cloudwatch = boto3.client("cloudwatch", "us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
         cloudwatch.put_dashboard(DashboardName="ledger", DashboardBody=body)
         assert cloudwatch.get_dashboard(DashboardName="ledger")["DashboardBody"] == body
+
+
+PHYSICAL_NAMES = {
+    "AWS::ApiGatewayV2::Api": "Name",  # need not be unique, but tells the APIs of two stacks apart
+    "AWS::CloudWatch::Alarm": "AlarmName",
+    "AWS::CloudWatch::Dashboard": "DashboardName",
+    "AWS::DynamoDB::Table": "TableName",
+    "AWS::IAM::Role": "RoleName",
+    "AWS::Logs::LogGroup": "LogGroupName",
+    "AWS::SQS::Queue": "QueueName",
+    "AWS::Serverless::Function": "FunctionName",
+}
+
+
+def test_two_stacks_fit_in_one_account() -> None:
+    """No resource has a fixed name: CloudFormation makes the name up, or the stack's name is part of it."""
+    for resource in resources().values():
+        name = resource["Properties"].get(PHYSICAL_NAMES.get(resource["Type"]))
+        assert name is None or "AWS::StackName" in json.dumps(name)
+    functions = [one["Properties"] for one in resources().values() if one["Type"] == "AWS::Serverless::Function"]
+    events = [event for function in functions for event in function.get("Events", {}).values()]
+    (schedule,) = [event["Properties"] for event in events if event["Type"] == "ScheduleV2"]
+    assert "Name" not in schedule
+    assert schedule.get("OmitName") is True

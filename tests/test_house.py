@@ -167,9 +167,9 @@ def parameters() -> Any:
 
 @pytest.mark.parametrize("table", ["EntriesTable", "BalancesTable"])
 def test_tables_cannot_be_lost(table: str) -> None:
-    """Both tables are on demand, restorable to any point, and survive the stack."""
+    """Both tables are on demand, restorable to any point, and survive the stack, but not a first deploy that fails."""
     resource = template()[table]
-    assert (resource["DeletionPolicy"], resource["UpdateReplacePolicy"]) == ("Retain", "Retain")
+    assert (resource["DeletionPolicy"], resource["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
     assert resource["Properties"]["BillingMode"] == "PAY_PER_REQUEST"
     assert resource["Properties"]["DeletionProtectionEnabled"] is True
     assert resource["Properties"]["SSESpecification"] == {"SSEEnabled": True}
@@ -248,7 +248,7 @@ def test_there_are_no_other_roles() -> None:
 def test_only_the_api_s_role_signs_receipts() -> None:
     """The key outlives the stack; who administers it can neither sign nor grant that, and nothing else does."""
     key = template()["ReceiptKey"]
-    assert (key["DeletionPolicy"], key["UpdateReplacePolicy"]) == ("Retain", "Retain")
+    assert (key["DeletionPolicy"], key["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
     assert (key["Properties"]["KeySpec"], key["Properties"]["KeyUsage"]) == ("ECC_NIST_P256", "SIGN_VERIFY")
     administering, signing = key["Properties"]["KeyPolicy"]["Statement"]
     assert not [action for action in administering["Action"] if re.search(r"Sign|Grant|\*", action)]

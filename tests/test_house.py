@@ -418,7 +418,14 @@ def test_metrics_that_are_watched_are_metrics_that_are_told() -> None:
         *(code.capitalize() for code in ALARMING),
     }
     told |= set(re.findall(r'"([A-Z][a-zA-Z]+)"', source))
-    watched = {alarm["MetricName"] for alarm in alarms().values() if alarm.get("Namespace") == METRICS_NAMESPACE}
+    summed = [
+        one["MetricStat"]["Metric"]
+        for alarm in alarms().values()
+        for one in alarm.get("Metrics", [])
+        if "MetricStat" in one
+    ]
+    watched = {one["MetricName"] for one in [*alarms().values(), *summed] if one.get("Namespace") == METRICS_NAMESPACE}
+    assert "RewardsRunsComplete" in watched
     watched |= set(re.findall(r'\["\$\{Ns\}", "(\w+)"', TEMPLATE.read_text()))
     assert len(watched) > 12
     assert watched <= told

@@ -88,3 +88,17 @@ def test_two_stacks_fit_in_one_account() -> None:
     (schedule,) = [event["Properties"] for event in events if event["Type"] == "ScheduleV2"]
     assert "Name" not in schedule
     assert schedule.get("OmitName") is True
+
+
+def test_a_day_without_a_sweep_is_told_within_the_day_after() -> None:
+    """The alarm of a missing sweep looks every hour at the last 25 hours, in which nothing counts as zero."""
+    alarm = resources()["RewardsMissingAlarm"]["Properties"]
+    by_id = {one["Id"]: one for one in alarm["Metrics"]}
+    assert by_id["filled"] == {"Id": "filled", "Expression": "FILL(complete, 0)", "ReturnData": True}
+    complete = by_id["complete"]
+    assert complete["ReturnData"] is False
+    assert complete["MetricStat"]["Metric"]["MetricName"] == "RewardsRunsComplete"
+    assert (complete["MetricStat"]["Stat"], complete["MetricStat"]["Period"]) == ("Sum", 3600)
+    assert (alarm["ComparisonOperator"], alarm["Threshold"]) == ("LessThanThreshold", 1)
+    assert alarm["EvaluationPeriods"] == alarm["DatapointsToAlarm"] == 25
+    assert alarm["TreatMissingData"] == "breaching"

@@ -246,13 +246,14 @@ def test_there_are_no_other_roles() -> None:
 
 
 def test_only_the_api_s_role_signs_receipts() -> None:
-    """The key outlives the stack; who administers it can neither sign nor grant that, and nothing else does."""
+    """Only the role signs, with one algorithm; who administers the key, which outlives the stack, cannot."""
     key = template()["ReceiptKey"]
     assert (key["DeletionPolicy"], key["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
     assert (key["Properties"]["KeySpec"], key["Properties"]["KeyUsage"]) == ("ECC_NIST_P256", "SIGN_VERIFY")
     administering, signing = key["Properties"]["KeyPolicy"]["Statement"]
     assert not [action for action in administering["Action"] if re.search(r"Sign|Grant|\*", action)]
     assert (signing["Principal"], signing["Action"]) == ({"AWS": "ApiFunctionRole.Arn"}, "kms:Sign")
+    assert signing.get("Condition") == {"StringEquals": {"kms:SigningAlgorithm": "ECDSA_SHA_256"}}
     assert "AWS::IAM::Policy" not in {resource["Type"] for resource in template().values()}
     assert parameters()["ReceiptsState"]["Default"] == "ENABLED"
 

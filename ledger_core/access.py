@@ -31,12 +31,14 @@ class Caller:
         """
         authorizer = _mapping(_mapping(event.get("requestContext")).get("authorizer"))
         claims = _mapping((_mapping(authorizer.get("jwt")) or authorizer).get("claims"))
-        scope = claims.get("scope") or ""
-        # HTTP APIs hand a list on as the text "[a b]".
-        scopes = scope.strip("[]").replace(",", " ").split() if isinstance(scope, str) else scope
-        if not claims.get("sub") and not scopes:
+        if claims.get("token_use") == "id":  # Cognito's mark of what tells an app who logged in, and allows nothing
+            raise UnauthorizedError("An access token is needed, not an ID token.")
+        subject = claims.get("sub")
+        subject = subject if isinstance(subject, str) and subject else None
+        scopes = _scopes(claims.get("scope")) | _scopes(claims.get("scp"))  # `scp` is Okta's and Entra ID's
+        if subject is None and not scopes:
             raise UnauthorizedError("A valid bearer token is needed.")
-        return cls(subject=claims.get("sub"), scopes=frozenset(scopes))
+        return cls(subject, scopes)
 
     @classmethod
     def anybody(cls) -> Self:
@@ -60,3 +62,14 @@ class Caller:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _scopes(claim: Any) -> frozenset[str]:
+    """The scopes in a claim, as text or as a list of texts; none in anything else, which no issuer means as scopes."""
+    if isinstance(claim, str):
+        # HTTP APIs hand a list on as the text "[a b]". A comma is part of a scope's name (RFC 6749, 3.3).
+        whole_list = claim.startswith("[") and claim.endswith("]")
+        return frozenset((claim[1:-1] if whole_list else claim).split(" ")) - {""}
+    if isinstance(claim, list) and all(isinstance(text, str) for text in claim):
+        return frozenset(scope for text in claim for scope in text.split(" ")) - {""}
+    return frozenset()

@@ -139,6 +139,8 @@ def test_refusals_reveal_nothing(api: LambdaApi) -> None:
         {"requestContext": {"authorizer": {"claims": "text"}}},
         {"requestContext": {"authorizer": {"jwt": {"claims": {}}}}},
         {"requestContext": {"authorizer": {"jwt": {"claims": {"email": "ada@example.com"}}}}},
+        {"requestContext": {"authorizer": {"jwt": {"claims": {"sub": ["ada"], "scope": 5}}}}},
+        {"requestContext": {"authorizer": {"jwt": {"claims": {"sub": "ada", "scope": "openid", "token_use": "id"}}}}},
         {"headers": {"authorization": "Bearer unchecked"}},
     ],
 )
@@ -146,3 +148,43 @@ def test_nobody_is_known_without_checked_claims(event: dict[str, Any]) -> None:
     """Only what an authorizer has put into the event counts; a header of the caller's is nothing."""
     with pytest.raises(UnauthorizedError):
         Caller.from_event(event)
+
+
+SCOPES: list[tuple[dict[str, Any], set[str]]] = [
+    ({"scope": "a b"}, {"a", "b"}),
+    ({"scope": " a  b "}, {"a", "b"}),
+    ({"scope": "[a b]"}, {"a", "b"}),
+    ({"scope": "[[a] b]"}, {"[a]", "b"}),
+    ({"scope": "[a b"}, {"[a", "b"}),
+    ({"scope": "a b]"}, {"a", "b]"}),
+    ({"scope": "["}, {"["}),
+    ({"scope": "[]"}, set()),
+    ({"scope": "x,ledger/write"}, {"x,ledger/write"}),
+    ({"scope": "a\tb"}, {"a\tb"}),
+    ({"scope": ["a b", "c"]}, {"a", "b", "c"}),
+    ({"scope": ["[a b]", ""]}, {"[a", "b]"}),
+    ({"scope": ["a", 1]}, set()),
+    ({"scope": ["a", ["b"]]}, set()),
+    ({"scope": {"ledger/write": True}}, set()),
+    ({"scope": 5}, set()),
+    ({"scope": True}, set()),
+    ({"scope": None}, set()),
+    ({"scp": "a b"}, {"a", "b"}),
+    ({"scp": ["a", "b"]}, {"a", "b"}),
+    ({"scope": "a", "scp": ["b"]}, {"a", "b"}),
+    ({"scope": 5, "scp": "b"}, {"b"}),
+]
+
+
+@pytest.mark.parametrize(("claims", "scopes"), SCOPES)
+def test_scopes_are_texts_split_at_spaces(claims: dict[str, Any], scopes: set[str]) -> None:
+    """No comma, no half of a pair of brackets, and nothing that is not text grants anything."""
+    event = {"requestContext": {"authorizer": {"jwt": {"claims": {"sub": "ada", **claims}}}}}
+    assert Caller.from_event(event) == Caller("ada", frozenset(scopes))
+
+
+@pytest.mark.parametrize("subject", ["", 5, True, ["ada"], {"ada": 1}, None])
+def test_an_owner_is_named_by_text(subject: Any) -> None:
+    """A subject that is not a text is nobody's id; the scopes count all the same."""
+    event = {"requestContext": {"authorizer": {"claims": {"sub": subject, "scope": "a", "token_use": "access"}}}}
+    assert Caller.from_event(event) == Caller(None, frozenset({"a"}))

@@ -23,7 +23,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 class EntryRoute(APIRoute):
-    """A route whose endpoint takes the request, a body, and an `Idempotency-Key`, and gives a response.
+    """A route whose endpoint takes the request and a body, and gives a response.
 
     It runs no `dependencies` of FastAPI's; who may do what is a matter of `create_api` and of the endpoint.
 
@@ -46,7 +46,7 @@ class EntryRoute(APIRoute):
             except ValidationError as error:
                 errors = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
                 raise RequestValidationError(errors) from None
-            response: Response = await endpoint(request, body, request.headers.get("idempotency-key"))
+            response: Response = await endpoint(request, body)
             return response
 
         return handle

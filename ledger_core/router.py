@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field, StrictStr, create_model
 from starlette.exceptions import HTTPException
 
@@ -21,6 +21,7 @@ from ledger_core.processor import OperationProcessor
 from ledger_core.receipts import Receipt, signed
 from ledger_core.shapes import (
     CURSOR_LENGTH_MAX,
+    KEYED,
     REPLAYABLE,
     Balance,
     EntryRequest,
@@ -32,6 +33,7 @@ from ledger_core.shapes import (
     cursor_at,
     cursor_position,
     one_nonce,
+    sent_once,
 )
 
 __all__ = ["HISTORY_LIMIT_DEFAULT", "HISTORY_LIMIT_MAX", "LedgerRouter"]
@@ -65,6 +67,7 @@ class LedgerRouter(APIRouter):
             methods=["POST"],
             response_model=LedgerEntry,
             responses=REPLAYABLE,
+            openapi_extra=KEYED,
             route_class_override=EntryRoute,
         )
         self.add_api_route("/ledger/operations", self.operations)
@@ -79,8 +82,10 @@ class LedgerRouter(APIRouter):
 
         Raises:
             ForbiddenError: the sender may not post it.
+            InvalidRequestError: the request has several `Idempotency-Key`s.
             LedgerError: what `OperationProcessor.process` raises.
         """
+        sent_once(request.headers.getlist("idempotency-key"))
         request.state.owner_id, request.state.operation = operation.owner_id, operation.operation
         caller: Caller = request.state.caller
         caller.check_may_post(operation.owner_id, self.processor.config_of(operation.operation))
@@ -98,6 +103,21 @@ class LedgerRouter(APIRouter):
             ticket.abandon(UnavailableError("Nobody waits for it any more."))
         request.state.code = "accepted"
         return entry
+
+    async def answer(
+        self, request: Request, nonce: str | None, operation: Callable[[str], OperationRequest]
+    ) -> Response:
+        """Post the `operation` of the body's `nonce`, or of the header's, and answer by the convention of either."""
+        in_header, headers = sent_once(request.headers.getlist("idempotency-key")), None
+        try:
+            entry = await self.post_operation(request, operation(one_nonce(nonce, in_header)))
+        except DuplicateNonceError as error:
+            request.state.nonce_in_header = in_header is not None
+            if in_header is None or not error.replay:
+                raise
+            request.state.code = error.code
+            entry, headers = error.entry, {"idempotency-replayed": "true"}
+        return Response(entry.model_dump_json(), headers=headers, media_type="application/json")
 
     async def operations(self) -> Operations:
         """What may be posted, and for how many credits."""
@@ -156,9 +176,8 @@ class LedgerRouter(APIRouter):
         self._check_may_read(request, owner_id)
         if self._receipt_key is None:
             raise HTTPException(404, "This ledger signs no receipts: it has no LEDGER_RECEIPT_KEY.")
-        return SignedReceipt(
-            receipt=await self._calls.run(request, partial(self._receipt, owner_id, self._receipt_key))
-        )
+        receipt = await self._calls.run(request, partial(self._receipt, owner_id, self._receipt_key))
+        return SignedReceipt(receipt=receipt)
 
     async def health(self) -> dict[str, str]:
         """Whether the process answers; asks nothing of DynamoDB."""
@@ -167,34 +186,16 @@ class LedgerRouter(APIRouter):
     def _post_entry(self) -> Callable[..., Coroutine[Any, Any, Response]]:
         by_name = {str(operation): operation for operation in self.processor.operations}
         name = Annotated[StrictStr, Field(json_schema_extra={"enum": list(by_name)})]
+        # Made here, so that OpenAPI lists the app's operations.
         body_model = create_model("EntryRequest", __base__=EntryRequest, operation=(name, ...))
 
-        async def post_entry(
-            request: Request,
-            body: body_model,  # type: ignore[valid-type]  # made here, so that OpenAPI lists the app's operations
-            idempotency_key: Annotated[str | None, Header()] = None,
-        ) -> Response:
+        async def post_entry(request: Request, body: body_model) -> Response:  # type: ignore[valid-type]
             """Post an operation. A nonce in the body is refused the second time (409, with the original entry); one in
             `Idempotency-Key` gets the original answer again when the request is the same, 422 when it differs."""
             sent: EntryRequest = body
             self.processor.config_of(sent.operation)
-            operation = OperationRequest(
-                owner_id=sent.owner_id,
-                operation=by_name[sent.operation],
-                nonce=one_nonce(sent.nonce, idempotency_key),
-                amount=sent.amount,
-                metadata=sent.metadata,
-            )
-            headers = None
-            try:
-                entry = await self.post_operation(request, operation)
-            except DuplicateNonceError as error:
-                request.state.nonce_in_header = idempotency_key is not None
-                if idempotency_key is None or not error.replay:
-                    raise
-                request.state.code = error.code
-                entry, headers = error.entry, {"idempotency-replayed": "true"}
-            return Response(entry.model_dump_json(), headers=headers, media_type="application/json")
+            fields = {**dict(sent), "operation": by_name[sent.operation]}
+            return await self.answer(request, sent.nonce, lambda nonce: OperationRequest(**fields | {"nonce": nonce}))
 
         return post_entry
 

@@ -2,6 +2,7 @@
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
 from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from ledger_core.models import Instant, LedgerEntry, Magnitude, Metadata, Nonce,
 
 __all__ = [
     "CURSOR_LENGTH_MAX",
+    "KEYED",
     "REPLAYABLE",
     "Balance",
     "EntryRequest",
@@ -24,6 +26,7 @@ __all__ = [
     "cursor_at",
     "cursor_position",
     "one_nonce",
+    "sent_once",
 ]
 
 CURSOR_LENGTH_MAX = 64
@@ -31,9 +34,15 @@ REPLAYABLE: dict[int | str, dict[str, Any]] = {
     200: {"headers": {"Idempotency-Replayed": {"schema": {"type": "string", "const": "true"}}}}
 }
 """For the OpenAPI document: an answer may be one that was given before."""
+KEYED: dict[str, Any] = {
+    "parameters": [{"name": "Idempotency-Key", "in": "header", "required": False, "schema": {"type": "string"}}]
+}
+"""For the OpenAPI document: the header that a nonce may come in, which is read where repetitions show."""
 
 INSTANT: TypeAdapter[datetime] = TypeAdapter(Instant)
 NONCE: TypeAdapter[str] = TypeAdapter(Nonce)
+QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
+"""A string as RFC 8941 writes it."""
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d+)?)?([Zz]|[+-]\d\d:\d\d)")
 
 
@@ -98,18 +107,30 @@ class Operations(BaseModel):
     operations: list[Operation]
 
 
+def sent_once(keys: Sequence[str]) -> str | None:
+    """The one `Idempotency-Key` of a request, None without any.
+
+    Raises:
+        InvalidRequestError: there are several, as lines, or joined by a comma, as API Gateway hands them on.
+    """
+    if len(keys) > 1 or any("," in key for key in keys):
+        raise InvalidRequestError("Idempotency-Key: must be sent once, and hold no comma")
+    return keys[0].strip(" \t") if keys else None
+
+
 def one_nonce(in_body: str | None, in_header: str | None) -> str:
     """The one nonce of a request. The header's may stand in quotes, as its draft standard has it, or without."""
     if in_header is None:
         if in_body is None:
             raise InvalidRequestError("nonce: is missing; send it in the body, or as the Idempotency-Key header")
         return in_body
+    quoted = QUOTED.fullmatch(in_header)
+    if not in_header.isascii() or ('"' in in_header and not quoted):
+        raise InvalidRequestError("Idempotency-Key: must be ASCII, and quoted whole or without quotes")
     try:
-        nonce = NONCE.validate_python(re.sub(r'^"(.*)"$', r"\1", in_header))
+        nonce = NONCE.validate_python(re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else in_header)
     except ValidationError as error:
         raise InvalidRequestError(f"Idempotency-Key: {error.errors()[0]['msg']}") from None
-    if not nonce.isascii() or ", " in nonce:  # which is how several headers are joined
-        raise InvalidRequestError("Idempotency-Key: must be ASCII, and sent once")
     if in_body not in {None, nonce}:
         raise InvalidRequestError("nonce: differs from the Idempotency-Key header; send one of them")
     return nonce

@@ -81,3 +81,12 @@ def test_metadata_and_times_are_documented_as_they_are(document: Any) -> None:
     schemas = document["components"]["schemas"]
     assert schemas["EntryRequest"]["properties"]["metadata"]["additionalProperties"] is False
     assert schemas["LedgerEntry"]["properties"]["created_at"]["format"] == "date-time"
+
+
+@pytest.mark.parametrize("path", ["/ledger/entry", "/content/{content_id}/access"])
+def test_idempotency_key_is_documented(document: Any, path: str) -> None:
+    """The header that a nonce may come in is there, and what is told of an answer that was given before."""
+    operation = document["paths"][path]["post"]
+    (header,) = [parameter for parameter in operation["parameters"] if parameter["in"] == "header"]
+    assert (header["name"], header["required"]) == ("Idempotency-Key", False)
+    assert "Idempotency-Replayed" in operation["responses"]["200"]["headers"]

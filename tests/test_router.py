@@ -93,6 +93,50 @@ def test_idempotency_key_gets_the_original_answer_again(api: LambdaApi, key: str
     assert post(api, {**body, "nonce": "key-1"}).status == 409
 
 
+@pytest.mark.parametrize(
+    ("header", "key"),
+    [
+        ("a", "a"),
+        (" a\t", "a"),
+        ('"a"', "a"),
+        (' "a" ', "a"),
+        (r'"a\"b\\c"', r'a"b\c'),
+        (r"a\b", r"a\b"),
+        ("a b", "a b"),
+    ],
+)
+def test_idempotency_key_may_be_quoted(api: LambdaApi, header: str, key: str) -> None:
+    """A string as RFC 8941 writes it is what it means; blanks around the header's value are none of it."""
+    assert post(api, {**SIGNUP, "nonce": key}, headers={"Idempotency-Key": header}).body["nonce"] == key
+
+
+@pytest.mark.parametrize(
+    "key", ['"a', 'a"', 'a"b', '"a"b"', r'"a\b"', r'"a\"', '"', '""', " ", "a,b", '"a","a"', "a,a"]
+)
+@pytest.mark.parametrize("path", ["/ledger/entry", "/content/c/access"])
+def test_idempotency_key_that_is_malformed_or_repeated_is_refused(api: LambdaApi, path: str, key: str) -> None:
+    """A key that is quoted by half, badly escaped, empty, or several joined by a comma is 422; nothing is written."""
+    body = {"owner_id": "ada"} | ({"operation": "SIGNUP_CREDIT"} if path == "/ledger/entry" else {})
+    assert is_problem(api("POST", path, body, headers={"Idempotency-Key": key}), 422, "invalid", "Validating")
+    assert api("GET", "/ledger/ada/balance").body["entry_count"] == 0
+
+
+def test_app_s_own_endpoint_takes_its_nonce_in_either_way(api: LambdaApi) -> None:
+    """An access follows both conventions as POST /ledger/entry does; one nonce is needed, and two have to be equal."""
+
+    def access(content_id: str, nonce: str | None, key: str | None) -> Answer:
+        body = {"owner_id": "ada"} | ({"nonce": nonce} if nonce else {})
+        return api("POST", f"/content/{content_id}/access", body, headers={"Idempotency-Key": key} if key else {})
+
+    first, again = access("c", None, "k"), access("c", "k", "k")
+    assert (first.status, first.body["nonce"], "idempotency-replayed" in first.headers) == (200, "k", False)
+    assert (again.status, again.body, again.headers["idempotency-replayed"]) == (200, first.body, "true")
+    assert is_problem(access("d", None, "k"), 422, "duplicate_nonce", "CheckingNonce")
+    assert is_problem(access("c", "k", None), 409, "duplicate_nonce", "CheckingNonce")
+    assert is_problem(access("c", None, None), 422, "invalid", "Validating")
+    assert is_problem(access("c", "k", "other"), 422, "invalid", "Validating")
+
+
 def test_nonce_may_come_twice_only_if_it_is_the_same(api: LambdaApi) -> None:
     """A nonce in the body and one in the header that differ are a contradiction; none at all is a nonce missing."""
     assert post(api, headers={"Idempotency-Key": "signup"}).status == 200
@@ -382,6 +426,8 @@ def test_app_s_own_endpoints_post_through_the_ledger(api: LambdaApi) -> None:
     assert api("PUT", "/content/c1", {"owner_id": "ada"}).body["code"] == "duplicate_nonce"
     stray = {"Idempotency-Key": "means nothing here"}
     assert api("PUT", "/content/c1", {"owner_id": "ada"}, headers=stray).status == 409
+    repeated = {"Idempotency-Key": "one,two"}
+    assert is_problem(api("PUT", "/content/c1", {"owner_id": "ada"}, headers=repeated), 422, "invalid", "Validating")
     for nonce in ("first", "second"):
         accessed = api("POST", "/content/c1/access", {"owner_id": "ada", "nonce": nonce})
         assert (accessed.body["amount"], accessed.body["metadata"]) == (0, {"content_id": "c1"})

@@ -106,3 +106,16 @@ def test_waiting_in_an_owner_s_line_ends_in_503(monkeypatch: pytest.MonkeyPatch,
         assert (second.status_code, second.json()["code"]) == (503, "unavailable")
         gate.opened.set()
         assert first.result().status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/ledger/entry"), ("POST", "/content/c/access"), ("PUT", "/content/c")]
+)
+def test_idempotency_key_in_two_lines_is_refused(client: "DynamoDBClient", method: str, path: str) -> None:
+    """A server hands on every line of a header; a key that is sent twice is 422, be it the same or another."""
+    body = {"owner_id": "ada"} | ({"operation": "SIGNUP_CREDIT"} if path == "/ledger/entry" else {})
+    with serving(client) as http:
+        for second in ("a", "b"):
+            keys = [("Idempotency-Key", "a"), ("Idempotency-Key", second)]
+            answer = http.request(method, path, json=body, headers=keys)
+            assert (answer.status_code, answer.json()["code"]) == (422, "invalid")

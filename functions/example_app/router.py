@@ -2,12 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel, ConfigDict
 
 from functions.example_app.operations import ExampleAppOperationType
 from ledger_core.models import LedgerEntry, Nonce, OperationRequest, OwnerId
 from ledger_core.router import LedgerRouter
+from ledger_core.shapes import KEYED, REPLAYABLE
 
 __all__ = ["create_app_router"]
 
@@ -23,12 +24,12 @@ class ContentCreation(BaseModel):
 
 
 class ContentAccess(BaseModel):
-    """Who accesses the content, and the nonce of this access: each one is an entry of its own."""
+    """Who accesses the content, and the nonce of this access, unless `Idempotency-Key` holds it."""
 
     model_config = ConfigDict(extra="forbid")
 
     owner_id: OwnerId
-    nonce: Nonce
+    nonce: Nonce | None = None
 
 
 def create_app_router(ledger: LedgerRouter) -> APIRouter:
@@ -48,15 +49,16 @@ def create_app_router(ledger: LedgerRouter) -> APIRouter:
             ),
         )
 
-    @router.post("/{content_id}/access")
-    async def access_content(request: Request, content_id: ContentId, body: ContentAccess) -> LedgerEntry:
+    @router.post("/{content_id}/access", response_model=LedgerEntry, responses=REPLAYABLE, openapi_extra=KEYED)
+    async def access_content(request: Request, content_id: ContentId, body: ContentAccess) -> Response:
         """Access content: free, and on record."""
-        return await ledger.post_operation(
+        return await ledger.answer(
             request,
-            OperationRequest(
+            body.nonce,
+            lambda nonce: OperationRequest(
                 owner_id=body.owner_id,
                 operation=ExampleAppOperationType.CONTENT_ACCESS,
-                nonce=body.nonce,
+                nonce=nonce,
                 metadata={"content_id": content_id},
             ),
         )

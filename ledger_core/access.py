@@ -45,9 +45,13 @@ class Caller:
         """Whoever calls when nobody is asked who they are: LEDGER_AUTH=none."""
         return cls(subject=None, scopes=frozenset({SCOPE_READ, SCOPE_WRITE}))
 
+    def may_read(self, owner_id: str) -> bool:
+        """Whether the caller is the owner or may read any."""
+        return self.subject == owner_id or SCOPE_READ in self.scopes
+
     def check_may_read(self, owner_id: str) -> None:
         """Raise ForbiddenError unless the caller is the owner or may read any."""
-        if self.subject != owner_id and SCOPE_READ not in self.scopes:
+        if not self.may_read(owner_id):
             raise ForbiddenError("The token does not allow this.")
 
     def may_act_for(self, owner_id: str) -> bool:

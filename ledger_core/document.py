@@ -38,13 +38,13 @@ ORIGINAL = {"entry": {"$ref": "#/components/schemas/LedgerEntry"}, "replay": {"t
 FIELD_ERROR = {"type": "object", "properties": {"field": {"type": "string"}, "message": {"type": "string"}}}
 MORE: dict[int, dict[str, Any]] = {
     402: {
-        "required": ["balance", "required"],
+        "required": ["required"],
         "properties": {"balance": {"type": "integer"}, "required": {"type": "integer"}},
     },
-    409: {"required": list(ORIGINAL), "properties": ORIGINAL},
+    409: {"required": ["replay"], "properties": ORIGINAL},
     422: {"properties": {"errors": {"type": "array", "items": FIELD_ERROR}, **ORIGINAL}},
 }
-"""What a problem holds besides."""
+"""What a problem holds besides; `balance` and `entry` only for those who may read the ledger."""
 
 
 def complete(document: dict[str, Any], *, tokens: bool, open_paths: Container[str]) -> dict[str, Any]:

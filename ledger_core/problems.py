@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from ledger_core.access import Caller
 from ledger_core.errors import DuplicateNonceError, InsufficientBalanceError, LedgerError, RequestState, StoreError
 
 __all__ = [
@@ -82,21 +83,35 @@ def is_json(request: Request) -> bool:
 async def ledger_problem(request: Request, error: Exception) -> JSONResponse:
     """The problem that a LedgerError is."""
     assert isinstance(error, LedgerError)
-    status, more = STATUS[error.code], dict[str, Any]()
+    status, detail, more = STATUS[error.code], str(error), dict[str, Any]()
     if isinstance(error, DuplicateNonceError):
-        more = {"replay": error.replay, "entry": error.entry.model_dump(mode="json")}
+        more = {"replay": error.replay}
+        if _may_read(request):
+            more["entry"] = error.entry.model_dump(mode="json")
+        else:
+            detail = f"The nonce was used, for {'the same' if error.replay else 'a different'} request."
         if getattr(request.state, "nonce_in_header", False):
             status = 422  # the convention of Idempotency-Key for another request under a used key
     elif isinstance(error, InsufficientBalanceError):
-        more = {"balance": error.balance, "required": error.required}
+        more = {"required": error.required}
+        if _may_read(request):
+            more["balance"] = error.balance
+        else:
+            detail = f"The operation takes {error.required} credits and the balance is less."
     elif isinstance(error, StoreError):
         return await _unforeseen_problem(request, error)
-    return _problem(request, status, error.code, error.state, str(error), more)
+    return _problem(request, status, error.code, error.state, detail, more)
 
 
 def unreadable_problem(request: Request) -> JSONResponse:
     """The problem of what cannot even be read as an HTTP request."""
     return _problem(request, 422, "invalid", RequestState.RECEIVED, "The request cannot be read.")
+
+
+def _may_read(request: Request) -> bool:
+    """Whether the caller may learn of the owner's ledger; who may only write gets no balance from a refusal."""
+    caller: Caller = request.state.caller
+    return caller.may_read(getattr(request.state, "owner_id", ""))  # "" is nobody: no owner has been named
 
 
 async def _validation_problem(request: Request, error: Exception) -> JSONResponse:

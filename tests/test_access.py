@@ -129,6 +129,27 @@ def test_refusals_reveal_nothing(api: LambdaApi) -> None:
         assert ("www-authenticate" in answers[0].headers) == (status == 401)
 
 
+@pytest.mark.parametrize(("name", "reads"), [("writer", False), ("both", True), ("ada", True)])
+def test_refusals_tell_of_the_ledger_only_to_who_may_read_it(api: LambdaApi, name: str, reads: bool) -> None:
+    """A 402 holds the balance, and a duplicate its entry, for the owner and for readers; to others neither is told."""
+    spend = {"owner_id": "ada", "operation": "CREDIT_SPEND", "amount": 900}
+    api.claims = CALLERS[name]
+    assert api("POST", "/ledger/entry", {**spend, "nonce": "n"}).body["id"] == 2
+    poor = api("POST", "/ledger/entry", {**spend, "nonce": "more"})
+    assert (poor.status, poor.body["required"], poor.body.get("balance")) == (402, 900, 100 if reads else None)
+    assert ("balance" in poor.body, "100" in poor.body["detail"]) == (reads, reads)
+    other, key = {**spend, "amount": 1}, {"Idempotency-Key": "n"}
+    for status, replay, used in (
+        (409, True, api("POST", "/ledger/entry", {**spend, "nonce": "n"})),
+        (409, False, api("POST", "/ledger/entry", {**other, "nonce": "n"})),
+        (422, False, api("POST", "/ledger/entry", other, headers=key)),
+    ):
+        assert (used.status, used.body["code"], used.body["replay"]) == (status, "duplicate_nonce", replay)
+        assert ("entry" in used.body, "2" in used.body["detail"]) == (reads, reads)
+        assert ("same" in used.body["detail"]) == replay
+    assert api("POST", "/ledger/entry", spend, headers=key).body["id"] == 2
+
+
 @pytest.mark.parametrize(
     "event",
     [

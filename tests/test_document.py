@@ -90,3 +90,12 @@ def test_idempotency_key_is_documented(document: Any, path: str) -> None:
     (header,) = [parameter for parameter in operation["parameters"] if parameter["in"] == "header"]
     assert (header["name"], header["required"]) == ("Idempotency-Key", False)
     assert "Idempotency-Replayed" in operation["responses"]["200"]["headers"]
+
+
+def test_what_only_readers_see_is_documented_and_not_required(document: Any) -> None:
+    """A balance and an original entry may be missing from a problem; what it takes and `replay` are always there."""
+    for status, required, more in ((402, "required", "balance"), (409, "replay", "entry")):
+        response = document["components"]["responses"][f"Problem{status}"]
+        schema = response["content"]["application/problem+json"]["schema"]
+        assert schema["required"] == [required]
+        assert {required, more} <= set(schema["properties"])

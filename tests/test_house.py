@@ -30,7 +30,7 @@ from tests.support import ROOT
 
 CORE = sorted(ROOT.glob("ledger_core/*.py"))
 SOURCES = [*CORE, *sorted(ROOT.glob("functions/**/*.py"))]
-LINES_MAX = 220
+LINES_MAX = 280
 FUNCTIONS = ["ApiFunction", "DailyRewardFunction"]
 API_GATEWAY_SECONDS_MAX = 30
 

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -117,10 +118,13 @@ def create_account_store(client: "DynamoDBClient | None" = None) -> AccountStore
 
 
 def create_processor(
-    operations: type[BaseLedgerOperations], client: "DynamoDBClient | None" = None
+    operations: type[BaseLedgerOperations],
+    client: "DynamoDBClient | None" = None,
+    *,
+    clock: Callable[[], datetime] | None = None,
 ) -> OperationProcessor:
-    """The processor of an app's operations over that store."""
-    return OperationProcessor(create_store(client), operations)
+    """The processor of an app's operations over that store; a `clock` of one's own is held against no other."""
+    return OperationProcessor(create_store(client), operations, clock=clock)
 
 
 def create_receipt_key(name: str | None = None) -> ReceiptKey | None:

@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError
 from ledger_core.dynamodb import dynamodb_request
 from ledger_core.errors import StoreError
 from ledger_core.items import Write, entry_key, transact_items
-from ledger_core.responses import Account, Cancelled, account_from, cancelled_from, units_from
+from ledger_core.responses import Account, Cancelled, account_from, cancelled_from
 from ledger_core.store import LedgerStore
 
 __all__ = ["LOOK_UPS_MAX", "WRITES_MAX", "AccountStore", "Page"]
@@ -36,7 +36,7 @@ class AccountStore(LedgerStore):
     def accounts(self, *, segment: int, segments: int, start: str | None, limit: int) -> "Page":
         """A page of one of the `segments` into which the balances are divided, strongly consistent; one request."""
         options: dict[str, Any] = {"ExclusiveStartKey": {"owner_id": {"S": start}}} if start else {}
-        with dynamodb_request() as usage:
+        with dynamodb_request(self.clock) as request:
             response = self._client.scan(
                 TableName=self._balances_table,
                 Segment=segment,
@@ -46,7 +46,7 @@ class AccountStore(LedgerStore):
                 ReturnConsumedCapacity="TOTAL",
                 **options,
             )
-            usage.read_units += units_from(response)
+            request.read(response)
         accounts, malformed = [], {}
         for item in response["Items"]:
             owner_id = item["owner_id"]["S"]
@@ -67,13 +67,14 @@ class AccountStore(LedgerStore):
         """
         entries, balances = self._entries_table, self._balances_table
         pairs = [transact_items(one, entries_table=entries, balances_table=balances, active=False) for one in writes]
-        with dynamodb_request() as usage:
+        with dynamodb_request(self.clock) as request:
             try:
                 response = self._client.transact_write_items(
                     TransactItems=[item for pair in pairs for item in pair], ReturnConsumedCapacity="TOTAL"
                 )
-                usage.write_units += units_from(response)
+                request.wrote(response)
             except ClientError as error:
+                request.failed(error.response)
                 reasons = error.response.get("CancellationReasons", ())
                 if len(reasons) != 2 * len(writes):
                     raise
@@ -84,7 +85,7 @@ class AccountStore(LedgerStore):
     def owners_with(self, nonce: str, owner_ids: Sequence[str]) -> set[str]:
         """Those of up to LOOK_UPS_MAX owners who have an entry under a nonce; one request, two read units each."""
         keys = [{"entry_key": {"S": entry_key(owner_id, nonce)}} for owner_id in owner_ids]
-        with dynamodb_request() as usage:
+        with dynamodb_request(self.clock) as request:
             response = self._client.transact_get_items(
                 TransactItems=[
                     {"Get": {"TableName": self._entries_table, "Key": key, "ProjectionExpression": "owner_id"}}
@@ -92,5 +93,5 @@ class AccountStore(LedgerStore):
                 ],
                 ReturnConsumedCapacity="TOTAL",
             )
-            usage.read_units += units_from(response)
+            request.read(response)
         return {answer["Item"]["owner_id"]["S"] for answer in response["Responses"] if "Item" in answer}

@@ -52,7 +52,7 @@ class BatchWriter:
     Args:
         store: where the accounts are.
         reward: what to write.
-        clock: the time that entries get; UTC.
+        clock: the time that entries get; UTC. It may raise UnavailableError when it is not sure.
         patience: makes what tries again, for as long as there is time.
     """
 
@@ -71,10 +71,17 @@ class BatchWriter:
         self._outcome = Outcome()
 
     def write(self, accounts: Iterable[Account], threads: ThreadPoolExecutor) -> Outcome:
-        """Write to every account, each at most once, until all is done or the time is up."""
+        """Write to every account, each at most once, until all is done or the time is up.
+
+        Raises:
+            UnavailableError: the clock is off; nothing was written.
+            StoreError: DynamoDB refused, for want of a permission or a table.
+        """
         self._outcome = Outcome()
         self._stop()
         self._todo.extend(_Pending(account.head, account.marks) for account in accounts)
+        if self._todo:
+            self._clock()
         working = [threads.submit(self._work) for _ in range(TRANSACTIONS_MAX)]
         for work in working:
             work.result()
@@ -86,8 +93,11 @@ class BatchWriter:
         patience = self._patience()
         try:
             with measured() as usage:
-                while not patience.is_over and (batch := self._next_batch()):
-                    trouble, spoilers = self._write(batch)
+                while not patience.is_over:
+                    now = self._clock()
+                    if not (batch := self._next_batch()):
+                        break
+                    trouble, spoilers = self._write(batch, now)
                     with self._lock:
                         grown = self._batch_size // 2 if trouble else self._batch_size + GROWTH
                         self._batch_size = min(max(grown, 1), WRITES_MAX)
@@ -98,7 +108,7 @@ class BatchWriter:
                     finally:  # not before, or another thread would not have waited
                         self._put_off(spoilers)
         except (ContentionError, UnavailableError):
-            pass  # no time is left to wait; who is left is told by `complete`
+            pass  # no time is left to wait, or the clock was set; who is left is told by `complete`
         except BaseException:
             self._stop()  # what one thread cannot do, for want of a permission or a table, no other can
             raise
@@ -129,9 +139,9 @@ class BatchWriter:
                     return batch[: self._batch_size]
             return []
 
-    def _write(self, batch: list[_Pending]) -> tuple[LedgerError | None, list[_Pending]]:
+    def _write(self, batch: list[_Pending], now: datetime) -> tuple[LedgerError | None, list[_Pending]]:
         """Write to these owners, or see to each; what makes waiting advisable, if anything, and whom to try again."""
-        batch, writes = self._writes(batch)
+        batch, writes = self._writes(batch, now)
         if not batch:
             return None, []
         try:
@@ -156,9 +166,9 @@ class BatchWriter:
                 return None, []
             return self._after_cancellation(batch, reasons)
 
-    def _writes(self, batch: list[_Pending]) -> tuple[list[_Pending], list[Write]]:
+    def _writes(self, batch: list[_Pending], now: datetime) -> tuple[list[_Pending], list[Write]]:
         """What to write, and to whom; without those to whose head no entry can be added."""
-        now, possible, writes = self._clock(), [], []
+        possible, writes = [], []
         for pending in batch:
             try:
                 entry, mark = self._reward.entry(pending.head, now), self._reward.mark(pending.marks)

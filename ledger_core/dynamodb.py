@@ -1,17 +1,21 @@
-"""Around each request to DynamoDB: what it used is counted, and botocore's errors become ours. Nowhere else."""
+"""Around each request to DynamoDB: what it used is counted, the clock is held against the answer, and botocore's errors
+become ours. Nowhere else."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.parsers import ResponseParserError
 
+from ledger_core.clock import SystemClock
 from ledger_core.errors import ContentionError, LedgerError, StoreError, UnavailableError
-from ledger_core.usage import Usage, current_usage
+from ledger_core.responses import units_from
+from ledger_core.usage import current_usage
 
-__all__ = ["ClientError", "dynamodb_request"]
+__all__ = ["ClientError", "Request", "dynamodb_request"]
 
 ERRORS: Mapping[str, type[LedgerError]] = {
     # Codes of errors. All that are not here are StoreError, which is not tried again, unless the status is 5xx.
@@ -28,9 +32,40 @@ ERRORS: Mapping[str, type[LedgerError]] = {
 }
 
 
+class Request:
+    """One that is under way: whoever has the answer says so, by what kind of request it was."""
+
+    def __init__(self, clock: SystemClock) -> None:
+        self._clock = clock
+        self._since = clock.wall()
+
+    def read(self, response: Mapping[str, Any]) -> None:
+        """Count what was read."""
+        current_usage().read_units += units_from(response)
+        self._hold_clock(response)
+
+    def wrote(self, response: Mapping[str, Any]) -> None:
+        """Count what was written."""
+        current_usage().write_units += units_from(response)
+        self._hold_clock(response)
+
+    def failed(self, response: Mapping[str, Any]) -> None:
+        """Note the answer that is an error; one without a request id is not DynamoDB's."""
+        if response.get("ResponseMetadata", {}).get("RequestId"):
+            self._hold_clock(response)
+
+    def _hold_clock(self, response: Mapping[str, Any]) -> None:
+        headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        self._clock.hold(headers.get("date"), since=self._since)
+
+
+SIGNATURE_IS_OFF = {"InvalidSignatureException", "RequestExpired", "RequestTimeTooSkewed"}
+"""Codes of what a clock that is minutes off leads to, and a wrong key too."""
+
+
 @contextmanager
-def dynamodb_request() -> Iterator[Usage]:
-    """Measure the one request that is made inside.
+def dynamodb_request(clock: SystemClock) -> Iterator[Request]:
+    """Measure the one request that is made inside, and hold `clock` against its answer.
 
     Raises:
         ContentionError, UnavailableError: the same request may succeed later (a write may even have been done).
@@ -38,9 +73,13 @@ def dynamodb_request() -> Iterator[Usage]:
     """
     usage, begun = current_usage(), perf_counter()
     usage.dynamodb_requests += 1
+    request = Request(clock)
     try:
-        yield usage
+        yield request
     except ClientError as error:
+        request.failed(error.response)
+        if error.response["Error"]["Code"] in SIGNATURE_IS_OFF:
+            clock()
         raise _translated(error) from error
     except (HTTPClientError, BotoConnectionError, ResponseParserError) as error:
         raise UnavailableError(f"DynamoDB did not answer: {type(error).__name__}") from error

@@ -6,7 +6,7 @@ No AWS and no HTTP. Time, sleep and chance are arguments, so that a test can hol
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from random import SystemRandom
 from typing import TypeVar
@@ -32,10 +32,6 @@ T = TypeVar("T")
 _SYSTEM_RANDOM = SystemRandom()
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 class OperationProcessor:
     """Posts an app's operations to owners' ledgers.
 
@@ -45,7 +41,7 @@ class OperationProcessor:
     Args:
         store: where the ledgers are.
         operations: the app's operations.
-        clock: the time that entries get; UTC.
+        clock: the time that entries get; UTC. By default the machine's, which has to agree with DynamoDB's.
         monotonic: seconds on a clock that never goes back, for deadlines.
         sleep: waits for some seconds.
         random: chance in [0, 1), for jitter; of the system by default, so that copies of a process do not move in step.
@@ -57,7 +53,7 @@ class OperationProcessor:
         store: LedgerStore,
         operations: type[BaseLedgerOperations],
         *,
-        clock: Callable[[], datetime] = _utc_now,
+        clock: Callable[[], datetime] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         random: Callable[[], float] = _SYSTEM_RANDOM.random,
@@ -65,7 +61,7 @@ class OperationProcessor:
     ) -> None:
         self.store = store
         self.operations = operations.get_operation_config()
-        self._writer = LaneWriter(store, clock)
+        self._writer = LaneWriter(store, clock or store.clock)
         self._monotonic = monotonic
         self._sleep = sleep
         self._random = random
@@ -103,7 +99,7 @@ class OperationProcessor:
             DuplicateNonceError: the owner has an entry under this nonce; it is in the error. Takes precedence over:
             InsufficientBalanceError: the balance would fall below zero; nothing is stored, the nonce is not spent.
             ContentionError: other writers moved this ledger until the time was up.
-            UnavailableError: DynamoDB failed or throttled until the time was up.
+            UnavailableError: DynamoDB failed or throttled until the time was up, or the clock is off.
             StoreError: DynamoDB refused.
         """
         return self.finish(self.enter(request, mark=mark), timeout_seconds=timeout_seconds)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from ledger_core import items, responses
+from ledger_core.clock import SystemClock
 from ledger_core.dynamodb import dynamodb_request
 from ledger_core.models import TIME_STEP_MIN, Head, LedgerEntry, format_time
 
@@ -31,12 +32,16 @@ class LedgerStore:
 
     Every method raises ContentionError or UnavailableError when the same call may succeed later (a write may even have
     been done), and StoreError when it will not.
+
+    Attributes:
+        clock: this machine's, held against every answer; for who writes.
     """
 
     def __init__(self, client: "DynamoDBClient", *, entries_table: str, balances_table: str) -> None:
         self._client = client
         self._entries_table = entries_table
         self._balances_table = balances_table
+        self.clock = SystemClock()
 
     def head(self, owner_id: str, *, consistent: bool) -> Head:
         """An owner's head: one read unit when strongly consistent, half a one when not."""
@@ -44,14 +49,14 @@ class LedgerStore:
 
     def account(self, owner_id: str, *, consistent: bool) -> responses.Account:
         """An owner's head and what is noted beside it, for the same units."""
-        with dynamodb_request() as usage:
+        with dynamodb_request(self.clock) as request:
             response = self._client.get_item(
                 TableName=self._balances_table,
                 Key={"owner_id": {"S": owner_id}},
                 ConsistentRead=consistent,
                 ReturnConsumedCapacity="TOTAL",
             )
-            usage.read_units += responses.units_from(response)
+            request.read(response)
         return responses.account_from(owner_id, response.get("Item"))
 
     def append(
@@ -66,13 +71,14 @@ class LedgerStore:
         transact_items = items.transact_items(
             items.Write(entries, head, mark), entries_table=self._entries_table, balances_table=self._balances_table
         )
-        with dynamodb_request() as usage:
+        with dynamodb_request(self.clock) as request:
             try:
                 response = self._client.transact_write_items(
                     ClientRequestToken=token, TransactItems=transact_items, ReturnConsumedCapacity="TOTAL"
                 )
-                usage.write_units += responses.units_from(response)
+                request.wrote(response)
             except ClientError as error:
+                request.failed(error.response)
                 if not (reasons := error.response.get("CancellationReasons")):
                     raise
                 cancelled = responses.cancelled_from(head.owner_id, reasons)
@@ -89,12 +95,12 @@ class LedgerStore:
             self._entries_table: {"entry_key": {"S": items.entry_key(owner_id, nonce)}},
             self._balances_table: {"owner_id": {"S": owner_id}},
         }
-        with dynamodb_request() as usage:
+        with dynamodb_request(self.clock) as request:
             response = self._client.transact_get_items(
                 TransactItems=[{"Get": {"TableName": table, "Key": key}} for table, key in keys.items()],
                 ReturnConsumedCapacity="TOTAL",
             )
-            usage.read_units += responses.units_from(response)
+            request.read(response)
         entry, head = (answer.get("Item") for answer in response["Responses"])
         return (responses.entry_from(entry) if entry else None), responses.head_from(owner_id, head)
 
@@ -170,7 +176,7 @@ class LedgerStore:
             options["Limit"] = limit
         if start:
             options["ExclusiveStartKey"] = start
-        with dynamodb_request() as usage:
+        with dynamodb_request(self.clock) as request:
             response = self._client.query(
                 TableName=self._entries_table,
                 IndexName=INDEX_BY_OWNER,
@@ -180,5 +186,5 @@ class LedgerStore:
                 ReturnConsumedCapacity="TOTAL",
                 **options,
             )
-            usage.read_units += responses.units_from(response)
+            request.read(response)
             return response

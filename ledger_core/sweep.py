@@ -6,7 +6,7 @@ No AWS, no HTTP. It may die at any moment, be repeated, or run beside another on
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from random import SystemRandom
 
@@ -43,7 +43,7 @@ class Sweep:
         reward: Reward,
         *,
         dry_run: bool = False,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         random: Callable[[], float] = _SYSTEM_RANDOM.random,
@@ -57,7 +57,7 @@ class Sweep:
         self._random = random
         self._executor = executor
         self._deadline = 0.0
-        self._writer = BatchWriter(store, reward, clock=clock, patience=self._patience)
+        self._writer = BatchWriter(store, reward, clock=clock or store.clock, patience=self._patience)
 
     def run(
         self, segment: Segment, *, seconds: float, on_page: Callable[[Tally], None] = lambda _tally: None
@@ -70,7 +70,7 @@ class Sweep:
             on_page: is told what came of each page.
 
         Raises:
-            ContentionError, UnavailableError: nothing could be done. Nothing is lost either: try again later.
+            ContentionError, UnavailableError: nothing could be done, or the clock is off: try again later.
             StoreError: DynamoDB refused, for want of a permission or a table.
         """
         begun = self._monotonic()

@@ -33,7 +33,7 @@ class LaneWriter:
 
     Args:
         store: where the ledgers are.
-        clock: the time that entries get; UTC.
+        clock: the time that entries get; UTC. It may raise UnavailableError when it is not sure.
     """
 
     def __init__(self, store: LedgerStore, clock: Callable[[], datetime]) -> None:
@@ -72,7 +72,8 @@ class LaneWriter:
         A head that is a little old costs one more try, and half a read unit; where many write, it has to be the last.
         """
         read = partial(self._store.head, lane.owner_id, consistent=contended)
-        head = lane.head = lane.head or patience.retry(read, RequestState.CHECKING_BALANCE)
+        remembered = lane.head
+        head = lane.head = remembered or patience.retry(read, RequestState.CHECKING_BALANCE)
         tickets = lane.next()
         if len(tickets) == 1 and not tickets[0].fits(head):
             try:
@@ -80,7 +81,14 @@ class LaneWriter:
             except (DuplicateNonceError, InsufficientBalanceError, InvalidRequestError, StoreError) as refusal:
                 tickets[0].error = refusal
                 return None
-        at, now, entries, fitting = head, self._clock(), [], []
+        try:
+            now = self._clock()
+        except UnavailableError:
+            lane.head = None  # for an answer to come before the next try
+            if remembered:
+                return None
+            raise
+        at, entries, fitting = head, [], []
         for ticket in tickets:
             if ticket.fits(at):
                 entries.append(LedgerEntry.after(at, ticket.request, amount=ticket.amount, now=now))

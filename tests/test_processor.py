@@ -20,6 +20,7 @@ from ledger_core import (
     UnavailableError,
     UnknownOperationError,
 )
+from ledger_core.clock import SystemClock
 from ledger_core.errors import RequestState, StoreError
 from ledger_core.items import Mark
 from ledger_core.models import BALANCE_MAX, Head
@@ -84,6 +85,8 @@ class ScriptedStore:
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
         self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.clock = SystemClock()
+        self.clock.hold(None, since=0)
 
     def _answer(self, name: str, **arguments: Any) -> Any:
         self.calls.append((name, arguments))

@@ -54,7 +54,7 @@ class Naive:
         return self.store.look_up(request.owner_id, request.nonce)
 
     def write(self, entry: LedgerEntry, put: Any, update: Any) -> None:
-        with dynamodb_request():
+        with dynamodb_request(self.store.clock):
             try:
                 self.client.transact_write_items(TransactItems=[put, update])
             except ClientError as error:
@@ -127,7 +127,7 @@ class TwoRequests(Naive):
 
     def write(self, entry: LedgerEntry, put: Any, update: Any) -> None:
         for call, arguments in ((self.client.put_item, put["Put"]), (self.client.update_item, update["Update"])):
-            with dynamodb_request():
+            with dynamodb_request(self.store.clock):
                 call(**arguments)
 
 

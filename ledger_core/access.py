@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from ledger_core.errors import ForbiddenError, UnauthorizedError
+from ledger_core.models import NONCE_PREFIX_SELF, OperationRequest
 from ledger_core.operations import OperationConfig
 
 __all__ = ["SCOPE_READ", "SCOPE_WRITE", "Caller"]
@@ -62,6 +63,12 @@ class Caller:
         """Raise ForbiddenError unless the caller may post anything, or is the owner and this is self-service."""
         if SCOPE_WRITE not in self.scopes and not (config.self_service and self.subject == owner_id):
             raise ForbiddenError("The token does not allow this.")
+
+    def posted(self, operation: OperationRequest) -> OperationRequest:
+        """The operation as this caller posts it: an owner's own under a nonce that no application's can be."""
+        if SCOPE_WRITE in self.scopes:
+            return operation
+        return operation.model_copy(update={"nonce": f"{NONCE_PREFIX_SELF}{operation.nonce}"})
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -21,7 +21,10 @@ __all__ = [
     "METADATA_KEYS_MAX",
     "METADATA_KEY_LENGTH_MAX",
     "NONCE_LENGTH_MAX",
+    "NONCE_PREFIXES_RESERVED",
     "NONCE_PREFIX_RESERVED",
+    "NONCE_PREFIX_SELF",
+    "NONCE_STORED_LENGTH_MAX",
     "OWNER_ID_LENGTH_MAX",
     "Head",
     "Instant",
@@ -38,6 +41,11 @@ __all__ = [
 OWNER_ID_LENGTH_MAX = 128
 NONCE_LENGTH_MAX = 128
 NONCE_PREFIX_RESERVED = "ledger:"
+NONCE_PREFIX_SELF = "@self:"
+"""Before the nonce of what an owner posts itself, so that it takes none of an application's."""
+NONCE_PREFIXES_RESERVED = (NONCE_PREFIX_RESERVED, "@")
+"""What no caller's nonce begins with."""
+NONCE_STORED_LENGTH_MAX = len(NONCE_PREFIX_SELF) + NONCE_LENGTH_MAX
 METADATA_KEYS_MAX = 16
 METADATA_KEY_LENGTH_MAX = 64
 METADATA_BYTES_MAX = 1024
@@ -84,8 +92,10 @@ def _not_a_path_step(owner_id: str) -> str:
 
 
 def _not_reserved(nonce: str) -> str:
-    if nonce.startswith(NONCE_PREFIX_RESERVED):
-        raise ValueError(f"must not begin with {NONCE_PREFIX_RESERVED!r}, which the ledger keeps for itself")
+    if nonce.startswith(NONCE_PREFIXES_RESERVED):
+        raise ValueError(
+            f"must not begin with {' or '.join(NONCE_PREFIXES_RESERVED)}, which the ledger keeps for itself"
+        )
     return nonce
 
 

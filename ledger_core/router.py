@@ -91,7 +91,7 @@ class LedgerRouter(APIRouter):
         caller.check_may_post(operation.owner_id, self.processor.config_of(operation.operation))
         if self._accrual and not self._accrual.is_over_for(operation.owner_id):
             await self._calls.run(request, partial(self._accrue, operation.owner_id), queue=operation.owner_id)
-        ticket = self.processor.enter(operation)
+        ticket = self.processor.enter(caller.posted(operation))
         try:
             entry = await self._calls.run(
                 request,

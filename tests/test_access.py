@@ -1,6 +1,7 @@
 """Who may do what: every route, every kind of caller."""
 
 import json
+import os
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,14 +13,17 @@ from starlette.routing import Route
 from functions.example_app.app import create_app
 from functions.wiring import create_processor
 from infra.issuer import kept_key
-from ledger_core import BaseLedgerOperations, UnauthorizedError
+from ledger_core import BaseLedgerOperations, LedgerEntry, UnauthorizedError
 from ledger_core.access import Caller
 from ledger_core.api import OPEN_PATHS, create_handler
+from ledger_core.models import NONCE_LENGTH_MAX, NONCE_STORED_LENGTH_MAX, OWNER_ID_LENGTH_MAX
 from tests.support import Answer, LambdaApi, add
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
+KEY_BYTES_MAX = 2048
+"""The longest that DynamoDB takes for a partition key."""
 CALLERS: dict[str, dict[str, Any] | None] = {
     # Nobody is known: the authorizer let the request through without a token, or with one that names nobody.
     "no claims": None,
@@ -148,6 +152,52 @@ def test_refusals_tell_of_the_ledger_only_to_who_may_read_it(api: LambdaApi, nam
         assert ("entry" in used.body, "2" in used.body["detail"]) == (reads, reads)
         assert ("same" in used.body["detail"]) == replay
     assert api("POST", "/ledger/entry", spend, headers=key).body["id"] == 2
+
+
+def test_an_owner_takes_no_nonce_of_an_application(api: LambdaApi, client: "DynamoDBClient") -> None:
+    """What an owner posts itself, by any route, is stored and shown under a nonce that no application can have."""
+    posts: list[tuple[str, str, dict[str, Any], str]] = [
+        ("POST", "/ledger/entry", {"owner_id": "ada", "operation": "CREDIT_SPEND", "nonce": "order-9"}, "order-9"),
+        ("PUT", "/content/c", {"owner_id": "ada"}, "content-creation:c"),
+        ("POST", "/content/c/access", {"owner_id": "ada", "nonce": "access"}, "access"),
+    ]
+    for method, path, body, nonce in posts:
+        for name, stored in (("ada", f"@self:{nonce}"), ("both", nonce)):
+            api.claims = CALLERS[name]
+            entry, again = api(method, path, body), api(method, path, body)
+            assert (entry.status, entry.body["nonce"]) == (200, stored)
+            assert LedgerEntry.model_validate(entry.body).computed_hash() == entry.body["hash"]
+            assert (again.status, again.body["replay"], again.body["entry"]) == (409, True, entry.body)
+            key = {"entry_key": {"S": f"ada#{stored}"}}
+            assert (
+                client.get_item(TableName=os.environ["LEDGER_ENTRIES_TABLE"], Key=key)["Item"]["nonce"]["S"] == stored
+            )
+    shown = [entry["nonce"] for entry in api("GET", "/ledger/ada/entries").body["entries"]]
+    assert shown == [nonce for *_, last in reversed(posts) for nonce in (last, f"@self:{last}")] + ["before"]
+    assert api("GET", "/ledger/ada/verify").body["valid"]
+
+
+def test_an_owner_s_nonce_follows_both_conventions(api: LambdaApi) -> None:
+    """In the header, the same request gets the original answer and another one 422; in the body, another one 409."""
+    api.claims = CALLERS["ada"]
+    spend, key = {"owner_id": "ada", "operation": "CREDIT_SPEND"}, {"Idempotency-Key": "order-9"}
+    first = api("POST", "/ledger/entry", spend, headers=key)
+    again = api("POST", "/ledger/entry", spend, headers=key)
+    assert (again.status, again.body, again.headers["idempotency-replayed"]) == (200, first.body, "true")
+    other = {**spend, "amount": 2}
+    assert api("POST", "/ledger/entry", other, headers=key).status == 422
+    used = api("POST", "/ledger/entry", {**other, "nonce": "order-9"})
+    assert (used.status, used.body["replay"], used.body["entry"]) == (409, False, first.body)
+
+
+def test_the_longest_nonce_of_an_owner_is_stored(api: LambdaApi) -> None:
+    """An owner's may be as long as an application's, and with owner and prefix it is still a key for DynamoDB."""
+    api.claims = {"sub": "\U0001f41f" * OWNER_ID_LENGTH_MAX}
+    body = {"owner_id": api.claims["sub"], "operation": "CONTENT_ACCESS", "nonce": "\U0001f41f" * NONCE_LENGTH_MAX}
+    entry = api("POST", "/ledger/entry", body)
+    assert (entry.status, len(entry.body["nonce"])) == (200, NONCE_STORED_LENGTH_MAX)
+    assert len(f"{body['owner_id']}#{entry.body['nonce']}".encode()) < KEY_BYTES_MAX
+    assert api("POST", "/ledger/entry", {**body, "nonce": body["nonce"] + "n"}).status == 422
 
 
 @pytest.mark.parametrize(

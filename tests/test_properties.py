@@ -25,7 +25,7 @@ SETTINGS = looking_at(2000 if DEEP else 50)
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 printable = st.characters(exclude_categories=["C", "Z"], exclude_characters="\ufffd")
-nonces = st.text(printable, min_size=1, max_size=40).filter(lambda text: not text.startswith("ledger:"))
+nonces = st.text(printable, min_size=1, max_size=40).filter(lambda text: not text.startswith(("ledger:", "@")))
 owner_ids = st.text(printable, min_size=1, max_size=40).filter(
     lambda text: not set(text) & set("#/?%\\") and text not in {".", ".."}
 )

@@ -6,7 +6,13 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    MetadataRetrievalError,
+)
 from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.parsers import ResponseParserError
 
@@ -19,6 +25,8 @@ __all__ = ["ClientError", "Request", "dynamodb_request"]
 
 ERRORS: Mapping[str, type[LedgerError]] = {
     # Codes of errors. All that are not here are StoreError, which is not tried again, unless the status is 5xx.
+    "ExpiredToken": UnavailableError,  # until the credentials are renewed
+    "ExpiredTokenException": UnavailableError,
     "InternalServerError": UnavailableError,
     "ProvisionedThroughputExceededException": UnavailableError,
     "RequestLimitExceeded": UnavailableError,
@@ -30,6 +38,12 @@ ERRORS: Mapping[str, type[LedgerError]] = {
     "ThrottlingError": UnavailableError,
     "TransactionConflict": ContentionError,
 }
+SIGNATURE_IS_OFF = {"InvalidSignatureException", "RequestExpired", "RequestTimeTooSkewed"}
+"""Codes of what a clock that is minutes off leads to, and a wrong key too."""
+TRANSIENT = {408, 429}
+"""Statuses that something between us and DynamoDB may answer with, for a while."""
+UNREADABLE = (ResponseParserError, ValueError, TypeError, AttributeError, LookupError)
+"""What botocore raises when a body is not DynamoDB's: no JSON, no UTF-8, or JSON of another shape."""
 
 
 class Request:
@@ -59,10 +73,6 @@ class Request:
         self._clock.hold(headers.get("date"), since=self._since)
 
 
-SIGNATURE_IS_OFF = {"InvalidSignatureException", "RequestExpired", "RequestTimeTooSkewed"}
-"""Codes of what a clock that is minutes off leads to, and a wrong key too."""
-
-
 @contextmanager
 def dynamodb_request(clock: SystemClock) -> Iterator[Request]:
     """Measure the one request that is made inside, and hold `clock` against its answer.
@@ -81,8 +91,10 @@ def dynamodb_request(clock: SystemClock) -> Iterator[Request]:
         if error.response["Error"]["Code"] in SIGNATURE_IS_OFF:
             clock()
         raise _translated(error) from error
-    except (HTTPClientError, BotoConnectionError, ResponseParserError) as error:
+    except (HTTPClientError, BotoConnectionError, *UNREADABLE) as error:
         raise UnavailableError(f"DynamoDB did not answer: {type(error).__name__}") from error
+    except (CredentialRetrievalError, MetadataRetrievalError) as error:
+        raise UnavailableError(f"no credentials could be had: {type(error).__name__}") from error
     except BotoCoreError as error:
         code = type(error).__name__
         raise StoreError(f"the call to DynamoDB could not be made: {error}", dynamodb_code=code) from error
@@ -96,6 +108,7 @@ def _translated(error: ClientError) -> LedgerError:
     for candidate in (*reasons, code):
         if candidate in ERRORS:
             return ERRORS[candidate](f"DynamoDB is busy: {candidate}")
-    if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if status >= 500 or status in TRANSIENT or code == str(status):  # botocore's code for a body that names no error
         return UnavailableError(f"DynamoDB failed: {code}")
     return StoreError(f"DynamoDB refused: {error}", dynamodb_code=code)

@@ -4,7 +4,7 @@ What they sign and their public halves are in the forms of JOSE; it takes no lib
 """
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -56,11 +56,11 @@ class KmsKey:
             response = self._client.sign(
                 KeyId=self._name, Message=message, MessageType="RAW", SigningAlgorithm="ECDSA_SHA_256"
             )
-            return _raw(response["Signature"])
+            return _raw(_part(response, "Signature"))
 
     def public(self) -> bytes:
         with _kms_request():
-            return bytes(self._client.get_public_key(KeyId=self._name)["PublicKey"])
+            return _part(self._client.get_public_key(KeyId=self._name), "PublicKey")
 
 
 class PemKey:
@@ -120,6 +120,12 @@ def _kms_request() -> Iterator[None]:
         raise UnavailableError(f"KMS did not answer: {type(error).__name__}") from error
     except BotoCoreError as error:
         raise StoreError(f"the call to KMS could not be made: {error}") from error
+
+
+def _part(response: Mapping[str, Any], name: str) -> bytes:
+    if not response.get(name):  # a proxy may answer 200 to a request that it never handed on
+        raise UnavailableError(f"The answer has no {name}: it is not KMS's.")
+    return bytes(response[name])
 
 
 def _raw(der: bytes) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from ledger_core.errors import StoreError
+from ledger_core.errors import StoreError, UnavailableError
 from ledger_core.items import MARK_PREFIX
 from ledger_core.models import Head, LedgerEntry
 
@@ -75,8 +75,14 @@ def cancelled_from(owner_id: str, reasons: Sequence[Mapping[str, Any]]) -> Cance
 
 
 def units_from(response: Mapping[str, Any]) -> float:
-    """The capacity units that a response says were consumed, of all its tables and their indexes."""
-    consumed = response.get("ConsumedCapacity", [])
+    """The capacity units that a response says were consumed, of all its tables and their indexes.
+
+    Raises:
+        UnavailableError: the response is not DynamoDB's. A proxy may answer 200 to a request that it never handed on.
+    """
+    consumed = response.get("ConsumedCapacity")
+    if consumed is None or not response.get("ResponseMetadata", {}).get("RequestId"):
+        raise UnavailableError("The answer has no request id or no consumed capacity: it is not DynamoDB's.")
     return float(
         sum(table.get("CapacityUnits", 0) for table in (consumed if isinstance(consumed, list) else [consumed]))
     )

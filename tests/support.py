@@ -16,6 +16,8 @@ ROOT = Path(__file__).parent.parent
 DEEP = bool(os.environ.get("PROVE"))
 """Whether to try as much as `make prove` does, rather than as much as `make test` has time for."""
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+CONFIRMED = {"ResponseMetadata": {"RequestId": "request"}, "ConsumedCapacity": []}
+"""What every answer of DynamoDB's has."""
 
 
 def operation(

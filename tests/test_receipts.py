@@ -219,6 +219,22 @@ def test_trouble_with_kms_is_translated(error: Exception, raised: type[LedgerErr
         KmsKey(Kms, "key").sign(b"")
 
 
+def test_a_200_that_is_not_kms_s_is_no_signature() -> None:
+    """An answer without a signature, or without a key, is a lost one."""
+
+    class Proxy:
+        def sign(self, **_: Any) -> Any:
+            return {"ResponseMetadata": {"HTTPStatusCode": 200}}
+
+        get_public_key = sign
+
+    key = KmsKey(Proxy, "key")
+    with pytest.raises(UnavailableError):
+        key.sign(b"")
+    with pytest.raises(UnavailableError):
+        key.public()
+
+
 def test_kms_is_asked_for_nothing_until_a_receipt_is(client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch) -> None:
     """A cold start makes no client of KMS, nor does any other request; the first receipt makes the one there is."""
     made: list[str] = []

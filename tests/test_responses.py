@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ledger_core.errors import StoreError
+from ledger_core.errors import StoreError, UnavailableError
 from ledger_core.items import entry_item
 from ledger_core.models import Head, LedgerEntry, format_time
 from ledger_core.responses import (
@@ -90,7 +90,6 @@ def test_refusal_beside_a_lost_race_says_both() -> None:
 @pytest.mark.parametrize(
     ("response", "units"),
     [
-        ({}, 0.0),
         ({"ConsumedCapacity": []}, 0.0),
         ({"ConsumedCapacity": {}}, 0.0),
         ({"ConsumedCapacity": {"CapacityUnits": 0.5}}, 0.5),
@@ -99,7 +98,24 @@ def test_refusal_beside_a_lost_race_says_both() -> None:
 )
 def test_units_are_those_of_all_tables(response: dict[str, Any], units: float) -> None:
     """One table's or several; what is not said is nothing."""
-    assert units_from(response) == units
+    assert units_from({"ResponseMetadata": {"RequestId": "r"}, **response}) == units
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        {},
+        {"ResponseMetadata": {"HTTPStatusCode": 200, "HTTPHeaders": {}}},
+        {"ResponseMetadata": {"RequestId": "r"}},
+        {"ResponseMetadata": {"RequestId": ""}, "ConsumedCapacity": []},
+        {"ConsumedCapacity": {"CapacityUnits": 0.5}},
+        {"message": "<html>Sign in to the network</html>"},
+    ],
+)
+def test_a_200_that_is_not_dynamodb_s_is_no_answer(response: dict[str, Any]) -> None:
+    """What has no request id or no consumed capacity is a lost answer, to be asked for again under the same token."""
+    with pytest.raises(UnavailableError):
+        units_from(response)
 
 
 def test_stored_entry_is_read_as_it_was_written() -> None:

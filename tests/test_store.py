@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import botocore.session
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
+from botocore.exceptions import (
+    ClientError,
+    CredentialRetrievalError,
+    EndpointConnectionError,
+    MetadataRetrievalError,
+    NoCredentialsError,
+    ReadTimeoutError,
+)
 from botocore.parsers import ResponseParserError
 
 from functions.wiring import create_store
@@ -65,6 +72,10 @@ def an_entry() -> LedgerEntry:
         (refusal("ThrottlingException"), UnavailableError),
         (refusal("InternalServerError", status=500), UnavailableError),
         (refusal("502", status=502), UnavailableError),
+        (refusal("408", status=408), UnavailableError),
+        (refusal("TooManyRequests", status=429), UnavailableError),
+        (refusal("403", status=403), UnavailableError),
+        (refusal("ExpiredTokenException"), UnavailableError),
         (refusal("TransactionInProgressException"), UnavailableError),
         (refusal("TransactionCanceledException", "None", "TransactionConflict"), ContentionError),
         (refusal("TransactionCanceledException", "ThrottlingError", "None"), UnavailableError),
@@ -74,6 +85,9 @@ def an_entry() -> LedgerEntry:
         (EndpointConnectionError(endpoint_url="http://nowhere"), UnavailableError),
         (ReadTimeoutError(endpoint_url="http://nowhere"), UnavailableError),
         (ResponseParserError("half an answer"), UnavailableError),
+        (AttributeError("an answer that is a list"), UnavailableError),
+        (CredentialRetrievalError(provider="container-role", error_msg="no answer"), UnavailableError),
+        (MetadataRetrievalError(error_msg="no answer"), UnavailableError),
         (NoCredentialsError(), StoreError),
     ],
     ids=lambda value: str(value)[:60] if isinstance(value, Exception) else "",
@@ -91,6 +105,21 @@ def test_errors_of_botocore_become_ours(
     with pytest.raises(ours) as failure:
         call(create_store(client))
     assert failure.value.__cause__ is error
+
+
+@pytest.mark.parametrize("answer", [{}, {"ResponseMetadata": {"RequestId": "r"}}, {"ConsumedCapacity": []}])
+@pytest.mark.parametrize("call", CALLS)
+def test_a_200_that_is_not_dynamodb_s_is_a_lost_answer(
+    monkeypatch: pytest.MonkeyPatch,
+    client: "DynamoDBClient",
+    call: Callable[[LedgerStore], Any],
+    answer: dict[str, Any],
+) -> None:
+    """No call is done before DynamoDB has said so: with its request id, and what it consumed."""
+    for name in ("get_item", "transact_write_items", "transact_get_items", "query"):
+        monkeypatch.setattr(client, name, lambda **_: answer)
+    with pytest.raises(UnavailableError, match="not DynamoDB's"):
+        call(create_store(client))
 
 
 def test_table_of_errors_is_complete() -> None:

@@ -13,7 +13,7 @@ from ledger_core.items import Mark, Write, entry_item, transact_items
 from ledger_core.models import Head, LedgerEntry
 from ledger_core.responses import Account, Cancelled
 from ledger_core.usage import measured
-from tests.support import NOON, operation
+from tests.support import CONFIRMED, NOON, operation
 
 NEW = Head(owner_id="ada")
 KNOWN = Head(owner_id="ada", balance=4, entry_count=6, head_hash="6" * 64, updated_at=NOON - timedelta(seconds=1))
@@ -33,7 +33,7 @@ class Wire:
             self.asked.append((call, arguments))
             if isinstance(answer := self.answers.pop(0), Exception):
                 raise answer
-            return answer
+            return {**CONFIRMED, **answer}
 
         return ask
 

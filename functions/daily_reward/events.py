@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ledger_core.errors import InvalidRequestError
+from ledger_core.errors import InvalidRequestError, UnavailableError
 from ledger_core.models import Instant
 from ledger_core.operations import LedgerOperationType
 from ledger_core.periods import Period, PeriodKind
@@ -66,8 +66,14 @@ class SegmentQueue:
         self._url = url
 
     def send(self, segment: Segment) -> None:
-        """Put a segment on the queue. It does no harm to send it twice."""
-        self._client.send_message(QueueUrl=self._url, MessageBody=segment.model_dump_json())
+        """Put a segment on the queue. It does no harm to send it twice.
+
+        Raises:
+            UnavailableError: the answer is not SQS's, so the segment may not be on the queue.
+        """
+        sent = self._client.send_message(QueueUrl=self._url, MessageBody=segment.model_dump_json())
+        if not sent.get("MessageId"):  # a proxy may answer 200 to a request that it never handed on
+            raise UnavailableError("The answer has no message id: it is not SQS's.")
 
     @staticmethod
     def read(record: Mapping[str, Any]) -> Segment:

@@ -35,7 +35,7 @@ ANSWERS = {
             {"TableName": "balances", "CapacityUnits": 2.0},
         ]
     },
-    "GetItem": {},
+    "GetItem": {"ConsumedCapacity": {"TableName": "balances", "CapacityUnits": 0.5}},
 }
 
 

@@ -57,7 +57,7 @@ class Meter:
         return Taken(requests, read_units, sum(units))
 
     def _on_answer(self, parsed: Mapping[str, Any], model: Any, **_: Any) -> None:
-        if model.name in READS:
+        if model.name in READS and "ConsumedCapacity" in parsed:
             self._read_units.append(units_from(parsed))
 
     def _balance(self, owner_id: str) -> Item:

@@ -177,7 +177,7 @@ def _measured(client: Any) -> Iterator[Cost]:
 
     def on_answer(http_response: Any, parsed: Mapping[str, Any], model: Any, **_: Any) -> None:
         accepted.append(http_response.status_code < 300)
-        if model.name != "TransactWriteItems":
+        if model.name != "TransactWriteItems" and "ConsumedCapacity" in parsed:
             read.append(units_from(parsed))
 
     client.meta.events.register("after-call.dynamodb", on_answer)

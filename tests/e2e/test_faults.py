@@ -62,10 +62,17 @@ def cancelled(reason: str) -> dict[str, Any]:
     }
 
 
+SIGNS = ["x-amzn-requestid", "x-amz-crc32"]
+"""Headers by which DynamoDB's answers are known, and are known to be whole."""
 FAULTS = {
     "answer lost": Fault(rule={"response": {"abort_bytes": 0}}, commits=True),
     "answer cut off": Fault(rule={"response": {"abort_frac": 0.5}}, commits=True),
     "never sent": Fault(rule={"reset": True}),
+    # Answers of something else that are 200. What they stand for may have been done, or may never have been handed on.
+    "200, and no body": Fault(rule={"response": {"truncate_bytes": 0, "strip_headers": SIGNS}}, commits=True),
+    "200, and half a body": Fault(rule={"response": {"truncate_frac": 0.5, "strip_headers": SIGNS}}, commits=True),
+    "200, and another body": Fault(rule={"response": {"corrupt_bytes": 9}}, commits=True),
+    "200 of another": Fault(rule={"error": {"code": "Welcome", "status": 200}}),
     # Few times, because it takes the time that the client waits.
     "held": Fault(rule={"timeout_ms": 1000}, times=1, tries=1, read_seconds=0.4),
     "throttled": Fault(rule={"error": {"code": "ThrottlingException"}}),
@@ -82,6 +89,7 @@ CASES = [
     for way in WAYS
     for name, fault in FAULTS.items()
     if (fault.of is None or API_NAMES[way.call] in fault.of)
+    and not ("200" in name and way.late == RAISED_BY_BOTO)
     and (DEEP or way in FIRST_WAYS or name in FAULTS_OF_ANY_WAY)
 ]
 every_call_and_fault = pytest.mark.parametrize(("way", "fault"), CASES)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ from functions.daily_reward.events import SegmentQueue, SweepEvent
 from functions.daily_reward.function import STOP_SECONDS, create_function
 from functions.daily_reward.runs import Runs
 from functions.example_app.operations import ExampleAppOperations
-from ledger_core import InvalidRequestError, UnknownOperationError
+from ledger_core import InvalidRequestError, UnavailableError, UnknownOperationError
 from ledger_core.metrics import METRICS_NAMESPACE
-from ledger_core.rewards import Segment, Tally
+from ledger_core.periods import Period
+from ledger_core.rewards import Reward, Segment, Tally
 from tests.rewards.harness import RECEIVES_MAX, Cloud, Context, patched
 from tests.support import NOON, ROOT
 
@@ -125,6 +127,15 @@ def test_queue_that_does_not_take_all_is_a_failure(cloud: Cloud) -> None:
         cloud.function()(EVENT, Context())
     cloud.drain()
     cloud.check(owners, [DAY])
+
+
+@pytest.mark.parametrize("answer", [{}, {"ResponseMetadata": {"HTTPStatusCode": 200}}])
+def test_segment_is_on_the_queue_only_when_sqs_says_so(answer: dict[str, Any]) -> None:
+    """A 200 without a message id is not SQS's: what was sent may be nowhere, and the event fails and comes again."""
+    (segment,) = Segment.all_of(Reward.of(ExampleAppOperations, "DAILY_REWARD", Period.parse("2026-11-22")), 1, NOON)
+    client: Any = SimpleNamespace(send_message=lambda **_: answer)
+    with pytest.raises(UnavailableError):
+        SegmentQueue(client, "http://queue").send(segment)
 
 
 def test_only_failed_messages_come_again(cloud: Cloud) -> None:

@@ -14,6 +14,7 @@ from zlib import crc32
 from botocore.exceptions import ClientError
 
 from tests.simulator.expressions import Item, holds, updated
+from tests.support import CONFIRMED
 
 __all__ = ["TOKEN_SECONDS", "ModelDynamoDB", "Transaction", "client_error", "of_single_write"]
 
@@ -63,7 +64,7 @@ class ModelDynamoDB:
     def transact_write_items(self, **arguments: Any) -> dict[str, Any]:
         self.commit(self.prepare(**arguments))
         self.follow()
-        return {}
+        return dict(CONFIRMED)
 
     def put_item(self, **arguments: Any) -> dict[str, Any]:
         return self._write_one({"Put": arguments})
@@ -77,8 +78,8 @@ class ModelDynamoDB:
         place = self._place(TableName, Key)
         item = self.items.get(place)
         if stale and not ConsistentRead and place in self._previous:
-            return {"Item": dict(before)} if (before := self._previous[place][0]) else {}
-        return {"Item": dict(item)} if item else {}
+            item = self._previous[place][0]
+        return {**CONFIRMED, "Item": dict(item)} if item else dict(CONFIRMED)
 
     def transact_get_items(self, *, TransactItems: Sequence[Any], **_: Any) -> dict[str, Any]:
         places = [self._place(one["Get"]["TableName"], one["Get"]["Key"]) for one in TransactItems]
@@ -90,7 +91,7 @@ class ModelDynamoDB:
             if item and (wanted := one["Get"].get("ProjectionExpression")):
                 item = {name: item[name] for name in wanted.split(", ") if name in item}
             answers.append({"Item": dict(item)} if item is not None else {})
-        return {"Responses": answers}
+        return {**CONFIRMED, "Responses": answers}
 
     def query(
         self,
@@ -120,9 +121,10 @@ class ModelDynamoDB:
             ]
         evaluated = found[:Limit]
         answer: dict[str, Any] = {
+            **CONFIRMED,
             "Items": [
                 dict(item) for item in evaluated if holds(FilterExpression, item, ExpressionAttributeValues, names)
-            ]
+            ],
         }
         if Limit and len(evaluated) == Limit:
             last = evaluated[-1]
@@ -148,7 +150,7 @@ class ModelDynamoDB:
         start = order(ExclusiveStartKey[key]["S"]) if ExclusiveStartKey else (-1, "")
         values = sorted((value for table, value in self.items if table == TableName), key=order)
         found = [one for one in values if order(one)[0] % TotalSegments == Segment and order(one) > start][:Limit]
-        answer: dict[str, Any] = {"Items": [dict(self.items[TableName, value]) for value in found]}
+        answer: dict[str, Any] = {**CONFIRMED, "Items": [dict(self.items[TableName, value]) for value in found]}
         if Limit and len(found) == Limit:
             answer["LastEvaluatedKey"] = {key: {"S": found[-1]}}
         return answer

@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeou
 from greenlet import getcurrent, greenlet
 
 from tests.simulator.model import ModelDynamoDB, Transaction, client_error, of_single_write
+from tests.support import CONFIRMED
 
 __all__ = ["BEGINNING", "FAULTS", "Choices", "CrashedError", "Executor", "Lock", "Process", "Stream", "World"]
 
@@ -28,9 +29,20 @@ SKEWS_SECONDS = (0.0, -2.0, 2.0, -3600.0, 3600.0)
 STEPS_TO_END = 10_000
 """By which all must have come to an end after the faults."""
 
-FAULTS = ("throttled", "failed", "never sent", "answer lost", "late", "conflict", "failed after all", "frozen")
-"""What may happen to a request: the last but one was done in spite of its 500; one that is late is done after the
-caller has given it up."""
+FAULTS = (
+    "throttled",
+    "failed",
+    "never sent",
+    "answer lost",
+    "late",
+    "conflict",
+    "failed after all",
+    "200 of another",
+    "200 and no body",
+    "frozen",
+)
+"""What may happen to a request: one that failed after all was done in spite of its 500; one that is late is done after
+the caller has given it up; a 200 of another comes from a proxy that did not hand the request on."""
 FAULTS_SHARE = 0.12
 CRASHES_SHARE = 0.006
 SKEWS_SHARE = 0.02
@@ -245,6 +257,8 @@ class World:
             raise client_error("ThrottlingException")
         elif fault == "failed":
             raise client_error("InternalServerError", status=500)
+        elif fault == "200 of another":
+            return {}
         flight = _Flight(self, operation, arguments, self._busy(operation, arguments, fault))
         self._events.append(flight.arrive)
         if fault != "late":
@@ -253,6 +267,8 @@ class World:
             raise ReadTimeoutError(endpoint_url="dynamodb")
         if fault == "failed after all":
             raise client_error("InternalServerError", status=500)
+        if fault == "200 and no body":
+            return {}
         if flight.error:
             self.tell(f"-> {_reasons(flight.error)}")
             raise flight.error
@@ -309,7 +325,7 @@ class _Flight:
     def __init__(self, world: World, operation: str, arguments: dict[str, Any], busy: dict[int, str]) -> None:
         self._world, self._operation, self._arguments, self._busy = world, operation, arguments, busy
         self.landed = False
-        self.answer: Any = {}
+        self.answer: Any = dict(CONFIRMED)
         self.error: ClientError | None = None
 
     def arrive(self) -> None:

@@ -102,19 +102,33 @@ def moto() -> Iterator["DynamoDBClient"]:
 
 
 def create_tables(client: "DynamoDBClient", names: Mapping[str, str]) -> None:
-    """Create the tables of template.yaml, by the names that LEDGER_ENTRIES_TABLE and its like give; others are not."""
+    """Create the tables of template.yaml, by the names that LEDGER_ENTRIES_TABLE and its like give; others are not.
+
+    Raises:
+        RuntimeError: what answers is not DynamoDB.
+    """
     for resource, definition in table_definitions().items():
-        if TABLES[resource] not in names:
+        if TABLES[resource] in names:
+            _create_table(client, names[TABLES[resource]], definition)
+
+
+def _create_table(client: "DynamoDBClient", name: str, definition: Mapping[str, Any]) -> None:
+    """Try until DynamoDB says that the table is there: only an answer with a request id is its own."""
+    for tries_left in reversed(range(CREATE_TRIES_MAX)):
+        try:
+            answer = client.create_table(TableName=name, **definition)
+            is_said = answer.get("TableDescription", {}).get("TableName") == name.rpartition("/")[2]
+        except client.exceptions.ResourceInUseException as error:
+            answer, is_said = error.response, True  # type: ignore[assignment]  # what is read of it is in both
+        except ReadTimeoutError:
+            if not tries_left:
+                raise
             continue
-        for tries_left in reversed(range(CREATE_TRIES_MAX)):
-            try:
-                client.create_table(TableName=names[TABLES[resource]], **definition)
-                break
-            except client.exceptions.ResourceInUseException:
-                break
-            except ReadTimeoutError:
-                if not tries_left:
-                    raise
+        except (AttributeError, TypeError, ValueError):  # botocore met JSON of another shape, or no text at all
+            continue
+        if is_said and answer["ResponseMetadata"].get("RequestId"):
+            return
+    raise RuntimeError(f"what answers at {client.meta.endpoint_url} is not DynamoDB")
 
 
 def table_definitions() -> dict[str, dict[str, Any]]:

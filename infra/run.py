@@ -63,7 +63,7 @@ def main() -> None:
             )
         try:
             create_tables(client, os.environ)
-        except (BotoCoreError, ClientError) as error:
+        except (BotoCoreError, ClientError, RuntimeError) as error:
             sys.exit(f"ledger: the tables cannot be created: {error}")
         served: ASGIApp | str
         if options.reload:

@@ -8,7 +8,10 @@ from zoneinfo import ZoneInfo
 
 from ledger_core.errors import InvalidRequestError
 
-__all__ = ["Period", "PeriodKind"]
+__all__ = ["DAYS_PAST_MAX", "Period", "PeriodKind"]
+
+DAYS_PAST_MAX = 7
+"""How many days ago a period may have ended for which something is posted without anybody insisting."""
 
 
 class PeriodKind(StrEnum):
@@ -70,3 +73,22 @@ class Period:
     def before(self) -> Self:
         """The period that precedes it."""
         return self.of(self.kind, self.first_day - timedelta(days=1))
+
+    @property
+    def last_day(self) -> date:
+        """The day before the next period."""
+        longest = {PeriodKind.DAY: 1, PeriodKind.WEEK: 7, PeriodKind.MONTH: 31}[self.kind]
+        return self.of(self.kind, self.first_day + timedelta(days=longest)).first_day - timedelta(days=1)
+
+    def doubt(self, now: datetime, time_zone: str = "UTC") -> str | None:
+        """Why somebody may have mistyped it: it is to come, or ended more than DAYS_PAST_MAX days ago; None: neither.
+
+        Raises:
+            InvalidRequestError: there is no such time zone.
+        """
+        today = self.at(PeriodKind.DAY, now, time_zone).first_day
+        if self.first_day > today:
+            return f"{self} is later than today, {today} in {time_zone}"
+        if (today - self.last_day).days > DAYS_PAST_MAX:
+            return f"{self} ended more than {DAYS_PAST_MAX} days before today, {today} in {time_zone}"
+        return None

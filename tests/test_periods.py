@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from ledger_core import InvalidRequestError
-from ledger_core.periods import Period, PeriodKind
+from ledger_core.periods import DAYS_PAST_MAX, Period, PeriodKind
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,49 @@ def test_unknown_zone_is_refused(zone: str) -> None:
     """Also one that would be a path."""
     with pytest.raises(InvalidRequestError, match="time_zone: is none that is known"):
         Period.at(PeriodKind.DAY, datetime(2026, 11, 22, tzinfo=UTC), zone)
+
+
+@pytest.mark.parametrize(
+    ("text", "doubt"),
+    [
+        ("2026-11-23", "later than today, 2026-11-22"),
+        ("2026-11-22", None),
+        ("2026-11-15", None),
+        ("2026-11-14", f"ended more than {DAYS_PAST_MAX} days before today"),
+        ("2026-W48", "later than today"),
+        ("2026-W47", None),
+        ("2026-W46", None),  # ended on the 15th
+        ("2026-W45", "ended more than 7 days before today"),
+        ("2026-12", "later than today"),
+        ("2026-11", None),
+        ("2026-10", "ended more than 7 days before today"),
+        ("9999-12-31", "later than today"),
+    ],
+)
+def test_period_to_come_or_long_over_is_in_doubt(text: str, doubt: str | None) -> None:
+    """From seven days after its end on, and until it begins, nobody is expected to mean it."""
+    told = Period.parse(text).doubt(datetime(2026, 11, 22, 12, tzinfo=UTC))
+    assert (doubt in told) if doubt and told else told is doubt
+
+
+@pytest.mark.parametrize(
+    ("text", "time", "in_doubt"),
+    [
+        ("2026-11-23", "2026-11-22T14:59:59Z", True),
+        ("2026-11-23", "2026-11-22T15:00:00Z", False),  # it begins in Tokyo
+        ("2026-11-15", "2026-11-22T14:59:59Z", False),
+        ("2026-11-15", "2026-11-22T15:00:00Z", True),
+    ],
+)
+def test_doubt_is_by_the_calendar_of_the_zone(text: str, time: str, in_doubt: bool) -> None:
+    """Today is the zone's day."""
+    assert (Period.parse(text).doubt(datetime.fromisoformat(time), "Asia/Tokyo") is not None) == in_doubt
+
+
+@pytest.mark.parametrize(
+    ("text", "last_day"),
+    [("2026-11-22", "2026-11-22"), ("2026-W47", "2026-11-22"), ("2026-02", "2026-02-28"), ("2026-12", "2026-12-31")],
+)
+def test_last_day(text: str, last_day: str) -> None:
+    """The day before the next period begins."""
+    assert Period.parse(text).last_day.isoformat() == last_day

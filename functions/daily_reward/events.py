@@ -1,9 +1,10 @@
 """What the scheduled function is sent, and what it sends itself: the schedule's event, and segments on a queue."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
 from ledger_core.errors import InvalidRequestError, UnavailableError
 from ledger_core.models import Instant
@@ -21,7 +22,8 @@ class SweepEvent(BaseModel):
     """The schedule's input: what to post, for which period, in how many segments.
 
     `period` is `day`, `week` or `month`: the one in which `time`, when the schedule was due, lies in `time_zone`. Or it
-    is a certain one, as `2026-11-22`, `2026-W47` or `2026-11`, to run that again.
+    is a certain one, as `2026-11-22`, `2026-W47` or `2026-11`, to run that again. One that is later than today,
+    or ended more than DAYS_PAST_MAX days ago, by the calendar of `time_zone`, takes `"force": true`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -31,6 +33,7 @@ class SweepEvent(BaseModel):
     segments: Annotated[int, Field(ge=1, le=SEGMENTS_MAX, strict=True)] = 16
     time: Instant | None = None
     time_zone: str = "UTC"
+    force: StrictBool = False
 
     @classmethod
     def read(cls, event: Any) -> "SweepEvent":
@@ -56,6 +59,15 @@ class SweepEvent(BaseModel):
         if self.time is None:
             raise InvalidRequestError(f"time: is needed to tell which {self.period} it is; never this machine's clock")
         return Period.at(PeriodKind(self.period), self.time, self.time_zone)
+
+    def check_period(self, period: Period, now: datetime) -> None:
+        """See that nobody has mistyped the period.
+
+        Raises:
+            InvalidRequestError: it is later than today or long over, and the event does not say `force`.
+        """
+        if not self.force and (doubt := period.doubt(now, self.time_zone)):
+            raise InvalidRequestError(f'period: {doubt}; with "force": true it is granted all the same')
 
 
 class SegmentQueue:

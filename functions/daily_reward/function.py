@@ -68,7 +68,9 @@ class RewardFunction:
 
     def _begin(self, event: SweepEvent) -> dict[str, Any]:
         """Put all segments of a sweep on the queue. Doing it twice costs reads, and grants nothing twice."""
-        reward = Reward.of(self._operations, event.operation, event.sought_period())
+        period = event.sought_period()
+        event.check_period(period, self._clock())
+        reward = Reward.of(self._operations, event.operation, period)
         begun = {"operation": event.operation, "period": str(reward.period), "segments": event.segments}
         for segment in Segment.all_of(reward, event.segments, self._clock()):
             self._queue.send(segment)

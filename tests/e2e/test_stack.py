@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -311,11 +312,12 @@ def test_schedule_s_event_rewards_every_owner_once(
     owners = [f"{owner_id}-{number}" for number in range(12)]
     for one in owners:
         assert deployment("POST", "/ledger/entry", writer, entry(one, "SIGNUP_CREDIT")).status_code == 200
+    nonce = f"ledger:daily-reward:{(today := datetime.now(UTC).date())}"
     (schedule,) = stack.client("scheduler").list_schedules()["Schedules"]
     found = stack.client("scheduler").get_schedule(Name=schedule["Name"])
     assert (found["ScheduleExpressionTimezone"], found["State"]) == ("UTC", "ENABLED")
     assert found["Target"]["Arn"].endswith(":live")
-    event = found["Target"]["Input"].replace("<aws.scheduler.scheduled-time>", "2026-11-22T04:00:00Z")
+    event = found["Target"]["Input"].replace("<aws.scheduler.scheduled-time>", f"{today}T04:00:00Z")
     function, queue = found["Target"]["Arn"], stack.outputs["RewardsQueueUrl"]
     for _ in range(2):
         stack.client("lambda").invoke(FunctionName=function, InvocationType="Event", Payload=event.encode())
@@ -323,11 +325,11 @@ def test_schedule_s_event_rewards_every_owner_once(
         await_empty(stack, queue)
     for one in owners:
         entries = deployment("GET", f"/ledger/{one}/entries", writer).json()["entries"]
-        assert [item["nonce"] for item in entries] == ["ledger:daily-reward:2026-11-22", "n"]
+        assert [item["nonce"] for item in entries] == [nonce, "n"]
         assert deployment("GET", f"/ledger/{one}/verify", writer).json()["valid"] is True
     assert await_empty(stack, stack.outputs["RewardsDeadLetterQueueUrl"])
     runs = stack.client("dynamodb").scan(TableName=stack.outputs["RunsTableName"])["Items"]
-    assert {run["nonce"]["S"] for run in runs} == {"ledger:daily-reward:2026-11-22"}
+    assert {run["nonce"]["S"] for run in runs} == {nonce}
 
 
 def await_rewards(deployment: Deployment, writer: str, owners: list[str]) -> None:

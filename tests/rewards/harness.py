@@ -5,8 +5,9 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from functools import cache
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from functions.daily_reward.events import SegmentQueue
@@ -88,7 +89,8 @@ class Cloud:
     sqs: "SQSClient"
     tables: dict[str, str]
     operations: type[BaseLedgerOperations] = ExampleAppOperations
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    clock: Callable[[], datetime] = field(default_factory=lambda: clock_from(NOON))
+    """The function's: the day of the tests, whenever they run."""
 
     def __post_init__(self) -> None:
         self.dead_url = self.sqs.create_queue(QueueName="dead")["QueueUrl"]
@@ -145,7 +147,7 @@ class Cloud:
     def run(self, period: str, *, segments: int = 2, function: RewardFunction | None = None, **event: Any) -> None:
         """Begin a sweep and see it to its end."""
         function = function or self.function()
-        function({"period": period, "segments": segments, **event}, Context())
+        function({"period": period, "segments": segments, "force": True, **event}, Context())
         self.drain(function)
 
     def drain(self, function: RewardFunction | None = None, *, seconds: float = 60.0) -> None:
@@ -182,6 +184,12 @@ class Cloud:
             check(book)
             assert sorted(one.nonce for one in book.entries if one.operation == "DAILY_REWARD") == nonces, owner_id
             assert len(book.entries) == len(nonces) + others
+
+
+def clock_from(begun: datetime) -> Callable[[], datetime]:
+    """A clock that says `begun` now, and goes on from there."""
+    since = monotonic()
+    return lambda: begun + timedelta(seconds=monotonic() - since)
 
 
 @contextmanager

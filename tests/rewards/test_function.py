@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -95,6 +96,7 @@ def test_period_is_the_scheduled_time_s_or_a_certain_one(event: dict[str, Any], 
         {"time": "today"},
         {"time": "2026-11-22T04:00:00"},
         {"operation": 1},
+        {"period": DAY, "force": "yes"},
         {"body": "{}", "requestContext": {}},
     ],
 )
@@ -102,6 +104,43 @@ def test_event_that_is_none_is_refused(cloud: Cloud, event: Any) -> None:
     """With an error that says what is wrong, and nothing on the queue."""
     with pytest.raises(InvalidRequestError, match="the event is none that a schedule sends: "):
         cloud.function()(event, Context())
+    assert cloud.records() == []
+
+
+@pytest.mark.parametrize(
+    ("time_zone", "in_doubt"),
+    [
+        ("UTC", ["2026-11-14", "2026-11-23", "2031-01-01", "2026-W45", "2026-12"]),
+        ("Asia/Tokyo", ["2026-11-15", "2026-11-24"]),  # where it is the 23rd already
+        ("America/New_York", ["2026-11-14", "2026-11-23"]),
+    ],
+)
+def test_period_to_come_or_long_over_takes_force(cloud: Cloud, time_zone: str, in_doubt: list[str]) -> None:
+    """Without it the event is refused, says why, and nothing is on the queue; with it, it is an event as any other."""
+    cloud.clock = lambda: datetime(2026, 11, 22, 16, tzinfo=UTC)
+    function = cloud.function()
+    for period in in_doubt:
+        event = {"period": period, "segments": 1, "time_zone": time_zone}
+        with pytest.raises(InvalidRequestError, match=f'^period: {period} .* in {time_zone}; with "force": true it'):
+            function(event, Context())
+        assert cloud.records() == []
+        assert function({**event, "force": True}, Context())["period"] == period
+        cloud.drain(function)
+
+
+@pytest.mark.parametrize(("time_zone", "days"), [("UTC", (15, 22)), ("Asia/Tokyo", (16, 23))])
+def test_periods_of_the_last_days_take_no_force(cloud: Cloud, time_zone: str, days: tuple[int, int]) -> None:
+    """Today and seven days ago, by the calendar of the zone."""
+    cloud.clock = lambda: datetime(2026, 11, 22, 16, tzinfo=UTC)
+    for day in days:
+        begun = cloud.function()({"period": f"2026-11-{day}", "segments": 1, "time_zone": time_zone}, Context())
+        assert begun["period"] == f"2026-11-{day}"
+
+
+def test_time_of_an_event_is_no_way_around_it(cloud: Cloud) -> None:
+    """An event that says it was due in five years is refused as well."""
+    with pytest.raises(InvalidRequestError, match="period: 2031-01-01 is later than today"):
+        cloud.function()({"period": "day", "time": "2031-01-01T04:00:00Z"}, Context())
     assert cloud.records() == []
 
 

@@ -1,20 +1,18 @@
 """From routers to an ASGI app and a Lambda handler that know who is calling, and tell of every request."""
 
-import asyncio
-import base64
 import logging
 from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
-from mangum import Mangum
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger_core.access import Caller
 from ledger_core.document import complete
 from ledger_core.errors import UnauthorizedError
-from ledger_core.problems import PROBLEM_MEDIA_TYPE, handle_errors, ledger_problem, unreadable_problem
+from ledger_core.gateway import UNREADABLE, Gateway
+from ledger_core.problems import handle_errors, ledger_problem, unreadable_problem
 from ledger_core.settings import AuthMode
 from ledger_core.telemetry import Telemetry
 
@@ -57,37 +55,7 @@ def create_api(title: str, *routers: APIRouter, auth: AuthMode) -> FastAPI:
 
 def create_handler(api: FastAPI) -> Callable[[dict[str, Any], Any], dict[str, Any]]:
     """A Lambda handler of `api` for the events of API Gateway's HTTP API (payload 2.0 and 1.0) and REST API."""
-    # It would tell of each request too, with the path, in which the owner's id is.
-    logging.getLogger("mangum").setLevel(logging.WARNING)
-    adapter = Mangum(api, lifespan="off", text_mime_types=["application/json", PROBLEM_MEDIA_TYPE, "text/"])
-
-    def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-        if event.get("isBase64Encoded"):
-            try:
-                base64.b64decode(event.get("body") or "", validate=True)
-            except ValueError:  # the adapter would fail on it; this is refused as the JSON it is not
-                event = {**event, "isBase64Encoded": False, "body": "not Base64"}
-        _ensure_event_loop()
-        try:
-            return adapter(event, context)
-        except Exception:  # of the adapter, before the API saw the event; the API answers for its own failures
-            logger.exception("this event cannot be read as an HTTP request")
-            problem = unreadable_problem(Request({"type": "http", "headers": [], "aws.event": event}))
-            return {
-                "statusCode": problem.status_code,
-                "headers": dict(problem.headers),
-                "body": bytes(problem.body).decode(),
-            }
-
-    return handler
-
-
-def _ensure_event_loop() -> None:
-    """The adapter uses the thread's event loop; give it one in a thread that has none, or none any more."""
-    try:
-        asyncio.get_event_loop()
-    except RuntimeError:
-        asyncio.set_event_loop(asyncio.new_event_loop())
+    return Gateway(api)
 
 
 class _Api(FastAPI):
@@ -107,6 +75,9 @@ class _Authentication:
         self._auth = auth
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if UNREADABLE in scope:
+            await unreadable_problem(Request(scope))(scope, receive, send)
+            return
         if scope["type"] == "http":
             try:
                 scope.setdefault("state", {})["caller"] = self._caller(scope)

@@ -28,6 +28,7 @@ __all__ = [
     "is_json",
     "ledger_problem",
     "request_id",
+    "unforeseen_problem",
     "unreadable_problem",
 ]
 
@@ -99,13 +100,21 @@ async def ledger_problem(request: Request, error: Exception) -> JSONResponse:
         else:
             detail = f"The operation takes {error.required} credits and the balance is less."
     elif isinstance(error, StoreError):
-        return await _unforeseen_problem(request, error)
+        return unforeseen_problem(request, error)
     return _problem(request, status, error.code, error.state, detail, more)
 
 
 def unreadable_problem(request: Request) -> JSONResponse:
     """The problem of what cannot even be read as an HTTP request."""
     return _problem(request, 422, "invalid", RequestState.RECEIVED, "The request cannot be read.")
+
+
+def unforeseen_problem(request: Request, error: Exception) -> JSONResponse:
+    """The problem that a fault of the ledger is; the log tells what it was."""
+    state = error.state if isinstance(error, LedgerError) else RequestState.PROCESSING
+    told = request_id(request)
+    logger.error("request_id=%s failed", told, exc_info=error, extra={"request_id": told})
+    return _problem(request, 500, "internal", state, "The ledger failed; its log tells why under this request id.")
 
 
 def _may_read(request: Request) -> bool:
@@ -133,10 +142,7 @@ async def _http_problem(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _unforeseen_problem(request: Request, error: Exception) -> JSONResponse:
-    state = error.state if isinstance(error, LedgerError) else RequestState.PROCESSING
-    told = request_id(request)
-    logger.error("request_id=%s failed", told, exc_info=error, extra={"request_id": told})
-    return _problem(request, 500, "internal", state, "The ledger failed; its log tells why under this request id.")
+    return unforeseen_problem(request, error)
 
 
 def _field(error: Mapping[str, Any]) -> str:

@@ -214,7 +214,6 @@ def test_bad_body_is_refused_and_nothing_written(
         ({"headers": {"Content-Type": "application/merge-patch+json"}, "body": "[]"}, 422, "invalid"),
         ({"headers": {"Idempotency-Key": ""}}, 422, "invalid"),
         ({"headers": {"Idempotency-Key": "one, two"}}, 422, "invalid"),
-        ({"headers": {"host": "a:b"}}, 422, "invalid"),
         ({"body": "\ud800"}, 422, "invalid"),
         ({"headers": {"Idempotency-Key": "n" * (NONCE_LENGTH_MAX + 1)}}, 422, "invalid"),
         ({"headers": {"Idempotency-Key": "ledger:mine"}}, 422, "invalid"),

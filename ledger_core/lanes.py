@@ -28,6 +28,8 @@ class Ticket:
     mark: Mark | None = None
     alone: bool = False
     """Whether it is written by itself: it has a mark, or did not fit beside others."""
+    sent: set[str] = field(default_factory=set)
+    """Hashes of entries of which it was not known, for a while at least, whether they were written."""
     entry: LedgerEntry | None = None
     error: BaseException | None = None
 
@@ -55,14 +57,24 @@ class Ticket:
 
 @dataclass(eq=False, slots=True)
 class Transaction:
-    """Entries on their way into the store, each for its ticket; sent again, it is the same by its token."""
+    """Entries on their way into the store, each for its ticket; sent again, it is the same by its token.
+
+    DynamoDB forgets a token after a while: `begun_at`, on a clock that nobody sets, tells whether it may be sent again.
+    """
 
     tickets: Sequence[Ticket]
     entries: Sequence[LedgerEntry]
     head: Head
     token: str
+    begun_at: float
     in_doubt: bool = False
     """Whether a try of it had no answer, so that it may have been done."""
+
+    def doubt(self) -> None:
+        """Note that a try of it had no answer."""
+        self.in_doubt = True
+        for ticket, entry in zip(self.tickets, self.entries, strict=True):
+            ticket.sent.add(entry.hash)
 
 
 @dataclass(eq=False, slots=True)
@@ -76,7 +88,7 @@ class Lane:
     """Those that have just come; anybody may add one."""
     line: list[Ticket] = field(default_factory=list)
     transaction: Transaction | None = None
-    """One of which it is not known whether it was done: it is sent again before any other."""
+    """One of which it is not known whether it was done: that is found out before any other is sent."""
 
     def enter(self, ticket: Ticket) -> Ticket:
         self.tickets.append(ticket)

@@ -26,6 +26,9 @@ __all__ = ["LaneWriter"]
 
 TOKEN_BYTES = 16
 """A token of DynamoDB's has 36 characters at most, and two for each of these."""
+TOKEN_SECONDS_MAX = 540.0
+"""How long after its first try a transaction may be sent again. DynamoDB knows its token for ten minutes, of which some
+pass on the way; after that it would be another transaction."""
 
 
 class LaneWriter:
@@ -97,16 +100,15 @@ class LaneWriter:
             else:  # it may fit after them, and if not it is refused for what is stored
                 ticket.alone = True
         current_usage().attempts += bool(entries)
-        return Transaction(fitting, entries, head, token_hex(TOKEN_BYTES)) if entries else None
+        return Transaction(fitting, entries, head, token_hex(TOKEN_BYTES), patience.monotonic()) if entries else None
 
     def _send(self, lane: Lane, transaction: Transaction, patience: Patience) -> Cancelled | None:
         """Write, and settle what is known then. If it fails, the lane has the transaction for whoever comes next."""
         tickets, entries = transaction.tickets, transaction.entries
         lane.head = None  # not known while the transaction is under way
         lane.transaction = transaction
-        append = partial(self._append, transaction)
         try:
-            cancelled = patience.retry(append, RequestState.PROCESSING)
+            cancelled = patience.retry(partial(self._append, transaction, patience), RequestState.PROCESSING)
         except StoreError:
             lane.transaction = None
             raise
@@ -119,18 +121,31 @@ class LaneWriter:
         lane.head = cancelled.head or transaction.head
         stored = {entry.nonce: entry for entry in cancelled.stored}
         for ticket in tickets:
-            if entry := stored.get(ticket.request.nonce):
+            if (entry := stored.get(ticket.request.nonce)) and entry.hash in ticket.sent:
+                ticket.entry = entry
+            elif entry:
                 ticket.error = self._duplicate(entry, ticket)
         return cancelled
 
-    def _append(self, transaction: Transaction) -> Cancelled | None:
+    def _append(self, transaction: Transaction, patience: Patience) -> Cancelled | None:
         # One token for every try of this transaction: if an answer is lost, the next one tells what came of it.
+        if transaction.in_doubt and patience.monotonic() - transaction.begun_at >= TOKEN_SECONDS_MAX:
+            return self._look_up(transaction)
         head, token, (mark,) = transaction.head, transaction.token, {ticket.mark for ticket in transaction.tickets}
         try:
             return self._store.append(transaction.entries, head=head, token=token, mark=mark)
         except UnavailableError:
-            transaction.in_doubt = True
+            transaction.doubt()
             raise
+
+    def _look_up(self, transaction: Transaction) -> Cancelled | None:
+        """What came of a transaction whose token DynamoDB may know no more: all of it was done, or nothing."""
+        first = transaction.entries[0]
+        entry, head = self._store.look_up(first.owner_id, first.nonce)
+        if entry and entry.hash == first.hash:
+            return None
+        moved = head if head != transaction.head else None
+        return Cancelled((entry,) if entry else (), moved, contended=False)
 
     def _refuse_unless_moved(self, lane: Lane, ticket: Ticket, patience: Patience) -> Head:
         """Refuse for the balance's sake, but on the strength of a fresh one, and never what was accepted before.

@@ -237,6 +237,18 @@ def replay_answers_the_original(book: Book, answers: Sequence[Answer]) -> Iterat
                 yield f"{one.request.nonce} was wrongly told that it is not the same request"
 
 
+def own_is_no_duplicate(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
+    """Who alone has asked so far is not told that it was somebody before."""
+    begun = defaultdict(list)
+    for one in answers:
+        begun[one.request.nonce].append(one.begun)
+    for one in answers:
+        if one.outcome is Outcome.DUPLICATE:
+            nonce = one.request.nonce
+            if sum(time <= one.ended for time in begun[nonce]) < 2:
+                yield f"{nonce} was answered as a duplicate, and nobody else had asked for it"
+
+
 def one_order(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
     """Linearizability: the ids are an order in which every answer is right, and who asked later comes later.
 
@@ -276,6 +288,7 @@ INVARIANTS: Sequence[Invariant] = (
     acknowledged_is_stored,
     refused_is_not_stored,
     replay_answers_the_original,
+    own_is_no_duplicate,
     one_order,
 )
 

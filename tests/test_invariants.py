@@ -47,6 +47,7 @@ ACCEPTED = [
 ]
 REFUSED = told(DEAR, Outcome.REFUSED, balance=2, required=9, begun=5, ended=6)
 IN_DOUBT = [told(one.request, Outcome.IN_DOUBT, begun=one.begun, ended=one.ended) for one in ACCEPTED]
+SOONER = told(SPEND, Outcome.DUPLICATE, SECOND, replay=True, begun=0, ended=1)
 RIGHT: dict[str, Case] = {
     "nothing": (Book(NOBODY, []), []),
     "without answers": (GOOD, []),
@@ -89,7 +90,9 @@ WRONG: list[tuple[str, Case]] = [
     ("replay_answers_the_original", (GOOD, [*ACCEPTED, told(ADD, Outcome.DUPLICATE, FIRST, replay=False)])),
     ("replay_answers_the_original", (GOOD, [*ACCEPTED, told(add(6, "add"), Outcome.DUPLICATE, FIRST, replay=True)])),
     ("one_order", (GOOD, [replace(ACCEPTED[0], begun=5, ended=6), ACCEPTED[1]])),
-    ("one_order", (GOOD, [*ACCEPTED, told(SPEND, Outcome.DUPLICATE, SECOND, replay=True, begun=0, ended=1)])),
+    ("own_is_no_duplicate", (GOOD, [ACCEPTED[0], told(SPEND, Outcome.DUPLICATE, SECOND, replay=True)])),
+    ("own_is_no_duplicate", (GOOD, [ACCEPTED[0], SOONER, told(SPEND, Outcome.IN_DOUBT, begun=2, ended=9)])),
+    ("one_order", (GOOD, [*ACCEPTED, SOONER, told(SPEND, Outcome.IN_DOUBT, begun=0, ended=9)])),
     ("one_order", (GOOD, [*ACCEPTED, replace(REFUSED, balance=5)])),
     ("one_order", (GOOD, [*ACCEPTED, replace(REFUSED, required=2)])),
     ("one_order", (GOOD, [*IN_DOUBT, REFUSED, replace(REFUSED, balance=5, begun=7, ended=8)])),

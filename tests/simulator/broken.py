@@ -19,12 +19,12 @@ from ledger_core import (
 )
 from ledger_core.dynamodb import dynamodb_request
 from ledger_core.items import Write, entry_item, transact_items
-from ledger_core.lanes import Lane, Ticket
+from ledger_core.lanes import Lane, Ticket, Transaction
 from ledger_core.models import Head, format_time
 from ledger_core.patience import Patience
-from ledger_core.responses import units_from
+from ledger_core.responses import Cancelled, units_from
 from ledger_core.writer import LaneWriter
-from tests.simulator.simulation import Ledger, shared_ledger, timing
+from tests.simulator.simulation import Ledger, shared_ledger, timing, with_patience
 
 __all__ = ["BROKEN", "Broken", "Naive"]
 
@@ -192,6 +192,16 @@ class EchoedReplay(LaneWriter):
         return DuplicateNonceError(entry=echo, replay=True)
 
 
+class TokenForEver(LaneWriter):
+    """What is in doubt is sent again for as long as it takes, and what it then finds is taken for another's."""
+
+    def _append(self, transaction: Transaction, patience: Patience) -> Cancelled | None:
+        transaction.begun_at = patience.monotonic()
+        for ticket in transaction.tickets:
+            ticket.sent.clear()
+        return super()._append(transaction, patience)
+
+
 class TokenFromNonce(LedgerStore):
     """A second try is of another transaction, but DynamoDB is told that it is the same: it fails, and all is done."""
 
@@ -214,7 +224,7 @@ def processor(writer: type[LaneWriter] = LaneWriter, store: type[LedgerStore] = 
     def begin(process: Any, operations: type[BaseLedgerOperations]) -> Any:
         real = OperationProcessor(store(process, **TABLES), operations, **timing(process))
         real._writer = writer(real.store, process.clock)
-        return real.process
+        return with_patience(process, real)
 
     return begin
 
@@ -234,6 +244,7 @@ BROKEN = {
     "balance before nonce": Broken(processor(BalanceBeforeNonce), "refused_is_not_stored"),
     "replay that echoes the request": Broken(processor(EchoedReplay), "replay_answers_the_original"),
     "token derived from the nonce": Broken(processor(store=TokenFromNonce), "refused_is_not_stored"),
+    "token used for ever": Broken(processor(TokenForEver), "own_is_no_duplicate"),
     "head from a cache without condition": Broken(CachedHead, "conservation"),
     "a#b keys": Broken(shared_ledger, "replay_answers_the_original", owners=("a", "a#b")),
     "entry and balance in two requests": Broken(TwoRequests, "gapless_ids"),

@@ -38,6 +38,8 @@ STARTS = 30
 PERIODS = 2
 SEGMENTS = 2
 SWEEP_SECONDS = 2.0
+PATIENT_SHARE = 0.3
+PATIENT_SECONDS = 3600.0
 MAGNITUDES = 4
 """What a client asks for at most where it may choose."""
 
@@ -51,7 +53,14 @@ def shared_ledger(
     """The real one."""
     client: Any = process
     store = LedgerStore(client, entries_table="entries", balances_table="balances")
-    return OperationProcessor(store, operations, **timing(process)).process
+    return with_patience(process, OperationProcessor(store, operations, **timing(process)))
+
+
+def with_patience(process: Process, processor: OperationProcessor) -> Callable[[OperationRequest], LedgerEntry]:
+    """How a process posts: for some, callers wait an hour, as jobs do."""
+    if process.world.choices["patience"].chance(PATIENT_SHARE):
+        return partial(processor.process, timeout_seconds=PATIENT_SECONDS)
+    return processor.process
 
 
 def timing(process: Process) -> dict[str, Any]:
@@ -59,7 +68,7 @@ def timing(process: Process) -> dict[str, Any]:
     world = process.world
     return {
         "clock": process.clock,
-        "monotonic": lambda: world.now,
+        "monotonic": process.monotonic,
         "sleep": world.sleep,
         "random": lambda: world.choices["jitter"].below(100) / 100,
         "lock": partial(Lock, world),

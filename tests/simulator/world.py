@@ -40,9 +40,13 @@ FAULTS = (
     "200 of another",
     "200 and no body",
     "frozen",
+    "frozen after all",
 )
 """What may happen to a request: one that failed after all was done in spite of its 500; one that is late is done after
-the caller has given it up; a 200 of another comes from a proxy that did not hand the request on."""
+the caller has given it up; a 200 of another comes from a proxy that did not hand the request on; it is the process that
+is frozen, before it is sent, or before a write is answered."""
+SLEEPS_SHARE = 0.5
+"""How often the clock that nobody sets stands still while a process is frozen."""
 FAULTS_SHARE = 0.12
 CRASHES_SHARE = 0.006
 SKEWS_SHARE = 0.02
@@ -124,6 +128,7 @@ class Process:
     world: "World"
     name: str
     skew_seconds: float = 0.0
+    slept_seconds: float = 0.0
     crashed: bool = False
     busy: bool = False
     post: Any = None
@@ -133,6 +138,14 @@ class Process:
         if self.world.chance("clocks", SKEWS_SHARE):
             self.skew_seconds = self.world.choices["clocks"].of(SKEWS_SECONDS)
         return BEGINNING + timedelta(seconds=self.world.now + self.skew_seconds)
+
+    def monotonic(self) -> float:
+        return self.world.now - self.slept_seconds
+
+    def freeze(self) -> None:
+        if self.world.choices["faults"].chance(SLEEPS_SHARE):
+            self.slept_seconds += FREEZE_SECONDS
+        self.world.sleep(FREEZE_SECONDS)
 
     def __getattr__(self, operation: str) -> Callable[..., Any]:
         """The client of DynamoDB."""
@@ -250,7 +263,7 @@ class World:
         if self._tell:
             self.tell(f"{operation} {_in_words(arguments)}" + (f"  [{fault}]" if fault else ""))
         if fault == "frozen":
-            self.sleep(FREEZE_SECONDS)
+            process.freeze()
         elif fault == "never sent":
             raise EndpointConnectionError(endpoint_url="dynamodb")
         elif fault == "throttled":
@@ -263,7 +276,9 @@ class World:
         self._events.append(flight.arrive)
         if fault != "late":
             self.wait_for(lambda: flight.landed)
-        if fault in {"late", "answer lost"}:
+        if fault == "frozen after all" and operation == "transact_write_items":
+            process.freeze()
+        if fault in {"late", "answer lost", "frozen after all"}:
             raise ReadTimeoutError(endpoint_url="dynamodb")
         if fault == "failed after all":
             raise client_error("InternalServerError", status=500)

@@ -1,0 +1,64 @@
+"""A write whose answer is lost for longer than DynamoDB knows its token: the sender is told its own entry."""
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from botocore.exceptions import ReadTimeoutError
+
+from functions.example_app.operations import ExampleAppOperations
+from ledger_core import DuplicateNonceError, LedgerStore, OperationProcessor
+from ledger_core.writer import TOKEN_SECONDS_MAX
+from tests.invariants import Book, check
+from tests.support import add, wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+SECONDS = 3600.0
+
+
+@contextmanager
+def losing(client: Any, *, done: bool, then: Callable[[], None]) -> "Iterator[None]":
+    """The first write's answer is lost, whether it was done or not; and from then on its token is forgotten."""
+    write, times = client.transact_write_items, iter(range(9))
+
+    def lose(**arguments: Any) -> Any:
+        if next(times):
+            return write(**{**arguments, "ClientRequestToken": f"{arguments['ClientRequestToken'][:-1]}-"})
+        if done:
+            write(**arguments)
+        then()
+        raise ReadTimeoutError(endpoint_url="dynamodb")
+
+    client.transact_write_items = lose
+    try:
+        yield
+    finally:
+        del client.transact_write_items
+
+
+@pytest.mark.parametrize("done", [True, False])
+@pytest.mark.parametrize("passed", [0.0, TOKEN_SECONDS_MAX])
+def test_sender_whose_answer_was_lost_for_long_is_told_its_own_entry(
+    client: "DynamoDBClient", store: LedgerStore, done: bool, passed: float
+) -> None:
+    """By a look at the ledger, or by what a write finds there when no clock told that the token was forgotten."""
+    now = [0.0]
+    processor = OperationProcessor(store, ExampleAppOperations, monotonic=lambda: now[0], sleep=lambda _: None)
+    processor.process(add(5, "before"))
+    sent = wire(client)
+    with losing(client, done=done, then=lambda: now.__setitem__(0, passed)):
+        entry = processor.process(add(1, "n"), timeout_seconds=SECONDS)
+    look = ["TransactGetItems"] if passed else []
+    write = [] if done and passed else ["TransactWriteItems"]
+    assert sent == [*(["TransactWriteItems"] if done else []), *look, *write]
+    book = Book.of(store, "ada")
+    check(book)
+    assert [one.nonce for one in book.entries] == ["before", "n"]
+    assert book.entries[-1] == entry
+    with pytest.raises(DuplicateNonceError):
+        processor.process(add(1, "n"))

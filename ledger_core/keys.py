@@ -4,17 +4,13 @@ What they sign and their public halves are in the forms of JOSE; it takes no lib
 """
 
 import base64
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
-from botocore.exceptions import ConnectionError as BotoConnectionError
-from botocore.parsers import ResponseParserError
-
-from ledger_core.errors import InvalidRequestError, StoreError, UnavailableError
+from ledger_core.aws import aws_request
+from ledger_core.errors import InvalidRequestError, UnavailableError
 
 __all__ = ["KmsKey", "PemKey", "ReceiptKey", "base64url", "jwk"]
 
@@ -52,14 +48,14 @@ class KmsKey:
         return self._new_client()
 
     def sign(self, message: bytes) -> bytes:
-        with _kms_request():
+        with aws_request("KMS"):
             response = self._client.sign(
                 KeyId=self._name, Message=message, MessageType="RAW", SigningAlgorithm="ECDSA_SHA_256"
             )
             return _raw(_part(response, "Signature"))
 
     def public(self) -> bytes:
-        with _kms_request():
+        with aws_request("KMS"):
             return _part(self._client.get_public_key(KeyId=self._name), "PublicKey")
 
 
@@ -105,21 +101,6 @@ def jwk(public: bytes, key_id: str | None = None) -> dict[str, str]:
 def base64url(data: bytes) -> str:
     """As JOSE writes bytes."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-@contextmanager
-def _kms_request() -> Iterator[None]:
-    try:
-        yield
-    except ClientError as error:
-        code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
-        if code == "ThrottlingException" or status >= 500:
-            raise UnavailableError(f"KMS is busy: {code}") from error
-        raise StoreError(f"KMS refused: {error}") from error
-    except (HTTPClientError, BotoConnectionError, ResponseParserError) as error:
-        raise UnavailableError(f"KMS did not answer: {type(error).__name__}") from error
-    except BotoCoreError as error:
-        raise StoreError(f"the call to KMS could not be made: {error}") from error
 
 
 def _part(response: Mapping[str, Any], name: str) -> bytes:

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import jwt
 import pytest
-from botocore.exceptions import ClientError, ConnectTimeoutError, NoRegionError
+from botocore.exceptions import (
+    ClientError,
+    ConnectTimeoutError,
+    CredentialRetrievalError,
+    InvalidRegionError,
+    NoRegionError,
+)
+from botocore.parsers import ResponseParserError
 from botocore.session import Session
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -21,7 +28,7 @@ from functions.wiring import create_receipt_key
 from infra.issuer import kept_key
 from ledger_core import UnavailableError
 from ledger_core.api import create_handler
-from ledger_core.errors import InvalidRequestError, LedgerError, StoreError
+from ledger_core.errors import InvalidRequestError, StoreError
 from ledger_core.keys import KmsKey, jwk
 from ledger_core.models import BALANCE_MAX, GENESIS_HASH, OWNER_ID_LENGTH_MAX, Head
 from ledger_core.receipts import TYPE, Receipt, read_keys, read_receipt, signed
@@ -202,13 +209,25 @@ def client_error(code: str, status: int) -> ClientError:
     [
         (client_error("ThrottlingException", 400), UnavailableError),
         (client_error("KMSInternalException", 500), UnavailableError),
+        (client_error("KeyUnavailableException", 500), UnavailableError),
+        (client_error("408", 408), UnavailableError),
+        (client_error("TooManyRequests", 429), UnavailableError),
+        (client_error("ExpiredTokenException", 400), UnavailableError),
+        (CredentialRetrievalError(provider="container-role", error_msg="no answer"), UnavailableError),
+        (
+            RuntimeError("the refreshed credentials are still expired."),
+            UnavailableError,
+        ),
+        (ResponseParserError("half an answer"), UnavailableError),
         (ConnectTimeoutError(endpoint_url="http://kms"), UnavailableError),
         (client_error("AccessDeniedException", 400), StoreError),
         (client_error("DisabledException", 400), StoreError),
         (NoRegionError(), StoreError),
+        (InvalidRegionError(region_name="nowhere at all"), StoreError),
+        (RuntimeError("a bug"), RuntimeError),
     ],
 )
-def test_trouble_with_kms_is_translated(error: Exception, raised: type[LedgerError]) -> None:
+def test_trouble_with_kms_is_translated(error: Exception, raised: type[Exception]) -> None:
     """What may go well later is tried again within the request's time and is 503; what will not is 500."""
 
     class Kms:
@@ -217,6 +236,21 @@ def test_trouble_with_kms_is_translated(error: Exception, raised: type[LedgerErr
 
     with pytest.raises(raised):
         KmsKey(Kms, "key").sign(b"")
+
+
+def test_trouble_with_kms_that_lasts_is_503_and_asks_to_come_back(
+    client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With Retry-After, as every 503."""
+
+    class Kms:
+        def sign(self, **_: Any) -> Any:
+            raise CredentialRetrievalError(provider="container-role", error_msg="no answer")
+
+    monkeypatch.setattr("ledger_core.invocation.TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr("functions.example_app.app.create_receipt_key", lambda: KmsKey(Kms, "key"))
+    answer = LambdaApi(create_handler(create_app(client)))("GET", "/ledger/ada/receipt")
+    assert (answer.status, answer.body["code"], answer.headers["retry-after"]) == (503, "unavailable", "1")
 
 
 def test_a_200_that_is_not_kms_s_is_no_signature() -> None:

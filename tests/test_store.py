@@ -20,7 +20,7 @@ from botocore.parsers import ResponseParserError
 from functions.wiring import create_store
 from ledger_core import ContentionError, LedgerStore, OperationProcessor, UnavailableError
 from ledger_core.audit import audit_store
-from ledger_core.dynamodb import ERRORS
+from ledger_core.aws import ERRORS
 from ledger_core.errors import StoreError
 from ledger_core.models import BALANCE_MAX, Head, LedgerEntry
 from ledger_core.responses import BUSY

@@ -64,7 +64,6 @@ CLIENT_CONFIG = Config(
     user_agent=session().user_agent(),
 )
 SWEEP_CONFIG = CLIENT_CONFIG.merge(Config(read_timeout=SWEEP_READ_SECONDS_MAX))
-RUNS_CONFIG = CLIENT_CONFIG.merge(Config(retries={"mode": "standard", "total_max_attempts": 3}))
 KMS_CONFIG = Config(
     connect_timeout=CONNECT_SECONDS_MAX,
     read_timeout=READ_SECONDS_MAX,

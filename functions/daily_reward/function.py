@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from functions.daily_reward.events import SegmentQueue, SweepEvent
 from functions.daily_reward.runs import Runs
-from functions.wiring import RUNS_CONFIG, create_account_store, create_client, create_queue_client, load_reward_settings
+from functions.wiring import create_account_store, create_client, create_queue_client, load_reward_settings
 from ledger_core.accounts import AccountStore
-from ledger_core.errors import UnavailableError
+from ledger_core.errors import LedgerError, UnavailableError
 from ledger_core.metrics import MetricLines
 from ledger_core.operations import BaseLedgerOperations
 from ledger_core.periods import Period
@@ -99,6 +99,10 @@ class RewardFunction:
         self._tell(segment, after, getattr(context, "aws_request_id", None))
         if after.finished and (total := self._runs.finish(reward.nonce, after)):
             self._tell_run(reward, after, total)
+            try:
+                self._runs.told(reward.nonce, after)
+            except LedgerError:
+                logger.exception("a run that is told of may be told of again")
 
     def _tell(self, before: Segment, after: Segment, function_request_id: str | None) -> None:
         """The line of a segment: all that was done for it so far. Its metrics: what was done just now."""
@@ -159,7 +163,7 @@ def create_function(
         operations,
         create_account_store(dynamodb),
         SegmentQueue(sqs or create_queue_client(settings.queue_url), settings.queue_url),
-        Runs(dynamodb or create_client(RUNS_CONFIG), settings.runs_table),
+        Runs(dynamodb or create_client(), settings.runs_table),
     )
 
 

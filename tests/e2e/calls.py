@@ -9,7 +9,7 @@ from tests.support import NOON, add, operation, spend
 
 ACCOUNT, APPEND, LOOK_UP, QUERY = "store.account", "store.append", "store.look_up", "store._query"
 SCAN, APPEND_ALL, OWNERS_WITH = "accounts.accounts", "accounts.append_all", "accounts.owners_with"
-FINISH, REWARDED = "runs.finish", "runs.rewarded"
+RUN, RUN_BEFORE = "runs._update_once", "runs._latest"
 
 ENTRY = {"status": 200, "amount": 5, "balance_after": 8}
 DUPLICATE = {"status": 409, "code": "duplicate_nonce", "state": "CheckingNonce", "replay": True}
@@ -129,13 +129,18 @@ def finish(world: World, number: int) -> Told:
     return {"complete": total is not None and total.granted == number}
 
 
+def tell(world: World, number: int) -> Told:
+    world.runs.told(*run(number))
+    return {"told": world.runs.finish(*run(number)) is None}
+
+
 def rewarded(world: World, number: int) -> Told:
     return {"as recorded": world.runs.rewarded(run(number)[0]) == number}
 
 
 VERIFIED = {"status": 200, "valid": True, "entries_checked": 1, "discrepancies": []}
 PAGE = {"status": 200, "nonces": ["n"], "next_cursor": None}
-LATE, RAISED, RAISED_BY_BOTO = busy("Processing"), {"state": "Processing"}, {"code": "botocore"}
+LATE, RAISED = busy("Processing"), {"state": "Processing"}
 POST = (post, [ACCOUNT, APPEND], ENTRY)
 SWEEP = (sweep, [SCAN, APPEND_ALL], GRANTED)
 VERIFY = (verify, [QUERY, ACCOUNT, QUERY], VERIFIED, LATE)
@@ -157,6 +162,7 @@ WAYS = [
     Way("sweep, the writing", APPEND_ALL, *SWEEP, UNFINISHED, ALREADY, one_owner),
     Way("sweep of a day before", OWNERS_WITH, sweep, [SCAN, OWNERS_WITH, APPEND_ALL], GRANTED, RAISED, ALREADY, marked),
     Way("sweep of who was put off", ACCOUNT, sweep_rest, [ACCOUNT, APPEND_ALL], GRANTED, RAISED, ALREADY, one_owner),
-    Way("end of a run", FINISH, finish, [FINISH], {"complete": True}, RAISED_BY_BOTO),
-    Way("run of the day before", REWARDED, rewarded, [REWARDED], {"as recorded": True}, RAISED_BY_BOTO, given=finish),
+    Way("end of a run", RUN, finish, [RUN], {"complete": True}, RAISED),
+    Way("run that is told of", RUN, tell, [RUN, RUN], {"told": True}, RAISED, given=finish),
+    Way("run of the day before", RUN_BEFORE, rewarded, [RUN_BEFORE], {"as recorded": True}, RAISED, given=finish),
 ]

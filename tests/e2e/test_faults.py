@@ -14,7 +14,7 @@ from botocore.config import Config
 from functions.wiring import SWEEP_CONFIG, create_account_store, create_client
 from infra.dynamodb import create_tables
 from tests.conftest import ledger_tables
-from tests.e2e.calls import RAISED_BY_BOTO, WAYS, Way
+from tests.e2e.calls import WAYS, Way
 from tests.e2e.proxy import Proxy, microburst
 from tests.e2e.storm import OWNERS, REWARD, Storm
 from tests.e2e.world import SOURCES, Told, World, calls_in, seconds_until
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 STORM_REQUESTS = 2000 if DEEP else 150
-BOTO_TRIES = 3
 WRITE = "TransactWriteItems"
 TRANSACTIONS = (WRITE, "TransactGetItems")
 
@@ -89,7 +88,6 @@ CASES = [
     for way in WAYS
     for name, fault in FAULTS.items()
     if (fault.of is None or API_NAMES[way.call] in fault.of)
-    and not ("200" in name and way.late == RAISED_BY_BOTO)
     and (DEEP or way in FIRST_WAYS or name in FAULTS_OF_ANY_WAY)
 ]
 every_call_and_fault = pytest.mark.parametrize(("way", "fault"), CASES)
@@ -124,7 +122,6 @@ def world(
 ) -> Iterator[World]:
     """What is needed to ask, in a way, with a fault to come. In the end every ledger is checked."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", proxy.url)
-    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda seconds: None)  # only the runs' client waits so
     for module in ("batches", "sweep"):  # one after the other, so that it is certain who is tried how often
         monkeypatch.setattr(f"ledger_core.{module}.TRANSACTIONS_MAX", 1)
     world = worlds(way, fault.read_seconds)
@@ -164,7 +161,7 @@ def test_fault_that_lasts_is_told_and_the_same_request_settles_it(
     proxy.rule()
     way.given(world, number)
     proxy.rule(*rules(way, fault))
-    tries = BOTO_TRIES if way.late == RAISED_BY_BOTO else fault.tries
+    tries = fault.tries
     late = {**way.late, "code": fault.code} if "state" in way.late else way.late
     assert of(late, world.ask(way.ask, number, seconds=seconds_until(way.position, tries=tries))) == late
     assert world.calls == way.tried(tries)[: way.position + tries]

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 
 from functions.daily_reward.runs import Runs
 from functions.example_app.operations import ExampleAppOperations
-from functions.wiring import RUNS_CONFIG, SWEEP_CONFIG, create_client
+from functions.wiring import CLIENT_CONFIG, SWEEP_CONFIG, create_client
 from infra.dynamodb import TABLES, create_tables
 from ledger_core import LedgerError, OperationProcessor, OperationRequest
 from ledger_core.accounts import AccountStore
@@ -94,7 +93,8 @@ class World:
         processor = OperationProcessor(self._store, ExampleAppOperations, **self._time())
         self._api = LambdaApi(create_handler(create_api("App", LedgerRouter(processor), auth=AuthMode.NONE)))
         self._api.context = self
-        self.runs = Runs(self._watched(RUNS_CONFIG.merge(waiting)), tables["LEDGER_RUNS_TABLE"])
+        client, patience = self._watched(CLIENT_CONFIG.merge(waiting)), lambda: processor.patience(self.seconds)
+        self.runs = Runs(client, tables["LEDGER_RUNS_TABLE"], patience=patience)
 
     def get_remaining_time_in_millis(self) -> float:
         """What Lambda tells a request of the function's time."""
@@ -144,8 +144,6 @@ class World:
             return question(self, number)
         except LedgerError as error:
             return {"code": error.code, "state": error.state}
-        except (BotoCoreError, ClientError):
-            return {"code": "botocore"}
         finally:
             self.seconds = SECONDS
 

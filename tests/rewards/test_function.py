@@ -11,7 +11,6 @@ from botocore.exceptions import ClientError
 
 from functions.daily_reward.events import SegmentQueue, SweepEvent
 from functions.daily_reward.function import STOP_SECONDS, create_function
-from functions.daily_reward.runs import Runs
 from functions.example_app.operations import ExampleAppOperations
 from ledger_core import InvalidRequestError, UnavailableError, UnknownOperationError
 from ledger_core.metrics import METRICS_NAMESPACE
@@ -252,20 +251,6 @@ def test_deviation_from_the_period_before(cloud: Cloud, capfd: pytest.CaptureFix
     assert (complete["rewarded"], complete["rewarded_before"], complete["RewardsDeviation"]) == (10, 8, 25.0)
     cloud.run("2026-11-23")
     assert lines(capfd)[-1]["RewardsDeviation"] == 0.0
-
-
-def test_record_of_a_run_whose_answer_was_lost(cloud: Cloud) -> None:
-    """The same segment recorded again is our own; another worker's, which came later, is not."""
-    cloud.create_runs()
-    runs = Runs(cloud.dynamodb, cloud.tables["LEDGER_RUNS_TABLE"])
-    tally = Tally(granted=7, seconds=1.5)
-    segment = Segment(operation="DAILY_REWARD", period=DAY, segment=0, segments=1, started_at=NOON, tally=tally)
-    for _ in range(2):
-        total = runs.finish("n", segment)
-        assert total is not None
-        assert total.granted == 7
-    assert runs.finish("n", segment.model_copy(update={"tally": Tally(already=7, seconds=0.5)})) is None
-    assert runs.rewarded("n") == 7
 
 
 def test_run_before_that_cannot_be_read_is_left_out(cloud: Cloud, capfd: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger_core.access import Caller
+from ledger_core.docs import DOCS_PATHS, add_docs
 from ledger_core.document import complete
 from ledger_core.errors import UnauthorizedError
 from ledger_core.gateway import UNREADABLE, Gateway
@@ -19,8 +20,8 @@ from ledger_core.telemetry import Telemetry
 __all__ = ["BODY_BYTES_MAX", "OPEN_PATHS", "create_api", "create_handler"]
 
 BODY_BYTES_MAX = 16 * 1024
-OPEN_PATHS = frozenset({"/health"})
-"""What anybody may ask for."""
+OPEN_PATHS = frozenset({"/health", "/openapi.json"}) | DOCS_PATHS
+"""What anybody may ask for; a gateway may be stricter."""
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +40,14 @@ def create_api(title: str, *routers: APIRouter, auth: AuthMode) -> FastAPI:
         title=title,
         strict_content_type=False,  # a missing one is taken for JSON, a wrong one is refused
         redirect_slashes=False,
+        docs_url=None,  # whose parts come from elsewhere; ours are here
+        redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # which ours is, and tells no values
     )
     api.auth = auth
     for router in routers:
         api.include_router(router)
+    add_docs(api)
     if auth is AuthMode.NONE:
         logger.warning("LEDGER_AUTH=none: everybody may do everything")
     handle_errors(api)
@@ -82,7 +86,7 @@ class _Authentication:
             try:
                 scope.setdefault("state", {})["caller"] = self._caller(scope)
             except UnauthorizedError as error:
-                if scope["path"] not in OPEN_PATHS:
+                if scope["path"].removeprefix(scope.get("root_path", "")) not in OPEN_PATHS:
                     response = await ledger_problem(Request(scope), error)
                     await response(scope, receive, send)
                     return

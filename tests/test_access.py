@@ -51,6 +51,7 @@ GRANT = {"ada": 403, "eve": 403, "reader": 403, "writer": 200, "both": 200, "lis
 KNOWN = dict.fromkeys(OWN, 200)
 NOT_THERE = dict.fromkeys(OWN, 404)
 ANYBODY = dict.fromkeys(CALLERS, 200)
+LED_ON = dict.fromkeys(CALLERS, 307)
 
 DEEDS: list[tuple[str, str, dict[str, Any] | None, dict[str, int]]] = [
     # What a caller is not named for here is 401.
@@ -69,10 +70,14 @@ DEEDS: list[tuple[str, str, dict[str, Any] | None, dict[str, int]]] = [
     ("PUT", "/content/NEW", {"owner_id": "ada"}, OWN),
     ("POST", "/content/c/access", {"owner_id": "ada", "nonce": "NEW"}, OWN),
     ("GET", "/health", None, ANYBODY),
-    ("GET", "/docs", None, KNOWN),
-    ("GET", "/docs/oauth2-redirect", None, KNOWN),
-    ("GET", "/redoc", None, KNOWN),
-    ("GET", "/openapi.json", None, KNOWN),
+    ("GET", "/", None, LED_ON),
+    ("GET", "/docs", None, ANYBODY),
+    ("GET", "/docs/start.js", None, ANYBODY),
+    ("GET", "/docs/swagger-ui.css", None, ANYBODY),
+    ("GET", "/docs/swagger-ui-bundle.js", None, ANYBODY),
+    ("GET", "/docs/nowhere.js", None, NOT_THERE),
+    ("GET", "/redoc", None, NOT_THERE),
+    ("GET", "/openapi.json", None, ANYBODY),
     ("GET", "/nowhere", None, NOT_THERE),
     ("GET", "/health/", None, NOT_THERE),
 ]
@@ -118,7 +123,7 @@ def test_no_route_is_left_out(client: "DynamoDBClient") -> None:
         assert isinstance(route, Route)
         for method in (route.methods or set()) - {"HEAD"}:
             assert any(m == method and route.path_regex.match(path) for m, path in deeds), f"{method} {route.path}"
-    assert {"/health"} == OPEN_PATHS
+    assert {path for _, path, _, table in DEEDS if table in (ANYBODY, LED_ON)} == OPEN_PATHS
 
 
 def test_refusals_reveal_nothing(api: LambdaApi) -> None:

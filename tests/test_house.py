@@ -19,6 +19,7 @@ from functions.daily_reward.function import STOP_SECONDS
 from infra.dynamodb import TEMPLATE, table_definitions
 from infra.dynamodb import template as whole_template
 from ledger_core.api import OPEN_PATHS
+from ledger_core.docs import DOCS_PATHS
 from ledger_core.errors import RequestState
 from ledger_core.metrics import METRICS_NAMESPACE
 from ledger_core.periods import Period
@@ -43,7 +44,13 @@ LAYERS = [
     {"ledger_core"},
     {"ledger_core.router"},
     {"ledger_core.api", "ledger_core.invocation", "ledger_core.shapes"},
-    {"ledger_core.document", "ledger_core.entry_route", "ledger_core.gateway", "ledger_core.telemetry"},
+    {
+        "ledger_core.docs",
+        "ledger_core.document",
+        "ledger_core.entry_route",
+        "ledger_core.gateway",
+        "ledger_core.telemetry",
+    },
     {"ledger_core.problems"},
     {"ledger_core.accrual", "ledger_core.sweep"},
     {"ledger_core.access", "ledger_core.audit", "ledger_core.batches", "ledger_core.processor"},
@@ -65,6 +72,7 @@ BOTO3 = {"boto3", "s3transfer"}
 MAY_IMPORT = {
     "ledger_core.router": HTTP,
     "ledger_core.api": HTTP,
+    "ledger_core.docs": HTTP,
     "ledger_core.entry_route": HTTP,
     "ledger_core.gateway": HTTP,
     "ledger_core.problems": HTTP,
@@ -273,13 +281,14 @@ def test_nobody_else_may_change_an_entry_either() -> None:
 
 
 def test_api_needs_a_token() -> None:
-    """Every route but the one for health is behind the authorizer, whose issuer and audience have no default."""
+    """Every route but the one for health is behind the authorizer, whose issuer and audience have no default; a server
+    has the document, and a page of it, open too."""
     routes = [resource["Properties"] for resource in template().values() if resource["Type"].endswith("::Route")]
     assert {route["RouteKey"]: route["AuthorizationType"] for route in routes} == {
         "$default": "JWT",
         "GET /health": "NONE",
     }
-    assert {f"GET {path}" for path in OPEN_PATHS} == {"GET /health"}
+    assert {"/health", "/openapi.json", *DOCS_PATHS} == OPEN_PATHS
     assert all("Default" not in parameters()[name] for name in ("JwtIssuer", "JwtAudience"))
     assert template()["ApiFunction"]["Properties"]["Environment"]["Variables"]["LEDGER_AUTH"] == "jwt"
 

@@ -22,17 +22,20 @@ HOT_REQUESTS = CONNECTIONS_MAX + 10
 
 
 @contextmanager
-def serving(client: "DynamoDBClient") -> Iterator[httpx.Client]:
+def serving(client: "DynamoDBClient", *, root_path: str = "") -> Iterator[httpx.Client]:
     """A server of the Example App in a thread, and a client of it."""
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(create_app(client), port=port, log_level="warning"))
+    config = uvicorn.Config(create_app(client), port=port, log_level="warning", root_path=root_path)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     transport = httpx.HTTPTransport(retries=10)
-    with httpx.Client(transport=transport, base_url=f"http://127.0.0.1:{port}", timeout=SECONDS_MAX) as http:
-        yield http
-    server.should_exit = True
-    thread.join()
+    try:
+        with httpx.Client(transport=transport, base_url=f"http://127.0.0.1:{port}", timeout=SECONDS_MAX) as http:
+            yield http
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 class Gate:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Generator, Iterator
+from random import Random
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -37,6 +38,10 @@ def ledger_tables() -> dict[str, str]:
     return {name: os.environ[name] for name in ("LEDGER_ENTRIES_TABLE", "LEDGER_BALANCES_TABLE")}
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--order", default="", help="`reverse`, or a number: another order of the tests for each")
+
+
 LONG = ("conformance/test_stateful", "e2e/", "fuzz/", "simulator/")
 
 
@@ -45,6 +50,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items if not config.getoption("no_cov") else ():
         if item.nodeid.startswith(tuple(f"tests/{place}" for place in LONG)):
             item.add_marker(pytest.mark.no_cover)
+    order = str(config.getoption("order"))
+    if order == "reverse":
+        items.reverse()
+    elif order:
+        Random(order).shuffle(items)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -109,8 +119,14 @@ def processor(store: LedgerStore) -> OperationProcessor:
     return OperationProcessor(store, ExampleAppOperations)
 
 
+@pytest.fixture(autouse=True)
+def event_loop_of_the_thread() -> None:
+    """Every test finds the loop that handlers use in this thread: `asyncio.run` leaves the thread without one."""
+    asyncio.set_event_loop(LOOP)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def event_loop_of_the_handler() -> Iterator[None]:
-    """Closes the loop that handlers use in this thread."""
+    """Closes that loop in the end."""
     yield
     LOOP.close()

@@ -16,12 +16,21 @@ SCOPE_WRITE = "ledger/write"
 """Posts any operation for any owner."""
 
 
+CLIENT_CLAIMS = ("client_id", "azp", "cid", "appid")
+"""Where issuers say which client a token was given to: RFC 9068 and Cognito, OpenID Connect, Okta, Entra ID."""
+CLIENT_ID_LENGTH_MAX = 128
+
+
 @dataclass(frozen=True)
 class Caller:
-    """Somebody known: an owner by `subject` (None: not an owner), an application by `scopes`."""
+    """Somebody known: an owner by `subject` (None: not an owner), an application by `scopes`.
+
+    `client_id` allows nothing; it is what logs know an application by.
+    """
 
     subject: str | None
     scopes: frozenset[str]
+    client_id: str | None = None
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> Self:
@@ -39,7 +48,8 @@ class Caller:
         scopes = _scopes(claims.get("scope")) | _scopes(claims.get("scp"))  # `scp` is Okta's and Entra ID's
         if subject is None and not scopes:
             raise UnauthorizedError("A valid bearer token is needed.")
-        return cls(subject, scopes)
+        clients = [claims[name] for name in CLIENT_CLAIMS if isinstance(claims.get(name), str) and claims[name]]
+        return cls(subject, scopes, clients[0][:CLIENT_ID_LENGTH_MAX] if clients else None)
 
     @classmethod
     def anybody(cls) -> Self:

@@ -1,6 +1,6 @@
 """One structured log line, and its metrics, per request.
 
-Names and counts only: no token, no metadata, no nonce, and of an owner's id no more than a hash.
+Names and counts only: no token, no metadata, no nonce, and of an owner's or a caller's id no more than a hash.
 """
 
 import logging
@@ -12,6 +12,7 @@ from time import perf_counter
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ledger_core.access import Caller
 from ledger_core.errors import RequestState
 from ledger_core.metrics import MetricLines
 from ledger_core.models import owner_hash
@@ -75,6 +76,7 @@ class Telemetry:
         """Write the line of one request that ended with `status` after `seconds`."""
         state = request.scope.setdefault("state", {})
         code, failed_in = state.get("code", "answered"), state.get("failed_in")
+        caller: Caller | None = state.get("caller")
         line = {
             "request_id": request_id(request),
             "function_request_id": getattr(request.scope.get("aws.context"), "aws_request_id", None),
@@ -86,6 +88,8 @@ class Telemetry:
             "state": failed_in or RequestState.COMPLETED,
             "owner": owner_hash(state["owner_id"]) if "owner_id" in state else None,
             "operation": state.get("operation"),
+            "client_id": caller and caller.client_id,
+            "caller": owner_hash(caller.subject) if caller and caller.subject else None,
             "attempts": usage.attempts,
             "retries": usage.retries,
             "stale_heads": usage.stale_heads,

@@ -155,6 +155,37 @@ def test_refused_callers_are_counted(
     assert (line["code"], line["state"], metrics(line)) == ("answered", "Completed", {"Answered": 1})
 
 
+@pytest.mark.parametrize(
+    ("claims", "client_id", "caller"),
+    [
+        ({"sub": "shop-id", "client_id": "shop", "azp": "other", "scope": "ledger/write"}, "shop", "shop-id"),
+        ({"sub": "", "azp": "shop", "scope": "ledger/write"}, "shop", None),
+        ({"cid": "shop", "appid": "", "scope": "ledger/write"}, "shop", None),
+        ({"sub": "ops", "client_id": ["shop"], "appid": "c" * 200, "scope": "ledger/write"}, "c" * 128, "ops"),
+        ({"sub": "ops", "client_id": 7, "scope": "ledger/write"}, None, "ops"),
+    ],
+)
+def test_who_posted_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+    client: "DynamoDBClient",
+    capfd: pytest.CaptureFixture[str],
+    claims: dict[str, Any],
+    client_id: str | None,
+    caller: str | None,
+) -> None:
+    """The line of an entry names the client that its token was given to, and the subject by a hash as owners are."""
+    monkeypatch.setenv("LEDGER_AUTH", "jwt")
+    api = LambdaApi(create_handler(create_app(client)))
+    capfd.readouterr()
+    api.claims = claims
+    assert api("POST", "/ledger/entry", SIGNUP).status == 200
+    (line,) = lines(capfd)
+    assert (line.get("client_id"), line.get("caller")) == (
+        client_id,
+        caller and sha256(caller.encode()).hexdigest()[:16],
+    )
+
+
 def test_trouble_with_dynamodb_is_told(
     monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient", api: LambdaApi, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,17 +24,23 @@ _ENCODER = JSONEncoder(separators=(",", ":"))
 
 
 class MetricLines:
-    """Writes lines under the one dimension `service`."""
+    """Writes lines whose metrics have the dimension `service`, and once more with another one if a line has it."""
 
     def __init__(self) -> None:
         self._service = os.environ.get(SERVICE_VARIABLE) or "ledger"
 
-    def write(self, fields: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """Write one line to the standard output: fields that are not None, metrics, of which counts are not 0."""
+    def write(self, fields: Mapping[str, Any], metrics: Mapping[str, float], *, by: str | None = None) -> None:
+        """Write one line to the standard output.
+
+        Args:
+            fields: those that are not None are told.
+            metrics: the same; counts that are not 0.
+            by: a field whose values the metrics are counted by as well, beside the sum of them all.
+        """
         told = {name: number for name, number in metrics.items() if number or name in UNITS}
         directive = {
             "Namespace": METRICS_NAMESPACE,
-            "Dimensions": [["service"]],
+            "Dimensions": [["service"], *([["service", by]] if by else [])],
             "Metrics": [{"Name": name, "Unit": UNITS.get(name, "Count")} for name in told],
         }
         line = {

@@ -74,7 +74,7 @@ class RewardFunction:
         begun = {"operation": event.operation, "period": str(reward.period), "segments": event.segments}
         for segment in Segment.all_of(reward, event.segments, self._clock()):
             self._queue.send(segment)
-        self._lines.write({"sweep": "begun", **begun}, {"RewardsRunsBegun": 1})
+        self._lines.write({"sweep": "begun", **begun}, {"RewardsRunsBegun": 1}, by="operation")
         return begun
 
     def _work(self, records: Sequence[Mapping[str, Any]], context: Any) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class RewardFunction:
             "RewardsPerSecond": owners / max(done["seconds"], 0.001),
             "RewardsRunTime": (self._clock() - after.started_at).total_seconds(),
         }
-        self._lines.write(line, metrics)
+        self._lines.write(line, metrics, by="operation")
 
     def _tell_run(self, reward: Reward, last: Segment, total: Tally) -> None:
         """The line of a run that is complete, and how far it is from the run of the period before."""
@@ -149,7 +149,7 @@ class RewardFunction:
             "owners_per_second": round(total.owners / max(seconds, 0.001), 1),
         }
         deviation = {"RewardsDeviation": abs(total.rewarded - before) * 100 / before} if before else {}
-        self._lines.write(line, {"RewardsRunsComplete": 1, **deviation})
+        self._lines.write(line, {"RewardsRunsComplete": 1, **deviation}, by="operation")
 
 
 def create_function(

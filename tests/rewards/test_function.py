@@ -31,7 +31,11 @@ def lines(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 def metrics(line: dict[str, Any]) -> set[str]:
     """What CloudWatch reads out of a line."""
     (directive,) = line["_aws"]["CloudWatchMetrics"]
-    assert (directive["Namespace"], directive["Dimensions"]) == (METRICS_NAMESPACE, [["service"]])
+    assert (directive["Namespace"], directive["Dimensions"]) == (
+        METRICS_NAMESPACE,
+        [["service"], ["service", "operation"]],
+    )
+    assert line["operation"] == "DAILY_REWARD"
     return {metric["Name"] for metric in directive["Metrics"]}
 
 

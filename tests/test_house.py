@@ -284,9 +284,17 @@ def test_api_needs_a_token() -> None:
     """Every route but the one for health is behind the authorizer, whose issuer and audience have no default; a server
     has the document, and a page of it, open too."""
     routes = [resource["Properties"] for resource in template().values() if resource["Type"].endswith("::Route")]
-    assert {route["RouteKey"]: route["AuthorizationType"] for route in routes} == {
+    told = {route["RouteKey"]: route["AuthorizationType"] for route in routes}
+    del told["OPTIONS /{proxy+}"]  # what is asked of it depends on whether CORS is on
+    assert told == {
         "$default": "JWT",
         "GET /health": "NONE",
+        "HEAD /health": "NONE",
+        **{
+            f"{method} /ledger/{{owner_id}}/{name}": "JWT"
+            for method in ("GET", "HEAD")
+            for name in ("verify", "receipt")
+        },
     }
     assert {"/health", "/openapi.json", *DOCS_PATHS} == OPEN_PATHS
     assert all("Default" not in parameters()[name] for name in ("JwtIssuer", "JwtAudience"))
@@ -309,12 +317,16 @@ def test_issuer_is_one_that_can_be_trusted(issuer: str, allowed: bool) -> None:
     assert bool(re.fullmatch(parameters()["JwtIssuer"]["AllowedPattern"], issuer)) == allowed
 
 
+CHOSEN = {"ReceiptsState": "ReceiptsAreOn", "Cors": "CorsIsOn"}
+"""What is described of a parameter that a function knows by a condition only."""
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_changed_parameter_is_published(name: str) -> None:
     """Every parameter that a version is made of is in its description, a change of which makes another version."""
     function = TEMPLATE.read_text().split(f"  {name}:\n")[1].split("      Events:\n")[0].split("\n  ApiFunctionRole")[0]
     used = {parameter for parameter in parameters() if re.search(rf"!Ref {parameter}\b", function)}
-    used |= {"ReceiptsState"} if "!If [ReceiptsAreOn" in function else set()
+    used |= {name for name, condition in CHOSEN.items() if f"!If [{condition}" in function}
     described = set(re.findall(r"\$\{(\w+)\}", template()[name]["Properties"]["VersionDescription"]))
     assert used - {"ReservedConcurrency"} == described  # which is the function's, for all of its versions
 
@@ -440,6 +452,8 @@ def test_metrics_that_are_watched_are_metrics_that_are_told() -> None:
     watched = {one["MetricName"] for one in [*alarms().values(), *summed] if one.get("Namespace") == METRICS_NAMESPACE}
     assert "RewardsRunsComplete" in watched
     watched |= set(re.findall(r'\["\$\{Ns\}", "(\w+)"', TEMPLATE.read_text()))
+    watched |= set(re.findall(r'MetricName=\\"(\w+)\\"', TEMPLATE.read_text()))
+    assert "RewardsRunsBegun" in watched
     assert len(watched) > 12
     assert watched <= told
 

@@ -57,7 +57,7 @@ bench-rewards: .venv/ready
 	.venv/bin/python -m tests.benchmarks.rewards
 
 mutants: .local/prove/ready
-	@.local/prove/bin/python -m tests.mutants
+	@.local/prove/bin/python -m tests.mutants $(ONLY)
 
 lint: .venv/ready .local/sam/ready
 	.venv/bin/ruff check

@@ -16,6 +16,7 @@ from functions.wiring import create_client, create_store
 from infra.dynamodb import ENVIRONMENT as LOCAL_ENVIRONMENT
 from infra.dynamodb import create_tables, dynamodb_local, has_dynamodb_local, moto
 from ledger_core import LedgerStore, OperationProcessor
+from tests.support import DYNAMODB_LOCAL
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -79,7 +80,10 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def dynamodb_local_endpoint() -> Iterator[str]:
-    """DynamoDB Local, one for all tests."""
+    """DynamoDB Local, one for all tests; or the one that is there, for who runs tests many times."""
+    if endpoint := MACHINE.get(DYNAMODB_LOCAL):
+        yield endpoint
+        return
     if not has_dynamodb_local():
         pytest.skip("NOT TESTED on DynamoDB Local: it needs Java and npm, and the guarantees are proved nowhere else")
     with dynamodb_local() as endpoint:

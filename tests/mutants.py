@@ -1,25 +1,29 @@
-"""Changes to the write path that no test notices: finds them, and fails unless `mutants.md` explains each.
+"""Changes to the library that no test notices: finds them, and fails unless `mutants.md` explains each.
 
     make mutants
+    make mutants ONLY="ledger_core/periods.py ledger_core/access.py"
 
 mutmut makes one small change at a time to the functions that `[tool.mutmut]` of pyproject.toml selects, and runs the
 tests that call the function, with this file as pytest's plugin. It works on links, in a directory of its own.
 """
 
+import os
 import re
 import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from tests.support import ROOT
+from infra.dynamodb import dynamodb_local
+from tests.support import DYNAMODB_LOCAL, ROOT
 
-__all__ = ["EXPLAINED", "SUMMARY", "Mutant", "explained", "main"]
+__all__ = ["EXPLAINED", "SUMMARY", "Mutant", "chosen", "explained", "main"]
 
 EXPLAINED = ROOT / "tests/mutants.md"
 WORKSPACE = ROOT / ".local/mutants"
@@ -55,20 +59,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "moto_client" in getattr(item, "fixturenames", ()))
 
 
-def main() -> int:
-    """Run all, and print the score and every survivor; 1 when one is not explained, or an explanation is of none."""
+def chosen(names: Sequence[str], files: Sequence[str]) -> list[str]:
+    """Those mutants, by mutmut's names, that are of these files; of all when there are none."""
+    modules = [".".join(Path(file).with_suffix("").parts) + "." for file in files]
+    return [name for name in names if not modules or name.startswith(tuple(modules))]
+
+
+def main(files: Sequence[str] = ()) -> int:
+    """Run all, or those of some files, and print the score and every survivor.
+
+    It is 1 when one is not explained, or an explanation is of none.
+    """
     begun = time.monotonic()
     shutil.rmtree(WORKSPACE, ignore_errors=True)
     WORKSPACE.mkdir(parents=True)
     for name in LINKS:
         (WORKSPACE / name).symlink_to(ROOT / name)
     log = WORKSPACE / "mutmut.log"
-    print(f"This takes ten minutes or more; progress is in {log.relative_to(ROOT)}.", flush=True)
-    with log.open("w") as output:
-        subprocess.run([_MUTMUT, "run", "--max-children", str(WORKERS)], cwd=WORKSPACE, stdout=output, check=True)
-    results = re.findall(r"^ +(\S+): (.+)$", _mutmut("results", "--all", "true"), re.MULTILINE)
+    print(f"This takes hours, unless you name files; progress is in {log.relative_to(ROOT)}.", flush=True)
+    patterns = [f"{file.removesuffix('.py').replace('/', '.')}.*" for file in files]
+    command = [_MUTMUT, "run", "--max-children", str(WORKERS), *patterns]
+    with log.open("w") as output, dynamodb_local() as endpoint:
+        environment = {**os.environ, DYNAMODB_LOCAL: endpoint}
+        subprocess.run(command, cwd=WORKSPACE, env=environment, stdout=output, check=True)
+    found = dict(re.findall(r"^ +(\S+): (.+)$", _mutmut("results", "--all", "true"), re.MULTILINE))
+    results = [(name, found[name]) for name in chosen(list(found), files)]
     survivors = [_mutant(name) for name, status in results if status not in NOTICED]
-    reasons = explained(EXPLAINED.read_text())
+    reasons = {
+        mutant: why for mutant, why in explained(EXPLAINED.read_text()).items() if not files or mutant.file in files
+    }
     told = [f"{mutant} {reasons.get(mutant, 'NOT EXPLAINED')}" for mutant in survivors]
     obsolete = reasons.keys() - set(survivors)
     told += [f"{mutant} explained, and did not survive" for mutant in obsolete]
@@ -106,4 +125,4 @@ def _mutant(name: str) -> Mutant:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -15,6 +15,8 @@ from ledger_core import LedgerOperationType, OperationRequest
 ROOT = Path(__file__).parent.parent
 DEEP = bool(os.environ.get("PROVE"))
 """Whether to try as much as `make prove` does, rather than as much as `make test` has time for."""
+DYNAMODB_LOCAL = "DYNAMODB_LOCAL_ENDPOINT"
+"""The variable that names one that runs already."""
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 CONFIRMED = {"ResponseMetadata": {"RequestId": "request"}, "ConsumedCapacity": []}
 """What every answer of DynamoDB's has."""

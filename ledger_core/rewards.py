@@ -148,10 +148,6 @@ class Outcome:
             self.tally.skipped += 1
         return 0 <= balance <= BALANCE_MAX
 
-    def give_up(self) -> None:
-        """The page is read again: then all are counted, and who got it now is met as one that has it already."""
-        self.tally.already, self.tally.skipped, self.tally.failed = -self.tally.granted, 0, 0
-
     def fail(self, owner_id: str, error: Exception) -> None:
         """Count, and log, an owner that cannot be written to."""
         self.tally.failed += 1
@@ -176,6 +172,9 @@ class Segment(BaseModel):
     stragglers: list[str] = []
     """Owners who were passed over, because others kept writing to their ledgers, or DynamoDB throttled."""
     tally: Tally = Tally()
+    met_again: Annotated[int, Field(ge=0)] = 0
+    """Owners who were granted it, and counted, by who did not get to the end of their page: whoever goes on reads that
+    page again and finds that so many have it already."""
 
     @classmethod
     def all_of(cls, reward: Reward, segments: int, started_at: datetime) -> list[Self]:
@@ -199,6 +198,19 @@ class Segment(BaseModel):
             )
             for number in sorted(range(segments), key=lambda number: f"{number:010b}"[::-1])
         ]
+
+    def count(self, outcome: Outcome) -> Tally:
+        """Take in what became of some owners, each once however often their page is read; gives what that adds."""
+        tally = outcome.tally
+        if outcome.complete:
+            known = min(tally.already, self.met_again)
+            tally.already -= known
+            self.met_again -= known
+        else:
+            tally.already = tally.skipped = tally.failed = 0
+            self.met_again += tally.granted
+        self.tally.add(tally)
+        return tally
 
     @property
     def place(self) -> tuple[Any, ...]:

@@ -88,30 +88,39 @@ class Sweep:
         return now
 
     def _steps(self, now: Segment, threads: ThreadPoolExecutor) -> Iterator[Tally]:
-        """Take `now` on, page by page; each gives what came of it."""
-        if now.stragglers:
+        """Take `now` on, page by page; each gives what came of it.
+
+        Only a page that is seen to is left behind, with those of it who are put off. Of another one, which is read
+        again, nothing is counted but whom it was granted to now.
+        """
+        late = frozenset(now.stragglers)
+        if late:
             outcome = self._see_to(self._page_of(now.stragglers), threads)
-            now.tally.add(outcome.tally)
+            tally = now.count(outcome)
             if outcome.complete:
                 now.stragglers = outcome.stragglers
-            yield outcome.tally
+            yield tally
         while not now.scanned and self._monotonic() < self._deadline:
-            page = self._patience().read(partial(self._page_of_all, now))
+            page = self._patience().read(partial(self._page_of_all, now, late))
             outcome = self._see_to(page, threads)
-            if len(now.stragglers) + len(outcome.stragglers) > STRAGGLERS_MAX:
-                outcome.give_up()
-                now.tally.add(outcome.tally)
-                raise UnavailableError("DynamoDB takes too few of the writes.")
-            now.tally.add(outcome.tally)
-            now.stragglers += outcome.stragglers
+            too_many = len(now.stragglers) + len(outcome.stragglers) > STRAGGLERS_MAX
+            outcome.complete = outcome.complete and not too_many
+            tally = now.count(outcome)
             if outcome.complete:
+                now.stragglers = now.stragglers + outcome.stragglers
                 now.start, now.scanned = page.start, page.start is None
-            yield outcome.tally
+            yield tally
+            if too_many:
+                raise UnavailableError("DynamoDB takes too few of the writes.")
 
-    def _page_of_all(self, now: Segment) -> Page:
+    def _page_of_all(self, now: Segment, late: Container[str]) -> Page:
+        """The next page, without those who come by themselves."""
         page = self._store.accounts(segment=now.segment, segments=now.segments, start=now.start, limit=PAGE_OWNERS_MAX)
-        late = set(now.stragglers)  # of this very page, if it was begun before
-        return page._replace(accounts=[account for account in page.accounts if account.head.owner_id not in late])
+        return Page(
+            accounts=[account for account in page.accounts if account.head.owner_id not in late],
+            malformed={owner_id: error for owner_id, error in page.malformed.items() if owner_id not in late},
+            start=page.start,
+        )
 
     def _page_of(self, owner_ids: Sequence[str]) -> Page:
         page, patience = Page([], {}, None), self._patience()
@@ -139,14 +148,15 @@ class Sweep:
             return sorted_out
         outcome = self._writer.write(chosen, threads)
         outcome.tally.add(sorted_out.tally)
-        if not outcome.complete:
-            outcome.give_up()
         return outcome
 
     def _is_chosen(self, account: Account, having: Container[str], outcome: Outcome) -> bool:
         """Whether to write to an owner; counted if not."""
         if account.head.owner_id in having:
             outcome.tally.already += 1
+            return False
+        if not account.head.entry_count:  # erased since it was put off
+            outcome.tally.skipped += 1
             return False
         try:
             eligible = self._reward.eligible(account, self._reward.period.first_day)

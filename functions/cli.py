@@ -61,15 +61,16 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    valid, receipts = True, _receipts(options)
+    tampered, undecided, receipts = False, False, _receipts(options)
     missing = {receipt.sub: file for file, receipt in receipts.items()}
     for report in _reports(options, [*receipts.values()]):
         print(report.model_dump_json())
-        valid = valid and report.valid
+        tampered |= not (report.valid or report.is_undecided)
+        undecided |= report.is_undecided
         missing.pop(report.owner_id, None)
     for file in missing.values():
         raise InvalidRequestError(f"{file}: is of an owner whose ledger is not among these")
-    return 0 if valid else 1
+    return 1 if tampered else 2 if undecided else 0
 
 
 def _reports(options: argparse.Namespace, receipts: Sequence[Receipt]) -> Iterator[Report]:

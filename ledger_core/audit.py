@@ -1,28 +1,29 @@
-"""Does a ledger add up? A fold over an owner's entries must give its balance, its count and its head hash.
+"""Audits and exports of ledgers in the store, and of exports offline. They repair nothing.
 
-Works on a store, or offline on an export. It reports what it finds and repairs nothing.
+The index that they read follows the table with a lag. So what does not add up is read again until the lag is no reason
+for it; and of entries that are not there it is only said once the table itself does not have them.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from ledger_core.chain import Chain
-from ledger_core.errors import UnavailableError
-from ledger_core.exports import HEAD_FIELDS, head_line, rows_of
-from ledger_core.findings import Discrepancy, Finding, FindingKind
-from ledger_core.models import GENESIS_HASH, Head, LedgerEntry, format_time
-from ledger_core.receipts import Held, Receipt
+from ledger_core.errors import StoreError, UnavailableError
+from ledger_core.exports import head_line, row_line, rows_of
+from ledger_core.fold import Report, audit
+from ledger_core.gaps import Gaps, common, is_among
+from ledger_core.models import GENESIS_HASH, format_time
+from ledger_core.receipts import Receipt
 from ledger_core.store import LedgerStore
+from ledger_core.stored import StoredHead
 
 __all__ = [
+    "INDEX_LAG_MAX",
     "INDEX_LAG_PAUSES_SECONDS",
     "Read",
     "Report",
@@ -34,6 +35,9 @@ __all__ = [
 
 INDEX_LAG_PAUSES_SECONDS = (0.0, 0.2, 1.0)
 """The index follows the tables within moments, so what does not add up is looked at again after these."""
+INDEX_LAG_MAX = timedelta(days=1)
+"""What is as old as this and not in the index is not in the table either; for who may not look into the table."""
+NOT_SHOWN = "The index does not show all entries yet. Try again later; `ledger verify` looks into the table too."
 
 T = TypeVar("T")
 
@@ -44,64 +48,6 @@ class Read(Protocol):
     def __call__(self, call: Callable[[], T], /) -> T: ...
 
 
-class Report(BaseModel):
-    """What an audit of one owner found; valid when nothing.
-
-    `discrepancies` are the values that do not add up, `findings` what was done that they do not, and where.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    owner_id: str
-    valid: bool
-    entries_checked: int
-    head: Head
-    findings: list[Finding]
-    discrepancies: list[Discrepancy]
-
-
-def audit(head: Head, rows: Iterable[Any], receipts: Iterable[Receipt] = ()) -> Report:
-    """Fold an owner's entries, oldest first, and compare the outcome with `head`.
-
-    Args:
-        head: what the balances table says.
-        rows: the fields of each entry; anything else is reported as unreadable.
-        receipts: what was signed before; those of other owners are passed over.
-    """
-    so_far, count, found = Head(owner_id=head.owner_id), 0, []
-    chain, held = Chain(head.owner_id), Held(head.owner_id, receipts)
-    for row in rows:
-        count += 1
-        try:
-            entry = LedgerEntry.model_validate(row)
-        except ValidationError as error:
-            reason = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['type']}" for e in error.errors())
-            found.append(Discrepancy(entry_id=so_far.entry_count + 1, field="entry", expected=None, found=reason))
-            chain.add_unreadable(count)
-            continue
-        computed = entry.computed_hash()
-        chain.add(count, entry, computed)
-        held.against(entry, computed)
-        found += _entry_discrepancies(head.owner_id, so_far, entry, computed)
-        so_far = Head.at(entry)
-    found += [
-        Discrepancy(entry_id=None, field=field, expected=expected, found=claimed)
-        for field, expected, claimed in zip(HEAD_FIELDS, _head_values(so_far), _head_values(head), strict=True)
-        if expected != claimed
-    ]
-    found += (contradictions := held.contradictions())
-    findings = chain.findings(head)
-    findings += [Finding.of(FindingKind.CONTRADICTS_RECEIPT, one.entry_id) for one in contradictions]
-    return Report(
-        owner_id=head.owner_id,
-        valid=not found and not findings,
-        entries_checked=count,
-        head=head,
-        findings=findings,
-        discrepancies=found,
-    )
-
-
 def audit_store(
     store: LedgerStore,
     owner_id: str,
@@ -109,8 +55,11 @@ def audit_store(
     read: Read,
     receipts: Sequence[Receipt] = (),
     sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Report:
     """Audit an owner's ledger in the store, as of now; writers may go on meanwhile.
+
+    A finding is one that two readings show, each with a head of its own.
 
     Args:
         store: where the ledger is.
@@ -118,22 +67,28 @@ def audit_store(
         read: makes each call of the store; it may try again, or say that the time is up.
         receipts: as for `audit`.
         sleep: waits for the index when something does not add up.
+        clock: the time; UTC.
 
     Raises:
-        LedgerError: the store could not be read to the end.
+        UnavailableError: the store could not be read to the end, or not often enough to tell what is wrong.
+        LedgerError: the store could not be read.
     """
-    head, until = _extent(store, owner_id, read)  # once, or busy writers would always be ahead of the index
-    report = None
+    ledger = _Ledger(store, owner_id, read, clock)
+    extent = ledger.extent()  # once, or busy writers would always be ahead of the index
     for pause_seconds in INDEX_LAG_PAUSES_SECONDS:
         sleep(pause_seconds)
-        try:
-            report = audit(head, _rows(store, owner_id, until, read), receipts)
-        except UnavailableError:
-            if report is None:
-                raise
+        gaps = Gaps()
+        report = audit(extent.head, ledger.rows(extent, gaps), receipts)
         if report.valid:
-            break
-    assert report is not None  # there is at least one pause
+            return report
+    later, later_gaps = ledger.extent(), Gaps()
+    second = audit(later.head, ledger.rows(later, later_gaps), receipts)
+    if second.valid:
+        return second
+    report = report.seen_again(second)
+    if not report.findings:
+        raise UnavailableError(NOT_SHOWN)
+    ledger.check_absent(common(extent.gaps(gaps), later.gaps(later_gaps)), extent.head)
     return report
 
 
@@ -141,7 +96,7 @@ def audit_export(lines: Iterable[str], receipts: Sequence[Receipt] = ()) -> Iter
     """Audit an export, of one owner or several one after the other, line by line and without a store.
 
     Raises:
-        InvalidRequestError: it is empty or does not begin with a head, or a head is malformed.
+        InvalidRequestError: it is empty, does not begin with a head, or is cut off in its last line.
     """
     for _, section in groupby(rows_of(lines), key=itemgetter(0)):
         _, head = next(section)
@@ -149,56 +104,98 @@ def audit_export(lines: Iterable[str], receipts: Sequence[Receipt] = ()) -> Iter
 
 
 def export(
-    store: LedgerStore, owner_id: str, *, read: Read, sleep: Callable[[float], None] = time.sleep
+    store: LedgerStore,
+    owner_id: str,
+    *,
+    read: Read,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Iterator[str]:
-    """An owner's ledger as JSON Lines: its head, then its entries, oldest first. Arguments as for `audit_store`."""
-    head, until = _extent(store, owner_id, read)
-    for pause_seconds in INDEX_LAG_PAUSES_SECONDS:
-        sleep(pause_seconds)
-        latest = read(partial(store.latest, owner_id, at=head.updated_at))
-        if (latest.hash if latest else GENESIS_HASH) == head.head_hash:
-            break
-    yield head_line(head)
-    for row in _rows(store, owner_id, until, read):
-        yield json.dumps(row, ensure_ascii=False)
+    """An owner's ledger as JSON Lines: its head, then its entries, oldest first, whatever is in them.
+
+    Arguments and errors as for `audit_store`; of an export that ends in one, nothing is to be used.
+    """
+    ledger = _Ledger(store, owner_id, read, clock)
+    extent, absent = ledger.extent(), list[range]()
+    if not ledger.waits_for(extent, sleep):
+        gaps = Gaps()
+        for _ in ledger.rows(extent, gaps):
+            pass
+        ledger.check_absent(absent := extent.gaps(gaps), extent.head)
+    yield head_line(extent.head)
+    gaps = Gaps()
+    for row in ledger.rows(extent, gaps):
+        yield row_line(row)
+    if extent.gaps(gaps) != absent:
+        ledger.check_absent(extent.gaps(gaps), extent.head)
 
 
-def _extent(store: LedgerStore, owner_id: str, read: Read) -> tuple[Head, datetime | None]:
-    """An owner's head, and the time of the last entry that there is (None: there is none)."""
-    # The index first: whatever it shows, a consistent head that is read later covers, unless somebody forged it.
-    latest = read(partial(store.latest, owner_id))
-    head = read(partial(store.head, owner_id, consistent=True))
-    return head, max((time for time in (head.updated_at, latest and latest.created_at) if time), default=None)
+@dataclass(frozen=True)
+class _Extent:
+    """What of a ledger is read: its head, and the time of the last entry that there is (None: there is none)."""
+
+    head: StoredHead
+    until: str | None
+
+    def gaps(self, gaps: Gaps) -> list[range]:
+        return gaps.of(self.head.fields.get("entry_count"))
 
 
-def _rows(store: LedgerStore, owner_id: str, until: datetime | None, read: Read) -> Iterator[dict[str, Any]]:
-    if until is None:
-        return
-    rows, start = read(partial(store.rows, owner_id, until=until))
-    yield from rows
-    while start is not None:
-        rows, start = read(partial(store.rows, owner_id, until=until, start=start))
-        yield from rows
+@dataclass(frozen=True)
+class _Ledger:
+    """One owner's ledger in the store."""
 
+    store: LedgerStore
+    owner_id: str
+    read: Read
+    clock: Callable[[], datetime]
 
-def _head_values(head: Head) -> tuple[int | str | None, ...]:
-    updated_at = format_time(head.updated_at) if head.updated_at else None
-    return head.balance, head.entry_count, head.head_hash, updated_at
+    def extent(self) -> _Extent:
+        # The index first: whatever it shows, a consistent head that is read later covers, unless somebody forged it.
+        last = self.read(partial(self.store.last_row, self.owner_id))
+        head = self.read(partial(self.store.stored_head, self.owner_id))
+        times = [time for time in (head.updated_at, last and last["created_at"]) if time]
+        return _Extent(head, max(times, default=None))
 
+    def waits_for(self, extent: _Extent, sleep: Callable[[float], None]) -> bool:
+        """Whether the index comes to show the entry that the head has the hash of."""
+        for pause_seconds in INDEX_LAG_PAUSES_SECONDS:
+            sleep(pause_seconds)
+            last = self.read(partial(self.store.last_row, self.owner_id, until=extent.head.updated_at))
+            if (last.get("hash") if last else GENESIS_HASH) == extent.head.fields.get("head_hash"):
+                return True
+        return False
 
-def _entry_discrepancies(owner_id: str, so_far: Head, entry: LedgerEntry, computed: str) -> Iterator[Discrepancy]:
-    for field, expected in (
-        ("owner_id", owner_id),
-        ("id", so_far.entry_count + 1),
-        ("balance_after", so_far.balance + entry.amount),
-        ("prev_hash", so_far.head_hash),
-        ("hash", computed),
-    ):
-        if getattr(entry, field) != expected:
-            yield Discrepancy(entry_id=entry.id, field=field, expected=expected, found=getattr(entry, field))
-    if entry.balance_after < 0:
-        yield Discrepancy(entry_id=entry.id, field="balance_after", expected="0 or more", found=entry.balance_after)
-    if so_far.updated_at and entry.created_at <= so_far.updated_at:
-        later = f"after {format_time(so_far.updated_at)}"
-        found = format_time(entry.created_at)
-        yield Discrepancy(entry_id=entry.id, field="created_at", expected=later, found=found)
+    def rows(self, extent: _Extent, gaps: Gaps) -> Iterator[dict[str, Any]]:
+        """Its entries, oldest first; `gaps` is told of each."""
+        start, more = None, extent.until is not None
+        while more:
+            rows, start = self.read(partial(self.store.rows, self.owner_id, until=extent.until, start=start))
+            for row in rows:
+                gaps.add(row)
+                yield row
+            more = start is not None
+
+    def check_absent(self, gaps: Sequence[range], head: StoredHead) -> None:
+        """Raise UnavailableError if the table may have entries that the index does not show."""
+        if not gaps:
+            return
+        try:
+            if not self._has_any_of(gaps):
+                return
+        except (StoreError, UnavailableError) as error:
+            if isinstance(error, StoreError) and error.dynamodb_code != "AccessDeniedException":
+                raise
+            if head.updated_at and head.updated_at < format_time(self.clock() - INDEX_LAG_MAX):
+                return
+        raise UnavailableError(NOT_SHOWN)
+
+    def _has_any_of(self, gaps: Sequence[range]) -> bool:
+        """Whether the table, strongly consistent, has any of these entries."""
+        start, more = None, True
+        while more:
+            ids, start = self.read(partial(self.store.table_ids, self.owner_id, start=start))
+            if any(is_among(gaps, one) for one in ids):
+                return True
+            more = start is not None
+        return False

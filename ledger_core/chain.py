@@ -5,7 +5,7 @@ ends. What more than one story explains is named for what is known, and MEANING 
 """
 
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from ledger_core.findings import Finding, FindingKind, merged
@@ -22,10 +22,11 @@ class _Row:
     entry: LedgerEntry
     position: int
     computed: str
+    exact: bool
 
     @property
     def intact(self) -> bool:
-        return self.entry.hash == self.computed
+        return self.exact and self.entry.hash == self.computed
 
 
 @dataclass(slots=True)
@@ -60,9 +61,9 @@ class Chain:
         """The next row, which is no entry."""
         self._unreadable.append(position)
 
-    def add(self, position: int, entry: LedgerEntry, computed: str) -> None:
-        """The next row, and the hash that its other fields ask for."""
-        row = _Row(entry, position, computed)
+    def add(self, position: int, entry: LedgerEntry, computed: str, *, exact: bool = True) -> None:
+        """The next row, the hash that its other fields ask for, and whether its times are spelt as they were."""
+        row = _Row(entry, position, computed, exact)
         if entry.prev_hash not in self._links:
             if copy := self._remembers(entry.id, entry.hash) or entry.hash in self._aside:
                 self._find(FindingKind.DUPLICATED, row)
@@ -209,7 +210,7 @@ class Chain:
         """Say what the head has against the last entry, unless that one is known not to be what it was."""
         tip, count = self._tip, head.entry_count
         if head.head_hash in self._links:
-            at_tip = Head.at(tip.entry) if tip else Head(owner_id=self._owner_id)
+            at_tip = replace(Head.at(tip.entry) if tip else Head(owner_id=""), owner_id=self._owner_id)
             found = [] if at_tip == head or (tip and not tip.intact) else [Finding.of(FindingKind.BALANCE_EDITED)]
         elif count > self._id:
             found = [Finding.of(FindingKind.TAIL_CUT, self._id + 1, count)]

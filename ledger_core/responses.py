@@ -1,5 +1,7 @@
 """What DynamoDB's responses hold: accounts, entries, reasons, units; as values of ours."""
 
+import re
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +13,7 @@ from pydantic import ValidationError
 from ledger_core.errors import StoreError, UnavailableError
 from ledger_core.items import MARK_PREFIX
 from ledger_core.models import Head, LedgerEntry
+from ledger_core.stored import StoredHead
 
 __all__ = [
     "Account",
@@ -20,11 +23,13 @@ __all__ = [
     "entry_from",
     "head_from",
     "row_from",
+    "stored_head_from",
     "units_from",
 ]
 
 BUSY = frozenset({"ProvisionedThroughputExceeded", "ThrottlingError", "TransactionConflict"})
 """Reasons for which a cancelled transaction should wait before it is sent again."""
+INTEGER = re.compile(r"-?[0-9]+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,19 +96,41 @@ def units_from(response: Mapping[str, Any]) -> float:
 def row_from(item: Mapping[str, Any]) -> dict[str, Any]:
     """A stored entry as the fields of LedgerEntry, whatever is in them."""
     row = {name: _plain(value) for name, value in item.items() if name != "entry_key"}
-    return {**row, "updated_at": row.get("created_at")}
+    row.setdefault("updated_at", row.get("created_at"))
+    return row
+
+
+def stored_head_from(owner_id: str, item: Mapping[str, Any] | None) -> StoredHead:
+    """A stored balance as the fields of Head, whatever is in them; what else the ledger notes there is left out."""
+    fields = {name: _plain(value) for name, value in (item or {}).items() if not _is_noted(name)}
+    return StoredHead(owner_id, fields) if fields else StoredHead.of(Head(owner_id=owner_id))
+
+
+def _is_noted(name: str) -> bool:
+    return name in {"owner_id", "created_at", "active_at"} or name.startswith(MARK_PREFIX)
 
 
 def _plain(typed: Mapping[str, Any]) -> Any:
+    """A value without its type where that can be told from it, else a list that begins with its type."""
     ((kind, value),) = typed.items()
     if kind == "M":
         return {name: _plain(inner) for name, inner in value.items()}
-    return int(value) if kind == "N" and value.lstrip("-").isdecimal() else value
+    if kind == "N" and INTEGER.fullmatch(value):
+        return int(value)
+    if kind in {"S", "BOOL"}:
+        return value
+    if kind == "NULL":
+        return None
+    if kind == "L":
+        return [kind, *map(_plain, value)]
+    values = value if isinstance(value, list) else [value]
+    return [kind, *(b64encode(one).decode() if isinstance(one, bytes) else one for one in values)]
 
 
 def entry_from(item: Mapping[str, Any]) -> LedgerEntry:
     """The entry that is stored, less attributes that a later version may have added."""
     row = row_from(item)
+    row["updated_at"] = row.get("created_at")
     try:
         return LedgerEntry(**{name: row[name] for name in LedgerEntry.model_fields if name in row})
     except ValidationError as error:

@@ -6,7 +6,7 @@ It decides nothing: it says what DynamoDB said, as values of ours and as errors 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from botocore.exceptions import ClientError
 
@@ -14,6 +14,7 @@ from ledger_core import items, responses
 from ledger_core.clock import SystemClock
 from ledger_core.dynamodb import dynamodb_request
 from ledger_core.models import TIME_STEP_MIN, Head, LedgerEntry, format_time
+from ledger_core.stored import StoredHead
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -25,6 +26,27 @@ HISTORY_QUERIES_MAX = 4
 """Requests that one filtered page of history may take before it is handed out short."""
 HISTORY_EVALUATED_MAX = 1000
 """Entries that one such request looks at."""
+
+
+class Times(NamedTuple):
+    """From when to when a query goes: what it adds to the condition, and its values."""
+
+    condition: str
+    values: Mapping[str, str]
+
+    @classmethod
+    def between(cls, since: datetime | None, until: datetime | None) -> Self:
+        """Times that the ledger may have written; None: before or after all of them."""
+        values = {
+            ":since": format_time(since) if since else "0",
+            ":until": format_time(until) if until else "9999-12-31T23:59:59.999999Z",
+        }
+        return cls(" AND created_at BETWEEN :since AND :until", values)
+
+    @classmethod
+    def up_to(cls, until: str | None) -> Self:
+        """Any text; None: without an end."""
+        return cls("", {}) if until is None else cls(" AND created_at <= :until", {":until": until})
 
 
 class LedgerStore:
@@ -49,15 +71,11 @@ class LedgerStore:
 
     def account(self, owner_id: str, *, consistent: bool) -> responses.Account:
         """An owner's head and what is noted beside it, for the same units."""
-        with dynamodb_request(self.clock) as request:
-            response = self._client.get_item(
-                TableName=self._balances_table,
-                Key={"owner_id": {"S": owner_id}},
-                ConsistentRead=consistent,
-                ReturnConsumedCapacity="TOTAL",
-            )
-            request.read(response)
-        return responses.account_from(owner_id, response.get("Item"))
+        return responses.account_from(owner_id, self._account(owner_id, consistent=consistent))
+
+    def stored_head(self, owner_id: str) -> StoredHead:
+        """An owner's head whatever is in it, for audits; strongly consistent."""
+        return responses.stored_head_from(owner_id, self._account(owner_id, consistent=True))
 
     def append(
         self, entries: Sequence[LedgerEntry], *, head: Head, token: str, mark: items.Mark | None = None
@@ -106,7 +124,7 @@ class LedgerStore:
 
     def latest(self, owner_id: str, *, at: datetime | None = None) -> LedgerEntry | None:
         """The last entry, or the last at or before an instant; one eventually consistent request of the index."""
-        found = self._query(owner_id, until=at, newest_first=True, limit=1)["Items"]
+        found = self._query(owner_id, Times.between(None, at), newest_first=True, limit=1)["Items"]
         return responses.entry_from(found[0]) if found else None
 
     def page(
@@ -130,7 +148,7 @@ class LedgerStore:
             until = before - TIME_STEP_MIN if before else None
             if since and until and since > until:
                 return entries, None
-            query = partial(self._query, owner_id, since, until, operation=operation, limit=evaluated)
+            query = partial(self._query, owner_id, Times.between(since, until), operation=operation, limit=evaluated)
             response = read(partial(query, newest_first=True))
             for item in response["Items"]:
                 if len(entries) == limit:
@@ -142,33 +160,68 @@ class LedgerStore:
         return entries, before
 
     def rows(
-        self, owner_id: str, *, until: datetime, start: Mapping[str, Any] | None = None
+        self, owner_id: str, *, until: str | None, start: Mapping[str, Any] | None = None
     ) -> tuple[list[dict[str, Any]], Mapping[str, Any] | None]:
-        """Stored entries up to an instant, oldest first, unchecked, and the `start` of the rest (None: that was all).
+        """Stored entries up to a time, as its text, oldest first, whatever is in them, and the `start` of the rest
+        (None: that was all).
 
         One eventually consistent request, of a megabyte at most.
         """
-        response = self._query(owner_id, until=until, newest_first=False, start=start)
+        response = self._query(owner_id, Times.up_to(until), newest_first=False, start=start)
         return [responses.row_from(item) for item in response["Items"]], response.get("LastEvaluatedKey")
+
+    def last_row(self, owner_id: str, *, until: str | None = None) -> dict[str, Any] | None:
+        """The last of them; one eventually consistent request of the index."""
+        found = self._query(owner_id, Times.up_to(until), newest_first=True, limit=1)["Items"]
+        return responses.row_from(found[0]) if found else None
+
+    def table_ids(
+        self, owner_id: str, *, start: Mapping[str, Any] | None = None
+    ) -> tuple[list[int], Mapping[str, Any] | None]:
+        """The ids of the entries that the table has, less those that no index shows as they are without a time; and the
+        `start` of the rest.
+
+        One strongly consistent request, of a megabyte at most of the entries of all owners: there is no other way to
+        look for what the index does not show.
+        """
+        options: dict[str, Any] = {"ExclusiveStartKey": start} if start else {}
+        with dynamodb_request(self.clock) as request:
+            response = self._client.scan(
+                TableName=self._entries_table,
+                FilterExpression="owner_id = :owner_id",
+                ExpressionAttributeValues={":owner_id": {"S": owner_id}},
+                ProjectionExpression="id, created_at",
+                ConsistentRead=True,
+                ReturnConsumedCapacity="TOTAL",
+                **options,
+            )
+            request.read(response)
+        rows = [responses.row_from(item) for item in response["Items"] if "S" in item.get("created_at", {})]
+        ids = [row["id"] for row in rows if type(row.get("id")) is int]
+        return ids, response.get("LastEvaluatedKey")
+
+    def _account(self, owner_id: str, *, consistent: bool) -> Mapping[str, Any] | None:
+        with dynamodb_request(self.clock) as request:
+            response = self._client.get_item(
+                TableName=self._balances_table,
+                Key={"owner_id": {"S": owner_id}},
+                ConsistentRead=consistent,
+                ReturnConsumedCapacity="TOTAL",
+            )
+            request.read(response)
+        return response.get("Item")
 
     def _query(
         self,
         owner_id: str,
-        since: datetime | None = None,
-        until: datetime | None = None,
+        times: Times,
         *,
         newest_first: bool,
         operation: str | None = None,
         limit: int | None = None,
         start: Mapping[str, Any] | None = None,
     ) -> Mapping[str, Any]:
-        condition = "owner_id = :owner_id AND created_at BETWEEN :since AND :until"
-        values = {
-            ":owner_id": owner_id,
-            ":since": format_time(since) if since else "0",  # before and after all times there are
-            ":until": format_time(until) if until else "9999-12-31T23:59:59.999999Z",
-        }
-        options: dict[str, Any] = {}
+        values, options = {":owner_id": owner_id, **times.values}, dict[str, Any]()
         if operation is not None:
             options = {"FilterExpression": "#o = :operation", "ExpressionAttributeNames": {"#o": "operation"}}
             values[":operation"] = operation
@@ -180,7 +233,7 @@ class LedgerStore:
             response = self._client.query(
                 TableName=self._entries_table,
                 IndexName=INDEX_BY_OWNER,
-                KeyConditionExpression=condition,
+                KeyConditionExpression="owner_id = :owner_id" + times.condition,
                 ExpressionAttributeValues={name: {"S": value} for name, value in values.items()},
                 ScanIndexForward=not newest_first,
                 ReturnConsumedCapacity="TOTAL",

@@ -10,7 +10,6 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 from heapq import heappop, heappush
 from itertools import accumulate, pairwise
@@ -29,8 +28,6 @@ from ledger_core import (
 from ledger_core.models import GENESIS_HASH, NONCE_PREFIX_RESERVED, Head
 
 __all__ = ["INVARIANTS", "Answer", "Book", "Outcome", "Violation", "check", "violations"]
-
-END_OF_TIME = datetime(9998, 1, 1, tzinfo=UTC)
 
 
 class Outcome(StrEnum):
@@ -120,7 +117,7 @@ class Book:
         rows: list[dict[str, Any]] = []
         start = None
         while True:
-            page, start = store.rows(owner_id, until=END_OF_TIME, start=start)
+            page, start = store.rows(owner_id, until=None, start=start)
             rows += page
             if start is None:
                 return cls(store.head(owner_id, consistent=True), [LedgerEntry(**row) for row in rows])

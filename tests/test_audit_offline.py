@@ -1,18 +1,20 @@
 """What an audit reads, waits for and says, to the letter; without a fake of DynamoDB."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import pytest
 
-from ledger_core import InvalidRequestError, LedgerEntry
+from ledger_core import InvalidRequestError, LedgerEntry, LedgerError, UnavailableError
 from ledger_core.audit import INDEX_LAG_PAUSES_SECONDS, Report, audit_export, audit_store, export
+from ledger_core.errors import StoreError
 from ledger_core.exports import head_line
 from ledger_core.findings import Finding, FindingKind
 from ledger_core.models import GENESIS_HASH, Head, format_time
 from ledger_core.receipts import Receipt
+from ledger_core.stored import StoredHead
 from tests.support import NOON, add
 
 T = TypeVar("T")
@@ -152,28 +154,55 @@ def test_a_ledger_is_valid_when_nothing_at_all_was_found(monkeypatch: pytest.Mon
 
 
 class Store:
-    """A ledger in an index that follows after a number of looks, two rows to a page; notes what is asked of it."""
+    """A ledger in an index that follows after a number of looks, two rows to a page; notes what is asked of it.
 
-    def __init__(self, entries: int, *, looks: int = 0) -> None:
-        self._head, self._rows = written(entries)
-        self._looks = looks
+    `hidden` are the ids that it does not show till then, `cut` those that the table does not have either.
+    """
+
+    def __init__(
+        self, entries: int, *, looks: int = 0, hidden: Collection[int] | None = None, cut: Collection[int] = ()
+    ) -> None:
+        self._head, rows = written(entries)
+        self._rows = [row for row in rows if row["id"] not in cut]
+        self._looks, self._hidden = looks, {entries} if hidden is None else hidden
+        self.denied: LedgerError | None = None
         self.asked: list[Any] = []
         self.slept: list[float] = []
 
-    def latest(self, owner_id: str, *, at: datetime | None = None) -> LedgerEntry | None:
-        self.asked.append(("latest", owner_id, at))
-        rows = self._rows[: -1 if len(self.slept) <= self._looks and self._looks else None]
-        return LedgerEntry(**rows[-1]) if rows else None
+    def last_row(self, owner_id: str, *, until: str | None = None) -> dict[str, Any] | None:
+        self.asked.append(("last_row", owner_id, until))
+        rows = self._shown()
+        return rows[-1] if rows else None
 
-    def head(self, owner_id: str, *, consistent: bool) -> Head:
-        self.asked.append(("head", owner_id, consistent))
-        return self._head
+    def stored_head(self, owner_id: str) -> StoredHead:
+        self.asked.append(("stored_head", owner_id))
+        return StoredHead.of(self._head)
 
-    def rows(self, owner_id: str, *, until: datetime, start: int | None = None) -> tuple[list[dict[str, Any]], Any]:
+    def rows(self, owner_id: str, *, until: str, start: int | None = None) -> tuple[list[dict[str, Any]], Any]:
         self.asked.append(("rows", owner_id, until, start))
-        seen = self._rows[: -1 if len(self.slept) <= self._looks and self._looks else None]
-        begin = start or 0
+        seen, begin = self._shown(), start or 0
         return seen[begin : begin + 2], begin + 2 if begin + 2 < len(seen) else None
+
+    def table_ids(self, owner_id: str, *, start: int | None = None) -> tuple[list[int], int | None]:
+        self.asked.append(("table_ids", owner_id, start))
+        if self.denied:
+            raise self.denied
+        rows, begin = self._rows, start or 0
+        page = [row["id"] for row in rows[begin : begin + 2]]
+        return page, begin + 2 if begin + 2 < len(rows) else None
+
+    def _shown(self) -> list[dict[str, Any]]:
+        is_behind = self._looks and len(self.slept) <= self._looks
+        return [row for row in self._rows if not (is_behind and row["id"] in self._hidden)]
+
+
+def audit_of(store: Any, **options: Any) -> Report:
+    return audit_store(store, "ada", read=once, sleep=store.slept.append, **options)
+
+
+def text(time: datetime | None) -> str:
+    assert time
+    return format_time(time)
 
 
 def test_an_export_is_the_head_and_then_the_entries() -> None:
@@ -183,37 +212,133 @@ def test_an_export_is_the_head_and_then_the_entries() -> None:
     head, rows = written(3)
     assert lines == [head_line(head), *(json.dumps(row, ensure_ascii=False) for row in rows)]
     assert "ü" in lines[1]
+    until = text(head.updated_at)
     assert store.asked == [
-        ("latest", "ada", None),
-        ("head", "ada", True),
-        ("latest", "ada", head.updated_at),
-        ("rows", "ada", head.updated_at, None),
-        ("rows", "ada", head.updated_at, 2),
+        ("last_row", "ada", None),
+        ("stored_head", "ada"),
+        ("last_row", "ada", until),
+        ("rows", "ada", until, None),
+        ("rows", "ada", until, 2),
     ]
     assert store.slept == [0.0]
 
 
-@pytest.mark.parametrize(("looks", "slept"), [(0, [0.0]), (1, [0.0, 0.2]), (2, [0.0, 0.2, 1.0]), (9, [0.0, 0.2, 1.0])])
+@pytest.mark.parametrize(("looks", "slept"), [(0, [0.0]), (1, [0.0, 0.2]), (2, [0.0, 0.2, 1.0])])
 def test_an_export_waits_for_the_index(looks: int, slept: list[float]) -> None:
-    """Until it shows the entry that the head knows of, or three looks were enough."""
+    """Until it shows the entry that the head knows of."""
     store: Any = Store(3, looks=looks)
-    assert len(list(export(store, "ada", read=once, sleep=store.slept.append))) == (4 if looks < 3 else 3)
+    assert len(list(export(store, "ada", read=once, sleep=store.slept.append))) == 4
     assert store.slept == slept
 
 
-@pytest.mark.parametrize(("looks", "slept"), [(0, [0.0]), (1, [0.0, 0.2]), (2, [0.0, 0.2, 1.0]), (9, [0.0, 0.2, 1.0])])
+@pytest.mark.parametrize("hidden", [{1}, {2}, {3}, {2, 3}, {1, 2, 3}])
+def test_an_export_is_not_made_of_an_index_that_is_behind(hidden: set[int]) -> None:
+    """The table is asked for what the index does not show; if it is there, the export ends in an error."""
+    store: Any = Store(3, looks=9, hidden=hidden)
+    lines: list[str] = []
+    with pytest.raises(UnavailableError, match="index does not show all entries yet"):
+        lines += export(store, "ada", read=once, sleep=store.slept.append)
+    assert (lines == []) is (3 in hidden)
+    assert store.asked[-1][0] == "table_ids"
+    assert store.slept == ([0.0, 0.2, 1.0] if 3 in hidden else [0.0])
+
+
+@pytest.mark.parametrize("cut", [{1}, {3}, {2, 3}, {1, 2, 3}])
+def test_what_is_left_of_a_ledger_is_exported(cut: set[int]) -> None:
+    """Once the table says that it has no more, which it is asked once."""
+    store: Any = Store(3, cut=cut)
+    lines = list(export(store, "ada", read=once, sleep=store.slept.append))
+    assert [json.loads(line)["id"] for line in lines[1:]] == [number for number in (1, 2, 3) if number not in cut]
+    asked = [one for one in store.asked if one[0] == "table_ids"]
+    assert 0 < len(asked) == len(set(asked))
+    (of_export,) = audit_export(lines)
+    assert done(of_export) == done(audit_of(store)) != []
+
+
+@pytest.mark.parametrize(("looks", "slept"), [(0, [0.0]), (1, [0.0, 0.2]), (2, [0.0, 0.2, 1.0])])
 def test_an_audit_waits_for_the_index(looks: int, slept: list[float]) -> None:
-    """Until all adds up, or three looks were enough; the head is read once."""
+    """Until all adds up; the head is read once."""
     store: Any = Store(3, looks=looks)
-    report = audit_store(store, "ada", read=once, sleep=store.slept.append)
-    assert (report.owner_id, report.valid, report.entries_checked) == ("ada", looks < 3, 3 if looks < 3 else 2)
+    report = audit_of(store)
+    assert (report.owner_id, report.valid, report.entries_checked) == ("ada", True, 3)
     assert store.slept == slept
     assert store.asked[:3] == [
-        ("latest", "ada", None),
-        ("head", "ada", True),
-        ("rows", "ada", written(3)[0].updated_at, None),
+        ("last_row", "ada", None),
+        ("stored_head", "ada"),
+        ("rows", "ada", text(written(3)[0].updated_at), None),
     ]
-    assert ("head", "ada", True) not in store.asked[2:]
+    assert ("stored_head", "ada") not in store.asked[2:]
+
+
+@pytest.mark.parametrize("hidden", [{1}, {2}, {3}, {2, 3}, {1, 3}, {1, 2, 3}])
+@pytest.mark.parametrize("looks", [3, 9])
+def test_an_index_that_is_behind_is_never_called_tampering(hidden: set[int], looks: int) -> None:
+    """However long it is: after three looks and a second reading the table is asked, and it has the entries."""
+    store: Any = Store(3, looks=looks, hidden=hidden)
+    with pytest.raises(UnavailableError, match="index does not show all entries yet"):
+        audit_of(store)
+    assert store.slept == [0.0, 0.2, 1.0]
+    assert [name for name, *_ in store.asked].count("stored_head") == 2
+    assert store.asked[-1][:2] == ("table_ids", "ada")
+
+
+def test_an_index_that_catches_up_for_the_second_reading_is_no_finding() -> None:
+    """It is the second that counts then."""
+    store: Any = Store(3, looks=3)
+    readings = iter([store.stored_head("ada")])
+
+    def stored_head(owner_id: str) -> StoredHead:
+        if (first := next(readings, None)) is None:
+            store.slept.append(0.0)
+        return first or StoredHead.of(written(3)[0])
+
+    store.stored_head = stored_head
+    assert audit_of(store).valid
+
+
+DENIED = StoreError("DynamoDB refused", dynamodb_code="AccessDeniedException")
+AGE = timedelta(days=1)
+
+
+@pytest.mark.parametrize("denied", [DENIED, UnavailableError("The time was up.")])
+@pytest.mark.parametrize(
+    ("since", "looks", "cut"), [(AGE, 0, {3}), (-AGE, 0, {3}), (AGE * 2, 0, {3}), (AGE, 9, ()), (-AGE, 9, ())]
+)
+def test_who_may_not_look_into_the_table_goes_by_the_age(
+    denied: LedgerError, since: timedelta, looks: int, cut: Collection[int]
+) -> None:
+    """What the index does not show after a day is not there; before, nothing is said of it."""
+    store: Any = Store(3, looks=looks, cut=cut)
+    store.denied = denied
+    last, is_old = NOON + 3 * MINUTE, since > AGE
+    if is_old:
+        assert done(audit_of(store, clock=lambda: last + since)) == [("tail_cut", 3, 3, None)]
+    else:
+        with pytest.raises(UnavailableError, match="ledger verify"):
+            audit_of(store, clock=lambda: last + since)
+
+
+def test_a_table_that_cannot_be_read_is_an_error() -> None:
+    """And no reason to go by the age."""
+    store: Any = Store(3, cut={3})
+    store.denied = StoreError("DynamoDB refused", dynamodb_code="ResourceNotFoundException")
+    with pytest.raises(StoreError, match="refused"):
+        audit_of(store, clock=lambda: NOON + 9 * AGE)
+
+
+def test_what_only_one_of_two_readings_shows_is_not_said() -> None:
+    """A head that is read wrong once makes no finding; of what both show, all is said."""
+    for tampered, found in ((False, []), (True, [("changed", 2, 2, 2)])):
+        store: Any = Store(3)
+        if tampered:
+            store._rows[1]["amount"] = 9
+        wrong = iter([written(2)[0], NEW])
+        store.stored_head = lambda owner_id, wrong=wrong: StoredHead.of(next(wrong))
+        if found:
+            assert done(audit_of(store)) == found
+        else:
+            with pytest.raises(UnavailableError):
+                audit_of(store)
 
 
 def test_an_owner_never_seen_has_nothing_to_read() -> None:
@@ -222,7 +347,7 @@ def test_an_owner_never_seen_has_nothing_to_read() -> None:
         store: Any = Store(0)
         store._head = NEW
         assert reading(store)
-        assert {name for name, *_ in store.asked} == {"latest", "head"}
+        assert {name for name, *_ in store.asked} == {"last_row", "stored_head"}
         assert store.slept == [0.0]
 
 
@@ -235,7 +360,7 @@ def test_entries_beyond_the_head_are_read_too() -> None:
     store: Any = Store(3)
     store._head = written(2)[0]
     report = audit_store(store, "ada", read=once, sleep=store.slept.append)
-    assert store.asked[-1] == ("rows", "ada", NOON + 3 * MINUTE, 2)
+    assert store.asked[-1] == ("rows", "ada", text(NOON + 3 * MINUTE), 2)
     assert (report.valid, report.entries_checked) == (False, 3)
 
 
@@ -251,7 +376,7 @@ def test_exports_follow_each_other_with_a_report_each() -> None:
     ]
 
 
-@pytest.mark.parametrize("line", ["{", "7", "[" * 100_000, '"text"', '{"id": 1}'])
+@pytest.mark.parametrize("line", ["{", "7", "null", "[" * 100_000, '"text"', '{"id": 1}', '{"id": 1, "id": 2}'])
 def test_a_line_that_is_no_entry_is_a_discrepancy(line: str) -> None:
     """Whatever it is; the lines around it are read as they are."""
     head, rows = written(2)
@@ -272,9 +397,15 @@ def line_of_head(**changed: Any) -> str:
         ([], "line 1: the export is empty"),
         ([json.dumps(written(1)[1][0])], "line 1: an export begins with the head of a ledger"),
         (["7"], "line 1: an export begins with the head of a ledger"),
-        ([line_of_head(balance="0")], "line 1: this head is malformed"),
-        ([line_of_head(more=1)], "line 1: this head is malformed"),
-        ([line_of_head(), line_of_head(), line_of_head(entry_count=None)], "line 3: this head is malformed"),
+        ([line_of_head(owner_id=1)], "line 1: this head is malformed: it has no owner"),
+        (
+            [line_of_head(), line_of_head(), line_of_head(owner_id=None)],
+            "line 3: this head is malformed: it has no owner",
+        ),
+        (["\n"], "line 1: the export is empty"),
+        (["{\n", line_of_head()], "line 1: an export begins with the head of a ledger"),
+        (["{"], "the export is cut off in line 1"),
+        ([line_of_head(), "\n", "{", "\n"], "the export is cut off in line 3"),
     ],
 )
 def test_what_is_no_export_is_refused_with_the_line(lines: list[str], message: str) -> None:

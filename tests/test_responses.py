@@ -16,8 +16,10 @@ from ledger_core.responses import (
     entry_from,
     head_from,
     row_from,
+    stored_head_from,
     units_from,
 )
+from ledger_core.stored import StoredHead
 from tests.support import NOON, operation
 
 ENTRY = LedgerEntry.after(Head(owner_id="ada"), operation(metadata={"k": "v"}), amount=3, now=NOON)
@@ -134,17 +136,25 @@ def test_stored_entry_is_read_as_it_was_written() -> None:
     [
         ({"N": "7"}, 7),
         ({"N": "-7"}, -7),
-        ({"N": "1.5"}, "1.5"),
-        ({"N": "7-"}, "7-"),
-        ({"N": "X7"}, "X7"),
+        ({"N": "0"}, 0),
+        ({"N": "1.5"}, ["N", "1.5"]),
+        ({"N": "7-"}, ["N", "7-"]),
+        ({"N": "--7"}, ["N", "--7"]),
+        ({"N": "X7"}, ["N", "X7"]),
         ({"S": "7"}, "7"),
         ({"S": "text"}, "text"),
         ({"M": {"k": {"S": "v"}, "n": {"M": {"k": {"N": "1"}}}}}, {"k": "v", "n": {"k": 1}}),
         ({"BOOL": True}, True),
+        ({"NULL": True}, None),
+        ({"B": b"\xff"}, ["B", "/w=="]),
+        ({"BS": [b"\xff", b""]}, ["BS", "/w==", ""]),
+        ({"SS": ["a", "b"]}, ["SS", "a", "b"]),
+        ({"NS": ["1"]}, ["NS", "1"]),
+        ({"L": [{"N": "1"}, {"B": b""}, {"M": {"k": {"L": []}}}]}, ["L", 1, ["B", ""], {"k": ["L"]}]),
     ],
 )
 def test_whatever_is_stored_is_read(typed: dict[str, Any], plain: Any) -> None:
-    """A row that is no entry can still be looked at; what is no integer is left as text, and so is no amount."""
+    """A row that is no entry can still be looked at; what an entry never has is what no field of it takes."""
     assert row_from({"entry_key": {"S": "ada#n"}, "amount": typed}) == {"amount": plain, "updated_at": None}
 
 
@@ -162,6 +172,23 @@ def test_a_broken_entry_is_told_by_field_and_not_by_content() -> None:
 def test_row_without_an_entry_is_the_head_of_a_new_ledger(item: dict[str, Any] | None) -> None:
     """Whatever else is in it."""
     assert head_from("ada", item) == Head(owner_id="ada")
+
+
+def test_time_that_is_stored_twice_is_read_by_audits_alone() -> None:
+    """An entry has one time; whoever writes a second into it changes nothing but what an audit says."""
+    item = {**entry_item(ENTRY), "updated_at": {"S": "later"}}
+    assert entry_from(item) == ENTRY
+    assert row_from(item)["updated_at"] == "later"
+
+
+def test_stored_head_is_the_row_less_what_is_noted_beside() -> None:
+    """Whatever is in it; one that holds nothing else is a new ledger's."""
+    noted = {"created_at": {"S": "x"}, "active_at": {"N": "1"}, "mark:DAILY_REWARD:day": {"BOOL": True}}
+    assert stored_head_from("ada", ROW | noted) == StoredHead.of(HEAD)
+    assert stored_head_from("ada", {"owner_id": {"S": "ada"}, **noted}) == StoredHead.of(Head(owner_id="ada"))
+    assert stored_head_from("ada", None) == StoredHead.of(Head(owner_id="ada"))
+    broken = stored_head_from("ada", {"balance": {"S": "3"}, "lots": {"L": []}})
+    assert (broken.fields, broken.unknown, broken.head()) == ({"balance": "3", "lots": ["L"]}, ["lots"], None)
 
 
 def test_account_is_the_whole_row() -> None:

@@ -22,7 +22,7 @@ from ledger_core import ContentionError, LedgerStore, OperationProcessor, Unavai
 from ledger_core.audit import audit_store
 from ledger_core.aws import ERRORS
 from ledger_core.errors import StoreError
-from ledger_core.models import BALANCE_MAX, Head, LedgerEntry
+from ledger_core.models import BALANCE_MAX, Head, LedgerEntry, format_time
 from ledger_core.responses import BUSY
 from ledger_core.store import HISTORY_EVALUATED_MAX, HISTORY_QUERIES_MAX
 from tests.support import NOON, add, operation, wire
@@ -41,7 +41,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, client: Any, error: Exception) -> N
     def fail(**_: Any) -> None:
         raise error
 
-    for call in ("get_item", "transact_write_items", "transact_get_items", "query"):
+    for call in ("get_item", "transact_write_items", "transact_get_items", "query", "scan"):
         monkeypatch.setattr(client, call, fail, raising=False)
 
 
@@ -57,7 +57,10 @@ CALLS: list[Callable[[LedgerStore], Any]] = [
     lambda store: store.look_up("ada", "n"),
     lambda store: store.latest("ada"),
     lambda store: store.page("ada", limit=1),
-    lambda store: store.rows("ada", until=NOON),
+    lambda store: store.rows("ada", until=None),
+    lambda store: store.last_row("ada"),
+    lambda store: store.stored_head("ada"),
+    lambda store: store.table_ids("ada"),
     lambda store: store.append([an_entry()], head=Head(owner_id="ada"), token="t"),
 ]
 
@@ -116,7 +119,7 @@ def test_a_200_that_is_not_dynamodb_s_is_a_lost_answer(
     answer: dict[str, Any],
 ) -> None:
     """No call is done before DynamoDB has said so: with its request id, and what it consumed."""
-    for name in ("get_item", "transact_write_items", "transact_get_items", "query"):
+    for name in ("get_item", "transact_write_items", "transact_get_items", "query", "scan"):
         monkeypatch.setattr(client, name, lambda **_: answer)
     with pytest.raises(UnavailableError, match="not DynamoDB's"):
         call(create_store(client))
@@ -233,7 +236,7 @@ def test_rows_come_in_pages(
     sent = wire(client)
     assert audit_store(store, "ada", read=lambda call: call()).entries_checked == 10
     assert sent == ["Query", "GetItem", *["Query"] * 4]
-    assert [row["id"] for row in store.rows("ada", until=at(1))[0]] == [1, 2]
+    assert [row["id"] for row in store.rows("ada", until=format_time(at(1)))[0]] == [1, 2]
 
 
 def test_row_without_an_entry_is_a_new_ledger(store: LedgerStore, client: "DynamoDBClient") -> None:

@@ -12,6 +12,7 @@ from ledger_core.errors import StoreError
 from ledger_core.items import Mark, Write, entry_item, transact_items
 from ledger_core.models import Head, LedgerEntry
 from ledger_core.responses import Account, Cancelled
+from ledger_core.stored import StoredHead
 from ledger_core.usage import measured
 from tests.support import CONFIRMED, NOON, operation
 
@@ -131,6 +132,28 @@ def query(
     }
 
 
+def query_of_rows(
+    until: str | None = None, *, newest_first: bool = False, **options: Any
+) -> tuple[str, dict[str, Any]]:
+    """Whatever their times are, also what is no time."""
+    name, asked = query(newest_first=newest_first, **options)
+    asked["KeyConditionExpression"] = "owner_id = :owner_id" + (" AND created_at <= :until" if until else "")
+    asked["ExpressionAttributeValues"] = {":owner_id": {"S": "ada"}} | ({":until": {"S": until}} if until else {})
+    return name, asked
+
+
+def scan(**options: Any) -> tuple[str, dict[str, Any]]:
+    return "scan", {
+        "TableName": "entries",
+        "FilterExpression": "owner_id = :owner_id",
+        "ExpressionAttributeValues": {":owner_id": {"S": "ada"}},
+        "ProjectionExpression": "id, created_at",
+        "ConsistentRead": True,
+        "ReturnConsumedCapacity": "TOTAL",
+        **options,
+    }
+
+
 def get_item(consistent: bool) -> tuple[str, dict[str, Any]]:
     key = {"owner_id": {"S": "ada"}}
     read = {"ConsistentRead": consistent, "ReturnConsumedCapacity": "TOTAL"}
@@ -155,6 +178,13 @@ SIGNUPS: dict[str, Any] = {
 SECOND = timedelta(seconds=1)
 LAST_MICROSECOND = "2026-11-22T11:59:59.999999Z"
 BOOKMARK = {"owner_id": {"S": "ada"}}
+IDS: list[Any] = [
+    {"id": {"N": "7"}, "created_at": {"S": "z"}},
+    {"id": {"N": "8"}, "created_at": {"N": "1"}},
+    {"id": {"N": "9"}},
+    {"id": {"S": "9"}, "created_at": {"S": "z"}},
+    {"created_at": {"S": "z"}},
+]
 
 
 @pytest.mark.parametrize(
@@ -173,11 +203,17 @@ BOOKMARK = {"owner_id": {"S": "ada"}}
             lambda store: store.page("ada", operation="SIGNUP_CREDIT", limit=7),
             query(Limit=1000, **SIGNUPS),
         ),
-        (lambda store: store.rows("ada", until=NOON), query(until=NOON_TEXT, newest_first=False)),
+        (lambda store: store.rows("ada", until=None), query_of_rows()),
+        (lambda store: store.rows("ada", until=NOON_TEXT), query_of_rows(NOON_TEXT)),
         (
-            lambda store: store.rows("ada", until=NOON, start=BOOKMARK),
-            query(until=NOON_TEXT, newest_first=False, ExclusiveStartKey=BOOKMARK),
+            lambda store: store.rows("ada", until="z", start=BOOKMARK),
+            query_of_rows("z", ExclusiveStartKey=BOOKMARK),
         ),
+        (lambda store: store.last_row("ada"), query_of_rows(newest_first=True, Limit=1)),
+        (lambda store: store.last_row("ada", until="z"), query_of_rows("z", newest_first=True, Limit=1)),
+        (lambda store: store.stored_head("ada"), get_item(True)),
+        (lambda store: store.table_ids("ada"), scan()),
+        (lambda store: store.table_ids("ada", start=BOOKMARK), scan(ExclusiveStartKey=BOOKMARK)),
     ],
 )
 def test_each_read_is_one_request_and_its_units_are_added_up(
@@ -229,8 +265,14 @@ REST = {"LastEvaluatedKey": BOOKMARK}
         (lambda store: store.look_up("ada", "n"), {"Responses": [{}, {}]}, (None, NEW)),
         (lambda store: store.latest("ada"), {"Items": [entry_item(ENTRY)]}, ENTRY),
         (lambda store: store.latest("ada"), {"Items": []}, None),
-        (lambda store: store.rows("ada", until=NOON), {"Items": [entry_item(ENTRY)]}, ([ROW], None)),
-        (lambda store: store.rows("ada", until=NOON), {"Items": [entry_item(ENTRY)], **REST}, ([ROW], BOOKMARK)),
+        (lambda store: store.rows("ada", until=None), {"Items": [entry_item(ENTRY)]}, ([ROW], None)),
+        (lambda store: store.rows("ada", until=None), {"Items": [entry_item(ENTRY)], **REST}, ([ROW], BOOKMARK)),
+        (lambda store: store.last_row("ada"), {"Items": [entry_item(ENTRY)]}, ROW),
+        (lambda store: store.last_row("ada"), {"Items": []}, None),
+        (lambda store: store.stored_head("ada"), {"Item": BALANCE}, StoredHead.of(Head.at(ENTRY))),
+        (lambda store: store.stored_head("ada"), {}, StoredHead.of(NEW)),
+        (lambda store: store.table_ids("ada"), {"Items": IDS}, ([7], None)),
+        (lambda store: store.table_ids("ada"), {"Items": [], **REST}, ([], BOOKMARK)),
     ],
 )
 def test_answers_become_values_of_ours(call: Callable[[LedgerStore], Any], answer: Any, made_of_it: Any) -> None:

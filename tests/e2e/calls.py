@@ -7,7 +7,8 @@ from ledger_core.rewards import Segment, Tally
 from tests.e2e.world import Told, World
 from tests.support import NOON, add, operation, spend
 
-ACCOUNT, APPEND, LOOK_UP, QUERY = "store.account", "store.append", "store.look_up", "store._query"
+ACCOUNT, APPEND, LOOK_UP, QUERY = "store._account", "store.append", "store.look_up", "store._query"
+TABLE_IDS = "store.table_ids"
 SCAN, APPEND_ALL, OWNERS_WITH = "accounts.accounts", "accounts.append_all", "accounts.owners_with"
 RUN, RUN_BEFORE = "runs._update_once", "runs._latest"
 
@@ -93,6 +94,10 @@ def verify(world: World, number: int) -> Told:
     return world.get(f"/ledger/owner-{number}/verify")
 
 
+def table_ids(world: World, number: int) -> Told:
+    return world.table_ids(number)
+
+
 def one_owner(world: World, number: int) -> object:
     return world.owner(1)
 
@@ -158,6 +163,7 @@ WAYS = [
     Way("verify, the last entry", QUERY, *VERIFY),
     Way("verify, the head", ACCOUNT, *VERIFY),
     Way("verify, the entries", QUERY, *VERIFY, passes=1),
+    Way("verify, the table", TABLE_IDS, table_ids, [TABLE_IDS], {"ids": [1]}, RAISED),
     Way("sweep, the reading", SCAN, *SWEEP, RAISED, ALREADY, one_owner),
     Way("sweep, the writing", APPEND_ALL, *SWEEP, UNFINISHED, ALREADY, one_owner),
     Way("sweep of a day before", OWNERS_WITH, sweep, [SCAN, OWNERS_WITH, APPEND_ALL], GRANTED, RAISED, ALREADY, marked),

@@ -7,6 +7,7 @@ import ast
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -22,7 +23,7 @@ from ledger_core.accounts import AccountStore
 from ledger_core.api import create_api, create_handler
 from ledger_core.items import Write
 from ledger_core.models import Head, LedgerEntry
-from ledger_core.patience import PAUSE_SECONDS_BASE
+from ledger_core.patience import PAUSE_SECONDS_BASE, Patience
 from ledger_core.periods import Period
 from ledger_core.rewards import Reward, Segment
 from ledger_core.router import LedgerRouter
@@ -127,6 +128,12 @@ class World:
     def get(self, path: str, **query: str) -> Told:
         """Ask for something by HTTP."""
         return all_of(self._api("GET", path, query=query))
+
+    def table_ids(self, number: int) -> Told:
+        """What the table has of an owner, as an audit asks when the index does not show it."""
+        patience = Patience(self._now + self.seconds, **self._time())
+        ids, _ = patience.read(partial(self._store.table_ids, f"owner-{number}"))
+        return {"ids": ids}
 
     def sweep(self, day: str, **place: Any) -> Told:
         """Reward all owners, or those that an earlier sweep put off."""

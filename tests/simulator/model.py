@@ -141,6 +141,8 @@ class ModelDynamoDB:
         TotalSegments: int = 1,
         Limit: int | None = None,
         ExclusiveStartKey: Item | None = None,
+        FilterExpression: str | None = None,
+        ExpressionAttributeValues: Item | None = None,
         **_: Any,
     ) -> dict[str, Any]:
         def order(value: str) -> tuple[int, str]:
@@ -150,7 +152,9 @@ class ModelDynamoDB:
         start = order(ExclusiveStartKey[key]["S"]) if ExclusiveStartKey else (-1, "")
         values = sorted((value for table, value in self.items if table == TableName), key=order)
         found = [one for one in values if order(one)[0] % TotalSegments == Segment and order(one) > start][:Limit]
-        answer: dict[str, Any] = {**CONFIRMED, "Items": [dict(self.items[TableName, value]) for value in found]}
+        items = (self.items[TableName, value] for value in found)
+        matching = (item for item in items if holds(FilterExpression, item, ExpressionAttributeValues or {}, {}))
+        answer: dict[str, Any] = {**CONFIRMED, "Items": [dict(item) for item in matching]}
         if Limit and len(found) == Limit:
             answer["LastEvaluatedKey"] = {key: {"S": found[-1]}}
         return answer

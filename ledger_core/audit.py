@@ -13,11 +13,12 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Protocol, TypeVar
 
-from ledger_core.errors import StoreError, UnavailableError
+from ledger_core.errors import StoreError, TooLongError, UnavailableError
 from ledger_core.exports import head_line, row_line, rows_of
 from ledger_core.fold import Report, audit
 from ledger_core.gaps import Gaps, common, is_among
 from ledger_core.models import GENESIS_HASH, format_time
+from ledger_core.patience import TimeUpError
 from ledger_core.receipts import Receipt
 from ledger_core.store import LedgerStore
 from ledger_core.stored import StoredHead
@@ -37,6 +38,7 @@ INDEX_LAG_PAUSES_SECONDS = (0.0, 0.2, 1.0)
 """The index follows the tables within moments, so what does not add up is looked at again after these."""
 INDEX_LAG_MAX = timedelta(days=1)
 """What is as old as this and not in the index is not in the table either; for who may not look into the table."""
+TOO_LONG = "The ledger is too long to be verified in the time there is: `ledger verify` and `export` have no limit."
 NOT_SHOWN = "The index does not show all entries yet. Try again later; `ledger verify` looks into the table too."
 
 T = TypeVar("T")
@@ -71,6 +73,7 @@ def audit_store(
 
     Raises:
         UnavailableError: the store could not be read to the end, or not often enough to tell what is wrong.
+        TooLongError: it takes more than the time that there is, and would the next time.
         LedgerError: the store could not be read.
     """
     ledger = _Ledger(store, owner_id, read, clock)
@@ -141,14 +144,23 @@ class _Extent:
         return gaps.of(self.head.fields.get("entry_count"))
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Ledger:
     """One owner's ledger in the store."""
 
     store: LedgerStore
     owner_id: str
-    read: Read
+    call: Read
     clock: Callable[[], datetime]
+    has_pages: bool = False
+
+    def read(self, call: Callable[[], T]) -> T:
+        try:
+            return self.call(call)
+        except TimeUpError as error:
+            if self.has_pages:
+                raise TooLongError(TOO_LONG) from error
+            raise
 
     def extent(self) -> _Extent:
         # The index first: whatever it shows, a consistent head that is read later covers, unless somebody forged it.
@@ -175,6 +187,7 @@ class _Ledger:
                 gaps.add(row)
                 yield row
             more = start is not None
+            self.has_pages = self.has_pages or more
 
     def check_absent(self, gaps: Sequence[range], head: StoredHead) -> None:
         """Raise UnavailableError if the table may have entries that the index does not show."""
@@ -183,7 +196,7 @@ class _Ledger:
         try:
             if not self._has_any_of(gaps):
                 return
-        except (StoreError, UnavailableError) as error:
+        except (StoreError, TooLongError, UnavailableError) as error:
             if isinstance(error, StoreError) and error.dynamodb_code != "AccessDeniedException":
                 raise
             if head.updated_at and head.updated_at < format_time(self.clock() - INDEX_LAG_MAX):

@@ -20,7 +20,8 @@ DESCRIPTIONS = {
     409: "The nonce was used: `entry` is the original, `replay` says whether the request was the same.",
     413: "The body is too large.",
     415: "The body is declared to be something other than JSON.",
-    422: "A field, a limit or a rule is broken, or the `Idempotency-Key` was used by a different request.",
+    422: "A field, a limit or a rule is broken, the `Idempotency-Key` was used by a different request, or the ledger "
+    "is too long to be verified over HTTP.",
     500: "A bug, a missing table or permission: tell the operator the `request_id`.",
     503: "Not done in time, or perhaps done: send the same request again, under the same nonce.",
 }

@@ -9,6 +9,7 @@ LedgerError                       code                  raised when
 ├── ForbiddenError                forbidden             the caller may not do this
 ├── ContentionError               contention            other writers kept winning until the time was up; try again
 ├── UnavailableError              unavailable           DynamoDB did not answer in time or throttled; try again
+├── TooLongError                  too_long              the ledger is too long to be verified in the time there is
 ├── StoreError                    internal              DynamoDB refused: a table, a permission, a bug
 └── ConfigurationError            (at start only)       a setting or an app's operations are wrong
 """
@@ -29,6 +30,7 @@ __all__ = [
     "LedgerError",
     "RequestState",
     "StoreError",
+    "TooLongError",
     "UnauthorizedError",
     "UnavailableError",
     "UnknownOperationError",
@@ -105,6 +107,10 @@ class ContentionError(LedgerError):
 
 class UnavailableError(LedgerError):
     code = "unavailable"
+
+
+class TooLongError(LedgerError):
+    code = "too_long"
 
 
 class StoreError(LedgerError):

@@ -7,7 +7,7 @@ from typing import TypeVar
 from ledger_core.errors import ContentionError, LedgerError, RequestState, UnavailableError
 from ledger_core.usage import current_usage
 
-__all__ = ["PAUSES_MAX", "Patience"]
+__all__ = ["PAUSES_MAX", "Patience", "TimeUpError"]
 
 PAUSES_MAX = 100
 """Times that one request may try again, however much time it has."""
@@ -16,6 +16,10 @@ PAUSE_SECONDS_MAX = 1.0
 """Full jitter: the n-th pause is random below base * 2^n, and never longer than this."""
 
 T = TypeVar("T")
+
+
+class TimeUpError(UnavailableError):
+    """The time was up before the next call, though the last one did not fail."""
 
 
 @dataclass
@@ -53,7 +57,7 @@ class Patience:
         while True:
             try:
                 if self.begun and self.is_over:
-                    raise UnavailableError("The time was up before all was done.")
+                    raise TimeUpError("The time was up before all was done.")
                 self.begun = True
                 return call()
             except LedgerError as error:

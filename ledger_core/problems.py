@@ -44,6 +44,7 @@ STATUS: Mapping[str, int] = {
     "forbidden": 403,
     "contention": 503,
     "unavailable": 503,
+    "too_long": 422,
     "internal": 500,
 }
 """By the code of a LedgerError."""

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,11 +13,15 @@ import pytest
 
 from functions.cli import main
 from functions.example_app.app import create_app
+from functions.example_app.operations import ExampleAppOperations
 from ledger_core import InvalidRequestError, LedgerEntry, OperationProcessor, UnavailableError
-from ledger_core.api import create_handler
+from ledger_core.api import create_api, create_handler
 from ledger_core.audit import Report, audit_export, audit_store, export
 from ledger_core.exports import head_line, row_line
 from ledger_core.models import Head, format_time
+from ledger_core.processor import TIMEOUT_SECONDS
+from ledger_core.router import LedgerRouter
+from ledger_core.settings import AuthMode
 from tests.support import NOON, LambdaApi, add
 
 if TYPE_CHECKING:
@@ -246,6 +251,22 @@ def test_index_that_is_behind_for_long_is_no_tampering(
     assert "ledger verify" in answer.body["detail"]
     is_behind.clear()
     assert audit_store(ledger.store, "ada", read=once).valid
+
+
+def test_ledger_that_is_too_long_for_http_is_refused_for_good(
+    client: "DynamoDBClient", ledger: OperationProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the time is up between two pages: with what to do instead, which has no limit; one page more is enough."""
+    query = client.query
+    monkeypatch.setattr(client, "query", lambda **options: query(**options | {"Limit": 1}), raising=False)
+    for calls, status, code in ((4, 422, "too_long"), (6, 200, None)):
+        times = iter([number * TIMEOUT_SECONDS / calls for number in range(99)])
+        processor = OperationProcessor(ledger.store, ExampleAppOperations, monotonic=partial(next, times))
+        api = LambdaApi(create_handler(create_api("App", LedgerRouter(processor), auth=AuthMode.NONE)))
+        answer = api("GET", "/ledger/ada/verify")
+        assert (answer.status, answer.body.get("code")) == (status, code)
+        assert ("ledger verify" in answer.body.get("detail", "")) is (status == 422)
+        assert answer.body.get("valid", False) is (status == 200)
 
 
 def written(entries: int) -> tuple[Head, list[dict[str, Any]]]:

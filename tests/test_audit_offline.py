@@ -9,10 +9,11 @@ import pytest
 
 from ledger_core import InvalidRequestError, LedgerEntry, LedgerError, UnavailableError
 from ledger_core.audit import INDEX_LAG_PAUSES_SECONDS, Report, audit_export, audit_store, export
-from ledger_core.errors import StoreError
+from ledger_core.errors import StoreError, TooLongError
 from ledger_core.exports import head_line
 from ledger_core.findings import Finding, FindingKind
 from ledger_core.models import GENESIS_HASH, Head, format_time
+from ledger_core.patience import Patience
 from ledger_core.receipts import Receipt
 from ledger_core.stored import StoredHead
 from tests.support import NOON, add
@@ -324,6 +325,29 @@ def test_a_table_that_cannot_be_read_is_an_error() -> None:
     store.denied = StoreError("DynamoDB refused", dynamodb_code="ResourceNotFoundException")
     with pytest.raises(StoreError, match="refused"):
         audit_of(store, clock=lambda: NOON + 9 * AGE)
+
+
+def ticking(calls: int) -> Patience:
+    """As many calls as there are seconds."""
+    now = iter(range(1, 999))
+    return Patience(calls, lambda: next(now), lambda _: None, lambda: 0.0)
+
+
+@pytest.mark.parametrize("calls", range(1, 12))
+def test_a_ledger_that_takes_more_than_the_time_is_too_long(calls: int) -> None:
+    """Once it is known to have another page; before, the time may be enough when DynamoDB is quicker."""
+    store: Any = Store(5, cut={2})
+    told = TooLongError if calls > 2 else UnavailableError
+    with pytest.raises(told, match="ledger verify" if calls > 2 else "time was up"):
+        audit_store(store, "ada", read=ticking(calls).read, sleep=store.slept.append)
+    assert len(store.asked) == calls
+
+
+def test_a_ledger_that_is_read_just_in_time_is_verified() -> None:
+    """Three pages take three calls, beside the two for its extent."""
+    store: Any = Store(5)
+    assert audit_store(store, "ada", read=ticking(5).read, sleep=store.slept.append).valid
+    assert len(store.asked) == 5
 
 
 def test_what_only_one_of_two_readings_shows_is_not_said() -> None:

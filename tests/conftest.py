@@ -29,9 +29,7 @@ ENVIRONMENT = {
 }
 os.environ.update(ENVIRONMENT)  # apps read their settings when they are imported
 MOTO = moto_core.__name__  # imported ahead of the session of functions.wiring, which would go past it otherwise
-LOOP = asyncio.new_event_loop()
 signal.signal(signal.SIGINT, signal.default_int_handler)  # for what tests start to inherit, even in the background
-asyncio.set_event_loop(LOOP)  # and their handlers take this thread's loop
 
 
 def ledger_tables() -> dict[str, str]:
@@ -123,14 +121,16 @@ def processor(store: LedgerStore) -> OperationProcessor:
     return OperationProcessor(store, ExampleAppOperations)
 
 
-@pytest.fixture(autouse=True)
-def event_loop_of_the_thread() -> None:
-    """Every test finds the loop that handlers use in this thread: `asyncio.run` leaves the thread without one."""
-    asyncio.set_event_loop(LOOP)
-
-
 @pytest.fixture(scope="session", autouse=True)
-def event_loop_of_the_handler() -> Iterator[None]:
-    """Closes that loop in the end."""
-    yield
-    LOOP.close()
+def event_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """The one that handlers use in this thread."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield loop
+    loop.close()
+
+
+@pytest.fixture(autouse=True)
+def event_loop_of_the_thread(event_loop: asyncio.AbstractEventLoop) -> None:
+    """Every test finds it: `asyncio.run` leaves the thread without one."""
+    asyncio.set_event_loop(event_loop)

@@ -1,32 +1,44 @@
 """From routers to an ASGI app and a Lambda handler that know who is calling, and tell of every request."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
-from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from fastapi import APIRouter, Depends, FastAPI, Request
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ledger_core.access import Caller
 from ledger_core.docs import DOCS_PATHS, add_docs
 from ledger_core.document import complete
+from ledger_core.envelope import BODY_BYTES_MAX, Answers, Bodies, HeadAsGet, check_query, route_path, with_base_path
 from ledger_core.errors import UnauthorizedError
 from ledger_core.gateway import UNREADABLE, Gateway
 from ledger_core.problems import handle_errors, ledger_problem, unreadable_problem
 from ledger_core.settings import AuthMode
-from ledger_core.telemetry import Telemetry
+from ledger_core.telemetry import CAPACITY_HEADER, Telemetry
 
 __all__ = ["BODY_BYTES_MAX", "OPEN_PATHS", "create_api", "create_handler"]
 
-BODY_BYTES_MAX = 16 * 1024
 OPEN_PATHS = frozenset({"/health", "/openapi.json"}) | DOCS_PATHS
 """What anybody may ask for; a gateway may be stricter."""
+
+ALLOWED_HEADERS = ("authorization", "content-type", "idempotency-key", CAPACITY_HEADER)
+EXPOSED_HEADERS = (
+    "allow",
+    "consumed-capacity",
+    "idempotency-replayed",
+    "retry-after",
+    "www-authenticate",
+    "x-request-id",
+)
+"""What pages of other origins may send, and what of an answer they may read."""
 
 logger = logging.getLogger(__name__)
 
 
-def create_api(title: str, *routers: APIRouter, auth: AuthMode) -> FastAPI:
+def create_api(
+    title: str, *routers: APIRouter, auth: AuthMode, base_path: str = "", allowed_origins: Sequence[str] = ()
+) -> FastAPI:
     """An ASGI app of the ledger's router and the app's own.
 
     Every path but OPEN_PATHS needs a known caller, who is then `request.state.caller`.
@@ -35,6 +47,8 @@ def create_api(title: str, *routers: APIRouter, auth: AuthMode) -> FastAPI:
         title: the app's name in its OpenAPI document.
         routers: LedgerRouter, and the app's own.
         auth: how callers are known; AuthMode.NONE lets everybody do everything.
+        base_path: what comes before every path, as a stage's or a mapping's; requests may have it or not.
+        allowed_origins: whose pages may call from a browser, where no gateway answers that.
     """
     api = _Api(
         title=title,
@@ -42,18 +56,19 @@ def create_api(title: str, *routers: APIRouter, auth: AuthMode) -> FastAPI:
         redirect_slashes=False,
         docs_url=None,  # whose parts come from elsewhere; ours are here
         redoc_url=None,
+        dependencies=[Depends(check_query)],
         telemetry={"tracing": False, "metrics": False, "logs": False},  # which ours is, and tells no values
     )
-    api.auth = auth
+    api.auth, api.base_path, api.allowed_origins = auth, base_path, allowed_origins
     for router in routers:
         api.include_router(router)
     add_docs(api)
     if auth is AuthMode.NONE:
         logger.warning("LEDGER_AUTH=none: everybody may do everything")
     handle_errors(api)
-    api.add_middleware(_BodyLimit)
-    api.add_middleware(_Authentication, auth=auth)
-    api.add_middleware(Telemetry)  # the last one added is the outermost
+    api.add_middleware(HeadAsGet)
+    api.add_middleware(Bodies)
+    api.add_middleware(_Authentication, auth=auth)  # the last one added is the outermost
     return api
 
 
@@ -63,9 +78,30 @@ def create_handler(api: FastAPI) -> Callable[[dict[str, Any], Any], dict[str, An
 
 
 class _Api(FastAPI):
-    """Whose document tells of refusals and tokens too."""
+    """Whose document tells of refusals and tokens too, and whose every answer passes what is around it."""
 
     auth: AuthMode
+    base_path: str
+    allowed_origins: Sequence[str]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.base_path and scope["type"] == "http":
+            scope["path"], scope["root_path"] = with_base_path(scope["path"], self.base_path), self.base_path
+        await super().__call__(scope, receive, send)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        stack = super().build_middleware_stack()
+        if self.allowed_origins:
+            from starlette.middleware.cors import CORSMiddleware  # which Lambda does not pay for
+
+            stack = CORSMiddleware(
+                stack,
+                allow_origins=self.allowed_origins,
+                allow_methods=["*"],
+                allow_headers=ALLOWED_HEADERS,
+                expose_headers=EXPOSED_HEADERS,
+            )
+        return Answers(Telemetry(stack), open_paths=OPEN_PATHS)
 
     def openapi(self) -> dict[str, Any]:
         return complete(super().openapi(), tokens=self.auth is AuthMode.JWT, open_paths=OPEN_PATHS)
@@ -86,7 +122,7 @@ class _Authentication:
             try:
                 scope.setdefault("state", {})["caller"] = self._caller(scope)
             except UnauthorizedError as error:
-                if scope["path"].removeprefix(scope.get("root_path", "")) not in OPEN_PATHS:
+                if route_path(scope) not in OPEN_PATHS:
                     response = await ledger_problem(Request(scope), error)
                     await response(scope, receive, send)
                     return
@@ -97,23 +133,3 @@ class _Authentication:
 
     def _caller(self, scope: Scope) -> Caller:
         return Caller.anybody() if self._auth is AuthMode.NONE else Caller.from_event(scope.get("aws.event") or {})
-
-
-class _BodyLimit:
-    """Stop reading a body at BODY_BYTES_MAX."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        size = 0
-
-        async def receive_up_to_limit() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > BODY_BYTES_MAX:
-                raise HTTPException(413, f"The body exceeds {BODY_BYTES_MAX} bytes.")
-            return message
-
-        await self._app(scope, receive_up_to_limit, send)

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from ledger_core.envelope import check_query
 from ledger_core.errors import ConfigurationError
 from ledger_core.problems import is_json
 
@@ -38,6 +39,7 @@ class EntryRoute(APIRoute):
         endpoint, model = self.endpoint, self.endpoint.__annotations__["body"]
 
         async def handle(request: Request) -> Response:
+            await check_query(request)
             try:
                 content = await request.body() if is_json(request) else b""
                 body = model.model_validate_json(content.removeprefix(BOM))

@@ -18,12 +18,13 @@ from mangum.protocols import HTTPCycle
 from mangum.types import ASGI
 from starlette.types import Scope
 
-from ledger_core.problems import PROBLEM_MEDIA_TYPE, unforeseen_problem
+from ledger_core.problems import PROBLEM_MEDIA_TYPE, REQUEST_ID_HEADER, request_id, unforeseen_problem
 
 __all__ = ["UNREADABLE", "Gateway"]
 
 UNREADABLE = "aws.unreadable"
 """In the scope of a request that is to be refused because nobody could read it."""
+NO_STORE = (b"cache-control", b"no-store")
 SCHEMES = frozenset({"http", "https"})
 GUESSED = frozenset({"host", "x-forwarded-port"})
 """Headers from which the adapter makes the server's port, and which any proxy or client may have written."""
@@ -66,7 +67,8 @@ class Gateway:
             return translate(HTTPCycle(scope, body)(self._api))
         except Exception as error:
             problem = unforeseen_problem(Request(scope), error)
-            return _plainly({"status": problem.status_code, "headers": problem.raw_headers, "body": problem.body})
+            headers = [*problem.raw_headers, (REQUEST_ID_HEADER, request_id(scope).encode()), NO_STORE]
+            return _plainly({"status": problem.status_code, "headers": headers, "body": problem.body})
 
     def _read(self, event: Any, context: Any) -> tuple[Scope, bytes, Callable[[Any], dict[str, Any]]]:
         if event.get("isBase64Encoded"):

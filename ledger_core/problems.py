@@ -7,7 +7,6 @@ are left in the request's state too, for the log.
 import logging
 import re
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
 
@@ -15,15 +14,19 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from ledger_core.access import Caller
 from ledger_core.errors import DuplicateNonceError, InsufficientBalanceError, LedgerError, RequestState, StoreError
 
 __all__ = [
     "CODE",
+    "ERRORS_MAX",
     "HEADERS",
     "PROBLEM_MEDIA_TYPE",
+    "REQUEST_ID_HEADER",
     "STATUS",
+    "TITLES",
     "handle_errors",
     "is_json",
     "ledger_problem",
@@ -33,7 +36,11 @@ __all__ = [
 ]
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
+REQUEST_ID_HEADER = b"x-request-id"
+"""Of every answer."""
 RETRY_AFTER_SECONDS = 1
+ERRORS_MAX = 10
+"""Errors that one 422 names, however many there are."""
 
 STATUS: Mapping[str, int] = {
     "invalid": 422,
@@ -56,6 +63,32 @@ CODE: Mapping[int, str] = {
     415: "unsupported_media_type",
 }
 """By the status of what HTTP itself refuses; `invalid` for any other 4xx."""
+
+TITLES: Mapping[int, str] = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    402: "Payment Required",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    406: "Not Acceptable",
+    408: "Request Timeout",
+    409: "Conflict",
+    410: "Gone",
+    411: "Length Required",
+    412: "Precondition Failed",
+    413: "Content Too Large",
+    414: "URI Too Long",
+    415: "Unsupported Media Type",
+    422: "Unprocessable Content",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    501: "Not Implemented",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+}
+"""By status, as RFC 9110 has them, for Python's own change with its version; `Error` for any other of an app's."""
 
 HEADERS: Mapping[int, Mapping[str, str]] = {
     401: {"www-authenticate": "Bearer"},
@@ -113,7 +146,7 @@ def unreadable_problem(request: Request) -> JSONResponse:
 def unforeseen_problem(request: Request, error: Exception) -> JSONResponse:
     """The problem that a fault of the ledger is; the log tells what it was."""
     state = error.state if isinstance(error, LedgerError) else RequestState.PROCESSING
-    told = request_id(request)
+    told = request_id(request.scope)
     logger.error("request_id=%s failed", told, exc_info=error, extra={"request_id": told})
     return _problem(request, 500, "internal", state, "The ledger failed; its log tells why under this request id.")
 
@@ -129,8 +162,11 @@ async def _validation_problem(request: Request, error: Exception) -> JSONRespons
     if any(e["loc"][0] == "body" for e in error.errors()) and not is_json(request):
         detail = "The body must be JSON, with Content-Type: application/json."
         return _problem(request, 415, CODE[415], RequestState.RECEIVED, detail)
-    errors = [{"field": _field(e), "message": _message(e)} for e in error.errors()]
+    found = error.errors()
+    errors = [{"field": _field(e), "message": _message(e)} for e in found[:ERRORS_MAX]]
     detail = "; ".join(f"{e['field']}: {e['message']}" for e in errors)
+    if len(found) > ERRORS_MAX:
+        detail += f"; and {len(found) - ERRORS_MAX} more"
     return _problem(request, 422, "invalid", RequestState.VALIDATING, detail, {"errors": errors})
 
 
@@ -138,8 +174,11 @@ async def _http_problem(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.status_code == 400:  # what FastAPI says of a body in which it cannot even look for an error
         return _problem(request, 422, "invalid", RequestState.VALIDATING, "body: cannot be read as JSON")
-    code, headers = CODE.get(error.status_code, "invalid"), error.headers or {}
-    return _problem(request, error.status_code, code, RequestState.RECEIVED, str(error.detail), headers=headers)
+    code, headers = CODE.get(error.status_code, "invalid"), dict(error.headers or {})
+    if "GET" in (methods := headers.get("Allow", "").split(", ")):
+        headers["Allow"] = ", ".join(sorted({"HEAD", *methods}))
+    state = RequestState.VALIDATING if error.status_code == 422 else RequestState.RECEIVED
+    return _problem(request, error.status_code, code, state, str(error.detail), headers=headers)
 
 
 async def _unforeseen_problem(request: Request, error: Exception) -> JSONResponse:
@@ -167,20 +206,22 @@ def _problem(
 ) -> JSONResponse:
     request.state.code, request.state.failed_in = code, state
     body = {
-        "title": HTTPStatus(status).phrase,
+        "title": TITLES.get(status, "Error"),
         "status": status,
         "code": code,
         "state": state,
         "detail": detail,
-        "request_id": request_id(request),
+        "request_id": request_id(request.scope),
         **(more or {}),
     }
     return JSONResponse(body, status, {**HEADERS.get(status, {}), **(headers or {})}, PROBLEM_MEDIA_TYPE)
 
 
-def request_id(request: Request) -> str:
+def request_id(scope: Scope) -> str:
     """API Gateway's id of the request, or one of ours; the same whenever it is asked for."""
-    if not hasattr(request.state, "request_id"):
-        context = (request.scope.get("aws.event") or {}).get("requestContext") or {}
-        request.state.request_id = context.get("requestId") or str(uuid4())
-    return str(request.state.request_id)
+    state = scope.setdefault("state", {})
+    if "request_id" not in state:
+        context = (scope.get("aws.event") or {}).get("requestContext") or {}
+        state["request_id"] = str(context.get("requestId") or uuid4())
+    known: str = state["request_id"]
+    return known

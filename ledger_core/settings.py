@@ -1,4 +1,4 @@
-"""What the environment decides: four variables of ours, two more for rewards; all others are AWS's own.
+"""What the environment decides: six variables of ours, two more for rewards; all others are AWS's own.
 
 But for LEDGER_SERVICE, which only names metrics: see `ledger_core.metrics`.
 """
@@ -31,6 +31,8 @@ CONNECTIONS_MAX = 40
 
 
 RECEIPT_KEY = re.compile(r"[0-9a-f-]{36}|mrk-[0-9a-f]{32}|arn:[\w-]+:kms:[\w-]+:\d+:key/[\w-]+|.+\.pem")
+BASE_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
+ORIGIN = re.compile(r"\*|https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
 TABLE_NAME = re.compile(r"[A-Za-z0-9_.-]{3,255}|arn:\S+")
 
 
@@ -43,15 +45,19 @@ class AuthMode(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """LEDGER_ENTRIES_TABLE, LEDGER_BALANCES_TABLE, LEDGER_AUTH (default `jwt`), LEDGER_RECEIPT_KEY (default: none).
+    """LEDGER_ENTRIES_TABLE, LEDGER_BALANCES_TABLE, LEDGER_AUTH (default `jwt`); and LEDGER_RECEIPT_KEY,
+    LEDGER_BASE_PATH, LEDGER_ALLOWED_ORIGINS, empty by default.
 
-    The last one is the id or the ARN of a KMS key, or a file on this machine whose name ends in .pem.
+    The key is the id or the ARN of a KMS key, or a file on this machine whose name ends in .pem; the path comes before
+    every other, as a stage's does; origins of pages that may call from a browser have commas between them.
     """
 
     entries_table: str
     balances_table: str
     auth: AuthMode
     receipt_key: str | None = None
+    base_path: str = ""
+    allowed_origins: tuple[str, ...] = ()
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
@@ -76,7 +82,14 @@ class Settings:
             raise ConfigurationError(f"LEDGER_RECEIPT_KEY must be a KMS key's id or ARN: {receipt_key!r}")
         if receipt_key and receipt_key.endswith(".pem") and in_lambda:
             raise ConfigurationError("LEDGER_RECEIPT_KEY in a file is for local runs only and is refused inside Lambda")
-        return cls(entries_table=tables[0], balances_table=tables[1], auth=AuthMode(auth), receipt_key=receipt_key)
+        return cls(
+            entries_table=tables[0],
+            balances_table=tables[1],
+            auth=AuthMode(auth),
+            receipt_key=receipt_key,
+            base_path=_base_path(environment.get("LEDGER_BASE_PATH", "")),
+            allowed_origins=_origins(environment.get("LEDGER_ALLOWED_ORIGINS", "")),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +110,23 @@ class RewardSettings:
         if not queue_url.startswith(("https://", "http://")):
             raise ConfigurationError(f"LEDGER_REWARDS_QUEUE_URL must be the URL of an SQS queue: {queue_url!r}")
         return cls(queue_url=queue_url, runs_table=_table_name(environment, "LEDGER_RUNS_TABLE"))
+
+
+def _base_path(said: str) -> str:
+    path = f"/{said.strip('/')}" if said.strip("/") else ""
+    if not BASE_PATH.fullmatch(path):
+        raise ConfigurationError(f"LEDGER_BASE_PATH must be a path of letters, digits and . _ ~ -, as /prod: {said!r}")
+    return path
+
+
+def _origins(said: str) -> tuple[str, ...]:
+    origins = tuple(origin.strip() for origin in said.split(",") if origin.strip())
+    for origin in origins:
+        if not ORIGIN.fullmatch(origin):
+            raise ConfigurationError(
+                f"LEDGER_ALLOWED_ORIGINS must be origins as https://app.example.com, or *, without a path: {origin!r}"
+            )
+    return origins
 
 
 def _table_name(environment: Mapping[str, str], name: str) -> str:

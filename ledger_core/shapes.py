@@ -55,6 +55,10 @@ def _written_as_time(value: Any) -> Any:
 QueryInstant = Annotated[Instant, BeforeValidator(_written_as_time)]
 
 
+def _left_out(value: Any) -> Any:
+    return {} if value is None else value
+
+
 class EntryRequest(BaseModel):
     """An operation to post. The nonce goes here or in the `Idempotency-Key` header."""
 
@@ -64,7 +68,9 @@ class EntryRequest(BaseModel):
     operation: StrictStr
     nonce: Nonce | None = None
     amount: Magnitude | None = None
-    metadata: Annotated[Metadata, Field(json_schema_extra={"additionalProperties": False})] = {}
+    metadata: Annotated[
+        Metadata, BeforeValidator(_left_out), Field(json_schema_extra={"additionalProperties": False})
+    ] = {}
 
 
 class Balance(BaseModel):

@@ -78,7 +78,7 @@ class Telemetry:
         code, failed_in = state.get("code", "answered"), state.get("failed_in")
         caller: Caller | None = state.get("caller")
         line = {
-            "request_id": request_id(request),
+            "request_id": request_id(request.scope),
             "function_request_id": getattr(request.scope.get("aws.context"), "aws_request_id", None),
             "trace_id": _trace_id(),
             "method": request.method,

@@ -104,7 +104,9 @@ class LambdaApi:
         answer = self.handler({**event, **overrides}, self.context)
         is_json = answer["headers"]["content-type"].endswith("json")
         return Answer(
-            answer["statusCode"], answer["headers"], json.loads(answer["body"]) if is_json else answer["body"]
+            answer["statusCode"],
+            answer["headers"],
+            json.loads(answer["body"]) if is_json and answer["body"] else answer["body"],
         )
 
 

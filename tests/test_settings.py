@@ -43,8 +43,31 @@ def test_receipts_are_signed_if_a_key_is_named(key: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "path"), [("", ""), ("/", ""), ("prod", "/prod"), ("/prod/", "/prod"), ("/v1/led-ger", "/v1/led-ger")]
+)
+def test_base_path_may_be_written_in_several_ways(said: str, path: str) -> None:
+    """With a slash at either end or without, it is the same."""
+    assert Settings.from_environment({**TABLES, "LEDGER_BASE_PATH": said}).base_path == path
+
+
+def test_origins_are_those_between_the_commas() -> None:
+    """None unless there are some; blanks are none of them."""
+    said = " https://app.example.com,http://localhost:3000 ,,http://[::1]:3000"
+    origins = ("https://app.example.com", "http://localhost:3000", "http://[::1]:3000")
+    assert Settings.from_environment({**TABLES, "LEDGER_ALLOWED_ORIGINS": said}).allowed_origins == origins
+    assert Settings.from_environment({**TABLES, "LEDGER_ALLOWED_ORIGINS": "*"}).allowed_origins == ("*",)
+    assert Settings.from_environment(TABLES).allowed_origins == ()
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"LEDGER_BASE_PATH": "/prod//v1"}, "LEDGER_BASE_PATH must be a path of letters"),
+        ({"LEDGER_BASE_PATH": "/{stage}"}, "LEDGER_BASE_PATH must be a path of letters"),
+        ({"LEDGER_BASE_PATH": "https://example.com"}, "LEDGER_BASE_PATH must be a path of letters"),
+        ({"LEDGER_ALLOWED_ORIGINS": "https://a.example/"}, "LEDGER_ALLOWED_ORIGINS must be origins"),
+        ({"LEDGER_ALLOWED_ORIGINS": "https://a.example,b.example"}, "without a path: 'b.example'"),
+        ({"LEDGER_ALLOWED_ORIGINS": "null"}, "LEDGER_ALLOWED_ORIGINS must be origins"),
         (
             {"LEDGER_RECEIPT_KEY": "alias/receipts"},
             "LEDGER_RECEIPT_KEY must be a KMS key's id or ARN: 'alias/receipts'",

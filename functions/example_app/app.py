@@ -20,8 +20,16 @@ __all__ = ["app", "create_app", "handler"]
 
 def create_app(client: "DynamoDBClient | None" = None) -> FastAPI:
     """The Example App over the tables that the environment names; `client` is for tests and local runs."""
+    settings = load_settings()
     ledger = LedgerRouter(create_processor(ExampleAppOperations, client), receipt_key=create_receipt_key())
-    return create_api("Example App", ledger, create_app_router(ledger), auth=load_settings().auth)
+    return create_api(
+        "Example App",
+        ledger,
+        create_app_router(ledger),
+        auth=settings.auth,
+        base_path=settings.base_path,
+        allowed_origins=settings.allowed_origins,
+    )
 
 
 app = create_app()

@@ -16,6 +16,7 @@ from functions.wiring import create_client
 from infra import issuer
 from infra.dynamodb import CACHE, ENVIRONMENT, create_tables, dynamodb_local, has_dynamodb_local, moto
 from infra.processes import own_port
+from infra.protocol import Http1Protocol
 from ledger_core.settings import AuthMode
 
 ENDPOINT = "AWS_ENDPOINT_URL_DYNAMODB"
@@ -102,7 +103,9 @@ Try it, and end it with Ctrl-C:
             reload=options.reload,
             reload_dirs=["functions", "ledger_core"] if options.reload else None,
             log_level="warning",
+            http=Http1Protocol,
             ws="none",
+            workers=1,  # whatever WEB_CONCURRENCY says
             timeout_graceful_shutdown=5,
         )
 

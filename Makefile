@@ -7,6 +7,10 @@ AUTH ?= $(or $(LEDGER_AUTH),none)
 ISSUER_PORT ?= 8010
 OWNER ?=
 SCOPE ?=
+# On the command line only, as in `make run LOG=json`: what an environment has by these names is meant for others.
+ENDPOINT =
+LOG = short
+ONE_CPU =
 
 UV := .venv/bin/uv
 # Tools that cannot share an environment with the ledger have their own, from the same lock. Lambda runs Python 3.13,
@@ -19,7 +23,8 @@ export SAM_CLI_TELEMETRY := 0
 .PHONY: run token run-stack build test cold e2e simulate prove bench bench-rewards mutants lint format clean
 
 run: .venv/ready
-	@exec .venv/bin/python -m infra.run --port $(PORT) --data $(DATA) --auth $(AUTH) --issuer-port $(ISSUER_PORT)
+	@exec .venv/bin/python -m infra.run --port $(PORT) --data $(DATA) --auth $(AUTH) --issuer-port $(ISSUER_PORT) \
+		--log $(LOG) $(if $(ENDPOINT),--endpoint "$(ENDPOINT)") $(if $(ONE_CPU),--one-cpu)
 
 token: .venv/ready
 	@.venv/bin/python -m infra.issuer --owner "$(OWNER)" --scope "$(SCOPE)" --port $(ISSUER_PORT)

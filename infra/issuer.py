@@ -44,6 +44,10 @@ class Issuer:
         self._port = port
         self._key = kept_key(folder / "issuer.pem", new_key)
 
+    @property
+    def public_key(self) -> rsa.RSAPublicKey:
+        return self._key.public_key()
+
     def token(
         self,
         owner_id: str,
@@ -61,7 +65,7 @@ class Issuer:
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:
         """Answer for the discovery document and the key set, as an OpenID Connect issuer does."""
-        key_set = {**json.loads(RSAAlgorithm.to_jwk(self._key.public_key())), "kid": KEY_ID, "alg": ALGORITHM}
+        key_set = {**json.loads(RSAAlgorithm.to_jwk(self.public_key)), "kid": KEY_ID, "alg": ALGORITHM}
         documents = {
             "/.well-known/openid-configuration": {"issuer": self.url, "jwks_uri": f"{self.url}/.well-known/jwks.json"},
             "/.well-known/jwks.json": {"keys": [{**key_set, "use": "sig"}]},
@@ -96,7 +100,7 @@ class JwtAuthorizer:
         self._app = app
         self._issuer = issuer.url
         self._audience = audience
-        self._keys = jwt.PyJWKClient(f"{issuer.url}/.well-known/jwks.json")
+        self._key = issuer.public_key  # not asked for over HTTP, where a proxy might answer instead
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -111,7 +115,7 @@ class JwtAuthorizer:
         try:
             claims: dict[str, Any] = jwt.decode(
                 token,
-                self._keys.get_signing_key_from_jwt(token),
+                self._key,
                 algorithms=[ALGORITHM],
                 audience=self._audience,
                 issuer=self._issuer,

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["free_port", "own_port", "running"]
+__all__ = ["free_port", "has_port", "own_port", "running"]
 
 START_SECONDS_MAX = 60
 # The server, and a watch that ends it when the pipe ends; whichever ends first, the other follows.
@@ -30,14 +30,21 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def has_port(port: int) -> bool:
+    """Whether the loopback port can be had."""
+    try:
+        _try(port)
+        return True
+    except (OSError, OverflowError):
+        return False
+
+
 def own_port(port: int, name: str = "PORT") -> int:
     """The port, if it can be had; else this ends the program with one line, which names make's variable for it."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except (OSError, OverflowError) as error:
-            sys.exit(f"ledger: port {port} cannot be had ({error}); choose another, as in: make run {name}=8001")
+    try:
+        _try(port)
+    except (OSError, OverflowError) as error:
+        sys.exit(f"ledger: port {port} cannot be had ({error}); choose another, as in: make run {name}=8001")
     return port
 
 
@@ -75,6 +82,12 @@ def running(
         finally:
             process.stdin.close()
             process.wait()
+
+
+def _try(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
 
 
 def _wait_for(name: str, port: int, log: Path, process: "subprocess.Popen[bytes]") -> None:

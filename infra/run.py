@@ -1,11 +1,13 @@
-"""`make run`: the Example App at 127.0.0.1:8000 over a DynamoDB on this machine, or wherever AWS's variables point."""
+"""`make run`: the Example App at 127.0.0.1:8000 over a DynamoDB of its own on this machine, or over a named one."""
 
 import argparse
 import contextlib
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
 from botocore.exceptions import BotoCoreError, ClientError
@@ -15,53 +17,30 @@ from starlette.types import ASGIApp
 from functions.wiring import create_client
 from infra import issuer
 from infra.dynamodb import CACHE, ENVIRONMENT, create_tables, dynamodb_local, has_dynamodb_local, moto
+from infra.environment import CREDENTIALS, ENDPOINT, OWN, keep_to_this_machine, point_at
 from infra.processes import own_port
 from infra.protocol import Http1Protocol
+from ledger_core.metrics import LOG_VARIABLE, LogStyle
 from ledger_core.settings import AuthMode
 
-ENDPOINT = "AWS_ENDPOINT_URL_DYNAMODB"
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
 LOOPBACK = "127.0.0.1"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m infra.run", description=__doc__)
-    parser.add_argument("--host", default=LOOPBACK, help="where to listen; in a container 0.0.0.0, elsewhere never")
-    parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--reload", action="store_true", help="serve an edit as soon as it is saved")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=CACHE / "data",
-        help="where DynamoDB Local keeps what is posted, and the key of receipts is",
-    )
-    parser.add_argument("--auth", choices=list(AuthMode), help="LEDGER_AUTH; jwt brings an issuer of tokens with it")
-    parser.add_argument("--issuer-port", type=int, default=issuer.PORT)
-    options = parser.parse_args()
+    options = _options()
     port = own_port(options.port)
     if options.auth:
         os.environ["LEDGER_AUTH"] = options.auth
+    os.environ[LOG_VARIABLE] = options.log
     for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    with contextlib.suppress(OSError):  # nothing can be kept here, and so no receipts are signed
-        os.environ.setdefault("LEDGER_RECEIPT_KEY", _kept_receipt_key(options.data.resolve() / "receipts.pem"))
-    fake = None
+        if name.startswith("LEDGER_"):
+            os.environ.setdefault(name, value)
+    _keep_receipt_key(options.data.resolve() / "receipts.pem", is_own=not options.endpoint)
     with contextlib.ExitStack() as stack:
-        if endpoint := os.environ.get(ENDPOINT) or os.environ.get("AWS_ENDPOINT_URL"):
-            client, where = create_client(), f"the DynamoDB at {endpoint}"
-        elif has_dynamodb_local():
-            try:
-                os.environ[ENDPOINT] = stack.enter_context(dynamodb_local(options.data.resolve()))
-            except (OSError, RuntimeError) as error:
-                sys.exit(f"ledger: DynamoDB Local cannot be had: {error}")
-            client, where = create_client(), f"DynamoDB Local, which keeps its data in {options.data}"
-        elif options.reload:
-            sys.exit(f"ledger: --reload needs Java and npm, or {ENDPOINT}: the fake would forget with every edit")
-        else:
-            client = fake = stack.enter_context(moto())
-            where = (
-                "moto, in this process, because Java or npm is not here: a fake that forgets everything at the end, "
-                "grows slower with every entry and knows no contention; good for a first look only"
-            )
+        client, fake, where = _store(options, stack)
         try:
             create_tables(client, os.environ)
         except (BotoCoreError, ClientError, RuntimeError) as error:
@@ -92,10 +71,11 @@ Auth:  {auth}.
 Try it, and end it with Ctrl-C:
   curl http://127.0.0.1:{port}/ledger/entry -H 'Content-Type: application/json'{header} \\
     -d '{{"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "signup"}}'
-{_for_tools() if options.host == LOOPBACK else ""}""",
+{_for_tools(is_own=not options.endpoint) if options.host == LOOPBACK and not fake else ""}""",
             flush=True,
         )
-        _keep_to_one_cpu(port)
+        if options.one_cpu:
+            _keep_to_one_cpu(port)
         uvicorn.run(
             served,
             host=options.host,
@@ -110,6 +90,52 @@ Try it, and end it with Ctrl-C:
         )
 
 
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m infra.run", description=__doc__)
+    parser.add_argument("--host", default=LOOPBACK, help="where to listen; in a container 0.0.0.0, elsewhere never")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--endpoint", help="the URL of another DynamoDB, to be used instead of one of its own")
+    parser.add_argument("--reload", action="store_true", help="serve an edit as soon as it is saved")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=CACHE / "data",
+        help="where DynamoDB Local keeps what is posted, and the key of receipts is",
+    )
+    parser.add_argument("--auth", choices=list(AuthMode), help="LEDGER_AUTH; jwt brings an issuer of tokens with it")
+    parser.add_argument("--issuer-port", type=int, default=issuer.PORT)
+    parser.add_argument("--log", choices=list(LogStyle), default=LogStyle.SHORT, help="what is logged of a request")
+    parser.add_argument("--one-cpu", action="store_true", help="keep to one CPU, to measure what a request costs")
+    return parser.parse_args()
+
+
+def _store(
+    options: argparse.Namespace, stack: contextlib.ExitStack
+) -> "tuple[DynamoDBClient, DynamoDBClient | None, str]":
+    """A client of the store, the same again if the store is in this process, and what to tell people of it."""
+    if options.endpoint:
+        point_at(options.endpoint)
+        return create_client(), None, f"the DynamoDB at {options.endpoint}"
+    if has_dynamodb_local():
+        try:
+            endpoint = stack.enter_context(dynamodb_local(options.data.resolve()))
+        except (OSError, RuntimeError) as error:
+            sys.exit(f"ledger: DynamoDB Local cannot be had: {error}")
+        keep_to_this_machine(endpoint)
+        client = create_client()
+        assert client.meta.endpoint_url == endpoint  # or tables would be created elsewhere
+        return client, None, f"DynamoDB Local, which keeps its data in {options.data}"
+    if options.reload:
+        sys.exit("ledger: --reload needs Java and npm, or --endpoint: the fake would forget with every edit")
+    keep_to_this_machine()
+    fake = stack.enter_context(moto())
+    where = (
+        "moto, in this process, because Java or npm is not here: a fake that forgets everything at the end, "
+        "grows slower with every entry and knows no contention; good for a first look only"
+    )
+    return fake, fake, where
+
+
 def _keep_to_one_cpu(port: int) -> None:
     """Python runs one thread at a time; on several CPUs they fight for their turn, for a third of the CPU time.
 
@@ -120,20 +146,29 @@ def _keep_to_one_cpu(port: int) -> None:
         os.sched_setaffinity(0, {cpus[port % len(cpus)]})
 
 
-def _kept_receipt_key(path: Path) -> str:
-    issuer.kept_key(path, lambda: ec.generate_private_key(ec.SECP256R1()))
-    return str(path)
+def _keep_receipt_key(path: Path, *, is_own: bool) -> None:
+    """Name the key that signs receipts, unless one is named; with a store of our own it is a file, none of AWS's."""
+    named = os.environ.get("LEDGER_RECEIPT_KEY", "")
+    if named.endswith(".pem") or (named and not is_own):
+        return
+    os.environ.pop("LEDGER_RECEIPT_KEY", None)
+    with contextlib.suppress(OSError):  # nothing can be kept here, and so no receipts are signed
+        issuer.kept_key(path, lambda: ec.generate_private_key(ec.SECP256R1()))
+        os.environ["LEDGER_RECEIPT_KEY"] = str(path)
 
 
-def _for_tools() -> str:
-    """How other tools reach the same store; the credentials shown are the fake's, never the machine's."""
-    if ENDPOINT not in os.environ:
-        return ""
-    names = (ENDPOINT, "AWS_REGION", "LEDGER_ENTRIES_TABLE", "LEDGER_BALANCES_TABLE", "LEDGER_RECEIPT_KEY")
-    variables = {name: os.environ[name] for name in names if name in os.environ}
-    variables |= {name: ENVIRONMENT[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
-    exports = " ".join(f"{name}={value}" for name, value in variables.items())
-    return f"\nFor .venv/bin/ledger and other tools:\n  export {exports}\n"
+def _for_tools(*, is_own: bool) -> str:
+    """How other tools reach the same store, whatever their terminal says; only a fake's credentials are shown."""
+    is_fake = CREDENTIALS.items() <= os.environ.items()
+    regions, credentials = ("AWS_REGION", "AWS_DEFAULT_REGION"), CREDENTIALS if is_fake else ()
+    ledger = [name for name in (*ENVIRONMENT, "LEDGER_RECEIPT_KEY") if name.startswith("LEDGER_")]
+    names = (ENDPOINT, *(OWN if is_own else (*regions, *credentials)), *ledger)
+    exports = [f"{name}={shlex.quote(os.environ[name])}" for name in names if name in os.environ]
+    forget = ""
+    if is_own:
+        exports += [f"{name}={LOOPBACK},${name}" for name in ("NO_PROXY", "no_proxy")]
+        forget = "\n  unset AWS_SESSION_TOKEN $(env | grep -o '^AWS_[A-Z0-9_]*')"
+    return f"\nFor .venv/bin/ledger and other tools, in another terminal:{forget}\n  export {' '.join(exports)}\n"
 
 
 if __name__ == "__main__":

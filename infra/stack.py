@@ -21,8 +21,10 @@ from typing import Any
 
 import boto3
 import yaml
+from botocore.config import Config
 
 from infra.dynamodb import CACHE, ROOT
+from infra.environment import keep_to_this_machine
 from infra.issuer import AUDIENCE, Issuer, make_token
 from infra.issuer import PORT as ISSUER_PORT
 from infra.processes import own_port, running
@@ -35,7 +37,13 @@ MINISTACK = ROOT / ".local/ministack/bin/ministack"
 SAM = ROOT / ".local/sam/bin/sam"
 BUILT = ROOT / ".aws-sam/build/template.yaml"
 # The one root user that ministack knows; whatever else is in the environment, nothing goes to AWS from here.
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+}
 ARCHITECTURE = "arm64" if platform.machine() in {"arm64", "aarch64"} else "x86_64"
 
 
@@ -62,7 +70,8 @@ class Stack:
         """A boto3 client of the stand-in for AWS, as root unless said otherwise."""
         region = CREDENTIALS["AWS_DEFAULT_REGION"]
         keys = {"aws_access_key_id": key_id, "aws_secret_access_key": key}
-        return _session().client(service, endpoint_url=self.endpoint, region_name=region, **keys)  # type: ignore[call-overload]
+        where = {"endpoint_url": self.endpoint, "region_name": region, "config": Config(proxies={})}
+        return _session().client(service, **where, **keys)  # type: ignore[call-overload]
 
 
 @contextlib.contextmanager
@@ -155,6 +164,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--issuer-port", type=int, default=ISSUER_PORT)
     options = parser.parse_args()
+    keep_to_this_machine()
     with deployed(own_port(options.port), Issuer(own_port(options.issuer_port, "ISSUER_PORT"))) as stack:
         token = make_token(options.issuer_port)
         print(

@@ -3,15 +3,26 @@
 import os
 import sys
 from collections.abc import Mapping
+from enum import StrEnum
 from json import JSONEncoder
-from time import time
+from time import strftime, time
 from typing import Any
 
-__all__ = ["METRICS_NAMESPACE", "SERVICE_VARIABLE", "MetricLines"]
+__all__ = [
+    "LOG_VARIABLE",
+    "METRICS_NAMESPACE",
+    "SERVICE_VARIABLE",
+    "LogStyle",
+    "MetricLines",
+    "ShortLines",
+    "request_lines",
+]
 
 METRICS_NAMESPACE = "SharedLedger"
 SERVICE_VARIABLE = "LEDGER_SERVICE"
 """The environment's name for what the metrics are of; in a stack, the stack."""
+LOG_VARIABLE = "LEDGER_LOG"
+"""The environment's name for how a request is logged, where nobody makes metrics of it; JSON unless it says `short`."""
 UNITS = {
     "Latency": "Milliseconds",
     "RewardsDeviation": "Percent",
@@ -50,3 +61,26 @@ class MetricLines:
             **told,
         }
         sys.stdout.write(f"{_ENCODER.encode(line)}\n")
+
+
+class LogStyle(StrEnum):
+    """For people at a terminal, or for CloudWatch."""
+
+    SHORT = "short"
+    JSON = "json"
+
+
+class ShortLines:
+    """Writes what a person wants to see of a request while it runs, and no metrics."""
+
+    def write(self, fields: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+        """Write one line to the standard output, at once."""
+        what = [str(fields.get(name) or "-") for name in ("method", "route", "status", "code", "operation")]
+        sys.stdout.write(f"{strftime('%H:%M:%S')} {' '.join(what)} {metrics['Latency']:.1f} ms\n")
+        sys.stdout.flush()
+
+
+def request_lines() -> MetricLines | ShortLines:
+    """How requests are logged here; in Lambda always as JSON, of which CloudWatch makes metrics."""
+    is_short = os.environ.get(LOG_VARIABLE) == LogStyle.SHORT and "AWS_LAMBDA_FUNCTION_NAME" not in os.environ
+    return ShortLines() if is_short else MetricLines()

@@ -1,6 +1,6 @@
 """What the environment decides: six variables of ours, two more for rewards; all others are AWS's own.
 
-But for LEDGER_SERVICE, which only names metrics: see `ledger_core.metrics`.
+But for LEDGER_SERVICE, which only names metrics, and LEDGER_LOG, how a server logs: see `ledger_core.metrics`.
 """
 
 import re

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger_core.access import Caller
 from ledger_core.errors import RequestState
-from ledger_core.metrics import MetricLines
+from ledger_core.metrics import request_lines
 from ledger_core.models import owner_hash
 from ledger_core.problems import request_id
 from ledger_core.usage import Usage, measured
@@ -42,7 +42,7 @@ class Telemetry:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._lines = MetricLines()
+        self._lines = request_lines()
         self._cold_start = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from functions.example_app.app import create_app
 from ledger_core import OperationProcessor
 from ledger_core.api import create_handler
-from ledger_core.metrics import METRICS_NAMESPACE
+from ledger_core.metrics import METRICS_NAMESPACE, MetricLines, request_lines
 from ledger_core.models import owner_hash
 from ledger_core.telemetry import Telemetry
 from tests.support import LambdaApi
@@ -302,3 +302,39 @@ def test_websockets_are_turned_away(client: "DynamoDBClient") -> None:
     scope = {"type": "websocket", "path": "/ledger/entry", "headers": []}
     asyncio.get_event_loop().run_until_complete(app(scope, none, send))
     assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
+def test_short_lines_are_for_people(
+    client: "DynamoDBClient", capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where LEDGER_LOG asks for them, a request is one short line, a dash for what is not known."""
+    monkeypatch.setenv("LEDGER_LOG", "short")
+    api = LambdaApi(create_handler(create_app(client)))
+    api("POST", "/ledger/entry", SIGNUP, headers={"Authorization": "Bearer eyJsecret"})
+    api("GET", "/ledger/ada/balance")
+    api("GET", "/secret")
+    told = capfd.readouterr().out
+    assert not [secret for secret in SECRETS if secret in told]
+    assert [re.sub(r"[0-9.]+ ms$", "", line[9:]) for line in told.splitlines()] == [
+        "POST /ledger/entry 200 accepted SIGNUP_CREDIT ",
+        "GET /ledger/{owner_id}/balance 200 answered - ",
+        "GET - 404 not_found - ",
+    ]
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"LEDGER_LOG": "json"},
+        {"LEDGER_LOG": ""},
+        {"LEDGER_LOG": "loud"},
+        {"LEDGER_LOG": "short", "AWS_LAMBDA_FUNCTION_NAME": "api"},
+    ],
+)
+def test_lines_are_json_unless_a_server_is_asked_for_short_ones(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    """In Lambda always: CloudWatch makes metrics of them."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert isinstance(request_lines(), MetricLines)

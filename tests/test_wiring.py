@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import pytest
 
-from functions.wiring import create_client, session
+from functions.wiring import create_client, create_queue_client, session
 from infra.run import _keep_to_one_cpu
+from tests.impostor import impostor
 from tests.support import ROOT
 
 if TYPE_CHECKING:
@@ -66,3 +67,19 @@ def test_servers_keep_to_one_cpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
     for port in (8001, 8002, 8003):
         _keep_to_one_cpu(port)
     assert sorted(cpu for cpus in chosen for cpu in cpus) == [2, 5, 7]
+
+
+def test_nothing_on_this_machine_is_reached_by_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DynamoDB or SQS at a loopback address is asked itself; what is elsewhere, by the proxy that there is."""
+    with impostor() as proxy, impostor() as here:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        for variable in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_DYNAMODB"):
+            monkeypatch.setenv(variable, here.url)
+            create_client().list_tables()
+        create_queue_client(f"{here.url}/1/queue").list_queues()
+        assert (len(here.seen), proxy.seen) == (3, [])
+        monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", "http://dynamodb.example")
+        create_client().list_tables()
+        create_queue_client("http://sqs.example/1/queue").list_queues()
+        assert proxy.seen == ["POST http://dynamodb.example/ HTTP/1.1", "POST http://sqs.example/ HTTP/1.1"]

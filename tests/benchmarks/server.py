@@ -89,7 +89,9 @@ def peer(module: str) -> list[str]:
 
 
 def _ours(data: str) -> list[str]:
-    return [sys.executable, "-m", "infra.run", "--data", data, "--port"]
+    endpoint = os.environ["AWS_ENDPOINT_URL_DYNAMODB"]
+    measured = ["--log", "json", "--one-cpu"]
+    return [sys.executable, "-m", "infra.run", "--data", data, "--endpoint", endpoint, *measured, "--port"]
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -35,7 +36,7 @@ class Server:
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline
             with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{self.url}/health").status_code == 200:
+                if httpx.get(f"{self.url}/health", trust_env=False).status_code == 200:
                     return
             time.sleep(0.1)
 
@@ -49,7 +50,7 @@ class Server:
     @property
     def variables(self) -> dict[str, str]:
         (exports,) = re.findall(r"export (.*)", self.log.read_text())
-        return dict(variable.split("=", 1) for variable in exports.split())
+        return dict(variable.split("=", 1) for variable in shlex.split(exports))
 
     def has_children(self) -> bool:
         """Whether a DynamoDB Local of ours is still running."""

@@ -74,8 +74,9 @@ FORGERIES: dict[str, Callable[[Issuer], str]] = {
 
 
 @pytest.mark.parametrize("forgery", FORGERIES)
-def test_forged_tokens_are_turned_away(tmp_path: Path, forgery: str) -> None:
-    """Whatever is not signed by the issuer's key, as RS256, is no token."""
+def test_forged_tokens_are_turned_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgery: str) -> None:
+    """Whatever is not signed by the issuer's key, as RS256, is no token; and no proxy can say another key."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     seen: list[Any] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,0 +1,280 @@
+"""`make run` in an environment that is meant for something else: it talks to its own store, and to nothing else."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import httpx
+import pytest
+
+from infra.dynamodb import has_dynamodb_local
+from infra.environment import ENDPOINT
+from infra.processes import free_port
+from tests.conftest import MACHINE
+from tests.e2e.server import Server
+from tests.impostor import Impostor, impostor
+from tests.support import ROOT
+from tests.test_protocol import H2C, JAVA
+
+BODY = {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "signup"}
+CONFIG = """
+[default]
+region = mars-north-1
+ignore_configured_endpoint_urls = true
+endpoint_url = {url}
+[profile away]
+sso_session = away
+region = mars-south-1
+endpoint_url = {url}
+[sso-session away]
+sso_start_url = {url}/start
+sso_region = mars-south-1
+"""
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Impostor]:
+    """Whatever comes here went astray."""
+    with impostor() as server:
+        yield server
+
+
+def proxies(url: str) -> dict[str, str]:
+    names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+    return {name: url for upper in names for name in (upper, upper.lower())}
+
+
+def hostile(url: str, home: Path) -> dict[str, str]:
+    """An environment in which everything leads to `url`."""
+    (home / ".aws").mkdir(parents=True, exist_ok=True)
+    (home / ".aws/config").write_text(CONFIG.format(url=url))
+    machine = {name: MACHINE[name] for name in ("PATH", "LANG") if name in MACHINE}
+    return {
+        **machine,
+        **proxies(url),
+        "HOME": str(home),
+        "NO_PROXY": "example.com",
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ENDPOINT_URL_DYNAMODB": url,
+        "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true",
+        "AWS_USE_FIPS_ENDPOINT": "true",
+        "AWS_PROFILE": "nobody",
+        "AWS_DEFAULT_PROFILE": "away",
+        "AWS_ACCESS_KEY_ID": "dummy-key",
+        "AWS_SECRET_ACCESS_KEY": "dummy/key",
+        "AWS_SESSION_TOKEN": "dummy-token",
+        "AWS_REGION": "eu-north-1",
+        "AWS_DEFAULT_REGION": "eu-south-1",
+        "LEDGER_RECEIPT_KEY": "1234abcd-12ab-34cd-56ef-1234567890ab",
+        "WEB_CONCURRENCY": "3",
+        "ENDPOINT": url,
+        "LOG": "loud",
+    }
+
+
+# A client for each of these environments, made as the server makes it, and a table that is created by it.
+MADE = """
+import json, os, sys
+from functions.wiring import create_client, session
+from infra.dynamodb import create_tables
+from infra.environment import keep_to_this_machine
+for table, environment in json.load(sys.stdin).items():
+    os.environ.clear()
+    os.environ.update(environment)
+    session.cache_clear()
+    keep_to_this_machine(sys.argv[1])
+    client = create_client()
+    create_tables(client, {"LEDGER_ENTRIES_TABLE": table})
+    print(client.meta.endpoint_url, client.meta.region_name, client._request_signer._credentials.access_key)
+"""
+
+
+def test_tables_are_created_in_the_store_that_is_here(
+    dynamodb_local_endpoint: str, elsewhere: Impostor, tmp_path: Path
+) -> None:
+    """Whatever any variable says, alone and with all the others."""
+    said = hostile(elsewhere.url, tmp_path)
+    kept = {name: said.pop(name) for name in ("PATH", "HOME")}
+    alone = {f"{name}-{free_port()}": {**kept, name: value} for name, value in said.items()}
+    environments = {**alone, f"all-{free_port()}": {**kept, **said}}
+    command = [sys.executable, "-c", MADE, dynamodb_local_endpoint]
+    done = subprocess.run(
+        command, cwd=ROOT, input=json.dumps(environments), capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines() == [f"{dynamodb_local_endpoint} us-east-1 local"] * len(environments), done.stderr
+    assert elsewhere.seen == []
+    keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local", "region_name": "us-east-1"}
+    here = boto3.client("dynamodb", endpoint_url=dynamodb_local_endpoint, **keys)  # type: ignore[call-overload]
+    found = {name for page in here.get_paginator("list_tables").paginate() for name in page["TableNames"]}
+    assert environments.keys() <= found
+
+
+def pasted(server: Server, environment: dict[str, str], command: str) -> "subprocess.CompletedProcess[str]":
+    """What a command prints in another terminal, after what the server printed for it."""
+    (lines,) = re.findall(r"in another terminal:\n(.*?)\n\n", server.log.read_text(), flags=re.DOTALL)
+    return subprocess.run(
+        ["sh", "-c", f"{lines}\n{command}"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_all_at_once(server: Server, elsewhere: Impostor, tmp_path: Path) -> None:
+    """It serves; another terminal that is no better verifies; Java and curl are answered; nothing went elsewhere."""
+    environment = hostile(elsewhere.url, tmp_path / "home")
+    server.start(**environment)
+    direct = httpx.Client(trust_env=False, base_url=server.url, headers=H2C)
+    assert direct.post("/ledger/entry", json=BODY).json()["balance_after"] == 3
+    assert direct.get("/ledger/ada/receipt").status_code == 200
+    direct.close()
+    verified = pasted(server, environment, f"{Path(sys.executable).parent}/ledger verify ada")
+    assert (verified.returncode, json.loads(verified.stdout)["valid"]) == (0, True), verified.stderr
+    told = pasted(server, environment, 'echo "$LEDGER_AUTH $AWS_DEFAULT_REGION $AWS_REGION ${AWS_ENDPOINT_URL-unset}"')
+    assert told.stdout == "none us-east-1 us-east-1 unset\n"
+    if shutil.which("curl"):
+        body = json.dumps(BODY | {"nonce": "by-curl"})
+        done = pasted(server, environment, f"curl -sS --http2 {server.url}/ledger/entry --json '{body}'")
+        assert json.loads(done.stdout)["balance_after"] == 6, done.stderr
+    assert elsewhere.seen == []
+    assert "by-curl" not in server.stop(signal.SIGTERM)
+
+
+def test_variables_alone_are_enough(server: Server, elsewhere: Impostor, tmp_path: Path) -> None:
+    """For who takes the printed `export` without the line before it, as many tools do."""
+    server.start()
+    environment = hostile(elsewhere.url, tmp_path / "home") | server.variables
+    del environment["AWS_USE_FIPS_ENDPOINT"]
+    program = [f"{Path(sys.executable).parent}/ledger", "verify", "ada"]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+    assert json.loads(done.stdout)["entries_checked"] == 0, done.stderr
+    assert elsewhere.seen == []
+
+
+@pytest.mark.skipif(not shutil.which("java"), reason="NOT TESTED: needs Java")
+def test_tokens_and_java_in_spite_of_a_proxy(server: Server, elsewhere: Impostor, tmp_path: Path) -> None:
+    """No key is asked for by way of the proxy, and a client in Java that has no token is told that it needs one."""
+    port = str(free_port())
+    server.command += ["--auth", "jwt", "--issuer-port", port]
+    environment = hostile(elsewhere.url, tmp_path / "home")
+    server.start(**environment)
+    command = [sys.executable, "-m", "infra.issuer", "--port", port, "--owner", "shop", "--scope", "ledger/write"]
+    token = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    headers = {"Authorization": f"Bearer {token}"}
+    assert httpx.post(f"{server.url}/ledger/entry", json=BODY, headers=headers, trust_env=False).status_code == 200
+    (tmp_path / "Main.java").write_text(JAVA)
+    java = ["java", str(tmp_path / "Main.java"), f"{server.url}/ledger/entry", json.dumps(BODY)]
+    answered = subprocess.run(java, capture_output=True, text=True, check=True).stdout
+    assert answered.count('"status":401') == 2, answered
+    assert elsewhere.seen == []
+
+
+def test_another_dynamodb_is_used_when_it_is_named(
+    dynamodb_local_endpoint: str, elsewhere: Impostor, tmp_path: Path
+) -> None:
+    """By the option and by nothing else, and without a proxy."""
+    server = Server(tmp_path, "--endpoint", dynamodb_local_endpoint)
+    said = hostile(elsewhere.url, tmp_path / "home")
+    tables = {name: f"{name}-{free_port()}" for name in ("LEDGER_ENTRIES_TABLE", "LEDGER_BALANCES_TABLE")}
+    astray = (
+        "AWS_PROFILE",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_USE_FIPS_ENDPOINT",
+        "LEDGER_RECEIPT_KEY",
+    )
+    server.start(**{name: said[name] for name in said if name not in astray}, **tables)
+    try:
+        assert httpx.post(f"{server.url}/ledger/entry", json=BODY, trust_env=False).status_code == 200
+        assert server.variables[ENDPOINT] == dynamodb_local_endpoint
+        assert not (server.data / "port").exists()
+        assert elsewhere.seen == []
+    finally:
+        server.stop(signal.SIGTERM)
+
+
+def test_what_is_not_dynamodb_is_no_store(elsewhere: Impostor, tmp_path: Path) -> None:
+    """A server over it does not start, and says in one line where the answers come from."""
+    server = Server(tmp_path, "--endpoint", elsewhere.url)
+    ended = subprocess.run(server.command, cwd=ROOT, capture_output=True, text=True, check=False)
+    said = f"ledger: the tables cannot be created: what answers at {elsewhere.url} is not DynamoDB\n"
+    assert (ended.returncode, ended.stderr) == (1, said)
+
+
+def test_port_of_dynamodb_local_is_kept(server: Server) -> None:
+    """What another terminal was told stays true when the server is started again; if it cannot, it is told."""
+    server.start()
+    first = server.variables[ENDPOINT]
+    assert "is taken" not in server.stop(signal.SIGTERM)
+    server.start()
+    assert server.variables[ENDPOINT] == first
+    server.stop(signal.SIGKILL)
+    while server.has_children():
+        time.sleep(0.1)
+    with socket.create_server(("127.0.0.1", int(first.rpartition(":")[2]))):
+        server.start()
+        second = server.variables[ENDPOINT]
+        assert second != first
+        assert f"Port {first.rpartition(':')[2]}, where DynamoDB Local was, is taken" in server.stop(signal.SIGTERM)
+    server.start()
+    assert server.variables[ENDPOINT] == second
+
+
+@pytest.mark.parametrize("noted", ["", "0", "-1", "99999", "eight"])
+def test_port_that_none_can_have_is_not_kept(tmp_path: Path, noted: str) -> None:
+    """A file that was cut or edited does no harm."""
+    from infra.dynamodb import _kept_port
+
+    (tmp_path / "port").write_text(noted)
+    port = _kept_port(tmp_path / "port")
+    assert 1024 < port < 65536
+    assert _kept_port(tmp_path / "port") == port
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="NOT TESTED: needs Linux")
+def test_lines_are_short_and_cpus_are_all_unless_asked(server: Server) -> None:
+    """One line a request, for people, at once; as JSON, and on one CPU, when asked to."""
+    server.start()
+    assert server.process is not None
+    httpx.post(f"{server.url}/ledger/entry", json=BODY)
+    assert os.sched_getaffinity(server.process.pid) == os.sched_getaffinity(0)
+    printed = server.log.read_text()
+    (line,) = re.findall(r"^.*POST.*$", printed, flags=re.MULTILINE)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d POST /ledger/entry 200 accepted SIGNUP_CREDIT [0-9.]+ ms", line)
+    assert "_aws" not in server.stop(signal.SIGTERM)
+    server.command += ["--log", "json", "--one-cpu"]
+    server.start()
+    assert len(os.sched_getaffinity(server.process.pid)) == 1
+    assert '"_aws":' in server.stop(signal.SIGTERM)
+
+
+def test_make_takes_options_from_its_command_line_only() -> None:
+    """What an environment calls ENDPOINT or LOG is meant for others."""
+
+    def planned(*options: str) -> str:
+        environment = {**MACHINE, "ENDPOINT": "http://elsewhere", "LOG": "loud", "ONE_CPU": "1"}
+        command = ["make", "-n", "run", *options]
+        return subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        ).stdout.replace("\\\n", "")
+
+    plain = planned()
+    assert "--log short" in plain
+    assert "elsewhere" not in plain + planned("LOG=json")
+    assert "--endpoint" not in plain
+    assert "--one-cpu" not in plain
+    asked = planned("LOG=json", "ENDPOINT=http://127.0.0.1:1", "ONE_CPU=yes")
+    assert re.search(r'--log json\s+--endpoint "http://127.0.0.1:1"\s+--one-cpu', asked)
+
+
+def test_dynamodb_local_is_here() -> None:
+    """Or most of this would test the fake."""
+    assert has_dynamodb_local()

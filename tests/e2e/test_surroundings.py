@@ -16,12 +16,12 @@ import boto3
 import httpx
 import pytest
 
-from infra.dynamodb import has_dynamodb_local
+from infra.dynamodb import _kept_port
 from infra.environment import ENDPOINT
 from infra.processes import free_port
 from tests.conftest import MACHINE
 from tests.e2e.server import Server
-from tests.impostor import Impostor, impostor
+from tests.impostor import Impostor, Page, impostor
 from tests.support import ROOT
 from tests.test_protocol import H2C, JAVA
 
@@ -231,8 +231,6 @@ def test_port_of_dynamodb_local_is_kept(server: Server) -> None:
 @pytest.mark.parametrize("noted", ["", "0", "-1", "99999", "eight"])
 def test_port_that_none_can_have_is_not_kept(tmp_path: Path, noted: str) -> None:
     """A file that was cut or edited does no harm."""
-    from infra.dynamodb import _kept_port
-
     (tmp_path / "port").write_text(noted)
     port = _kept_port(tmp_path / "port")
     assert 1024 < port < 65536
@@ -275,6 +273,15 @@ def test_make_takes_options_from_its_command_line_only() -> None:
     assert re.search(r'--log json\s+--endpoint "http://127.0.0.1:1"\s+--one-cpu', asked)
 
 
-def test_dynamodb_local_is_here() -> None:
-    """Or most of this would test the fake."""
-    assert has_dynamodb_local()
+@pytest.mark.parametrize("status", [200, 503])
+def test_container_asks_itself_how_it_is(elsewhere: Impostor, status: int) -> None:
+    """Its health check goes past the proxy that Docker tells every container of; its store is named by the option."""
+    dockerfile = (ROOT / "infra/Dockerfile").read_text()
+    assert "--endpoint $AWS_ENDPOINT_URL_DYNAMODB" in dockerfile
+    (check,) = re.findall(r"CMD python (-c .*)", dockerfile)
+    with impostor(Page(status=status)) as server:
+        environment = {**MACHINE, **proxies(elsewhere.url), "PORT": server.url.rpartition(":")[2]}
+        command = ["sh", "-c", f"{sys.executable} {check}"]
+        done = subprocess.run(command, env=environment, capture_output=True, check=False)
+        assert (done.returncode == 0, server.seen) == (status == 200, ["GET /health HTTP/1.1"])
+    assert elsewhere.seen == []

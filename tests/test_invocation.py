@@ -10,6 +10,8 @@ from fastapi import Request
 
 from ledger_core.errors import UnavailableError
 from ledger_core.invocation import Calls
+from ledger_core.processor import TIMEOUT_SECONDS
+from ledger_core.settings import CONNECTIONS_MAX
 
 SECONDS_MAX = 30
 
@@ -93,5 +95,56 @@ def test_calls_of_one_request_have_its_time_in_common(monkeypatch: pytest.Monkey
         first = await calls.run(one, lambda seconds: seconds)
         await asyncio.sleep(0.02)
         assert await calls.run(one, lambda seconds: seconds) <= first - 0.02
+
+    in_a_loop(run)
+
+
+def test_no_more_calls_at_once_than_there_are_connections() -> None:
+    """Those beyond wait for a turn, and as long as they have time; one that ends makes room for one."""
+
+    async def run(calls: Calls) -> None:
+        go_on, begun = threading.Semaphore(0), list[float]()
+
+        def call(seconds: float) -> None:
+            begun.append(seconds)
+            assert go_on.acquire(timeout=SECONDS_MAX)
+
+        running = [asyncio.create_task(calls.run(request(), call)) for _ in range(CONNECTIONS_MAX + 2)]
+        while len(begun) < CONNECTIONS_MAX:
+            await asyncio.sleep(0.001)
+        with pytest.raises(UnavailableError):
+            await calls.run(Request({"type": "http", "state": {"deadline": asyncio.get_running_loop().time()}}), call)
+        assert len(begun) == CONNECTIONS_MAX
+        go_on.release()
+        while len(begun) < CONNECTIONS_MAX + 1:
+            await asyncio.sleep(0.001)
+        assert sum(task.done() for task in running) <= 1
+        for _ in running:
+            go_on.release()
+        await asyncio.gather(*running)
+        assert len(begun) == CONNECTIONS_MAX + 2
+
+    in_a_loop(run)
+
+
+@pytest.mark.parametrize("queue", ["ada", None])
+def test_time_spent_waiting_is_part_of_the_time_there_is(queue: str | None) -> None:
+    """In its owner's line, or for its turn: a call has what is left of the time, not all of it."""
+
+    async def run(calls: Calls) -> None:
+        go_on, loop = threading.Event(), asyncio.get_running_loop()
+        others = 1 if queue else CONNECTIONS_MAX
+        first = [
+            asyncio.create_task(calls.run(request(), lambda _: go_on.wait(SECONDS_MAX), queue=queue))
+            for _ in range(others)
+        ]
+        await asyncio.sleep(0)
+        begun = loop.time()
+        second = asyncio.create_task(calls.run(request(), lambda seconds: seconds, queue=queue))
+        await asyncio.sleep(0.05)
+        waited = loop.time() - begun
+        go_on.set()
+        assert await second <= TIMEOUT_SECONDS - waited
+        assert all(await asyncio.gather(*first))
 
     in_a_loop(run)

@@ -376,6 +376,22 @@ def test_cursor_opens_no_other_owner_s_history(api: LambdaApi) -> None:
     assert is_problem(api("GET", "/ledger/bob/entries", query={"cursor": cursor}), 422, "invalid", "Validating")
 
 
+def test_cursor_never_widens_the_interval(api: LambdaApi) -> None:
+    """A cursor that lies after `to`, or before `from`, opens nothing of what is beyond them."""
+    ids = {number: post(api, {**SIGNUP, "nonce": f"n{number}"}).body["created_at"] for number in range(1, 6)}
+    late = cursor_at("ada", datetime.fromisoformat(ids[5]))
+    early = cursor_at("ada", datetime.fromisoformat(ids[2]))
+    for query, found in (
+        ({"cursor": late}, [4, 3, 2, 1]),
+        ({"cursor": late, "to": ids[3]}, [2, 1]),
+        ({"cursor": early, "to": ids[3]}, [1]),
+        ({"cursor": late, "from": ids[2], "to": ids[4]}, [3, 2]),
+        ({"cursor": early, "from": ids[2]}, []),
+    ):
+        page = api("GET", "/ledger/ada/entries", query=query).body
+        assert ([entry["id"] for entry in page["entries"]], page["next_cursor"]) == (found, None)
+
+
 def test_strange_owners_can_be_read(api: LambdaApi) -> None:
     """An owner id that may be posted to may be read from."""
     for owner_id in ("auth0|ü-1", "a@b.example", "a:b;c=d&e+f,g", "operations", "~"):

@@ -111,6 +111,22 @@ def test_waiting_in_an_owner_s_line_ends_in_503(monkeypatch: pytest.MonkeyPatch,
         assert first.result().status_code == 200
 
 
+def test_a_request_that_nobody_waits_for_is_given_up(monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient") -> None:
+    """What was told to come back is not written by the next request of its owner, which might be its own second try."""
+    gate = Gate(monkeypatch, client, "hot")
+    with serving(client) as http, ThreadPoolExecutor(1) as threads:
+        first = threads.submit(signup, http, "hot", "first")
+        assert gate.reached.wait(SECONDS_MAX)
+        with monkeypatch.context() as short:
+            short.setattr("ledger_core.invocation.TIMEOUT_SECONDS", 0.2)
+            assert signup(http, "hot", "given up").status_code == 503
+        gate.opened.set()
+        assert first.result().status_code == 200
+        assert signup(http, "hot", "third").json()["id"] == 2
+        nonces = [entry["nonce"] for entry in http.get("/ledger/hot/entries").json()["entries"]]
+        assert nonces == ["third", "first"]
+
+
 @pytest.mark.parametrize(
     ("method", "path"), [("POST", "/ledger/entry"), ("POST", "/content/c/access"), ("PUT", "/content/c")]
 )

@@ -46,7 +46,7 @@ cold: .venv/ready .local/runtime/ready .local/ministack/ready build
 	.venv/bin/python -m pytest tests/lambda_runtime --no-cov -s
 
 e2e: .venv/ready .local/ministack/ready build
-	.venv/bin/python -m pytest tests/e2e/test_stack.py --no-cov
+	.venv/bin/python -m pytest tests/e2e/test_stack.py $(if $(LEDGER_API_URL),,tests/e2e/test_two_stacks.py) --no-cov
 
 simulate: .venv/ready
 	@.venv/bin/python -m tests.simulator $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) \

@@ -29,10 +29,12 @@ from infra.issuer import AUDIENCE, Issuer, make_token
 from infra.issuer import PORT as ISSUER_PORT
 from infra.processes import own_port, running
 
-__all__ = ["CREDENTIALS", "MINISTACK", "NAME", "SECOND_AUDIENCE", "Stack", "deploy", "deployed", "ministack"]
+__all__ = ["CREDENTIALS", "MINISTACK", "NAME", "ORIGIN", "SECOND_AUDIENCE", "Stack", "deploy", "deployed", "ministack"]
 
 NAME = "ledger"
 SECOND_AUDIENCE = "ledger-2"
+ORIGIN = "http://localhost:3000"
+"""Where web pages are that are worked on; they may call the stack."""
 MINISTACK = ROOT / ".local/ministack/bin/ministack"
 SAM = ROOT / ".local/sam/bin/sam"
 BUILT = ROOT / ".aws-sam/build/template.yaml"
@@ -86,7 +88,7 @@ def deployed(port: int, issuer: Issuer) -> Iterator[Stack]:
         issuer.serving(),
         ministack(port, Path(folder), AUTH="true") as endpoint,
     ):
-        yield deploy(Stack(endpoint, issuer), Path(folder), "RewardsState=ENABLED")
+        yield deploy(Stack(endpoint, issuer), Path(folder), "RewardsState=ENABLED", f"AllowedOrigins={ORIGIN}")
 
 
 def deploy(stack: Stack, folder: Path, *parameters: str) -> Stack:

@@ -25,7 +25,7 @@ from botocore.exceptions import ClientError
 from infra.dynamodb import table_properties
 from infra.issuer import Issuer, new_key
 from infra.processes import free_port
-from infra.stack import BUILT, MINISTACK, NAME, SECOND_AUDIENCE, Stack, deployed
+from infra.stack import BUILT, MINISTACK, NAME, ORIGIN, SECOND_AUDIENCE, Stack, deployed
 from ledger_core.items import MOVE_HEAD, Write, entry_item, transact_items
 from ledger_core.keys import jwk
 from ledger_core.models import Head, LedgerEntry, owner_hash
@@ -253,6 +253,33 @@ def test_nobody_but_the_function_signs(stack: Stack) -> None:
         assert is_denied(client, "sign", {**key, "Message": b"m", "SigningAlgorithm": "ECDSA_SHA_256"})
 
 
+def test_nobody_but_the_function_puts_segments_on_the_queue(stack: Stack) -> None:
+    """The queue's policy denies it to an administrator; the function's role alone has the right, and is not denied."""
+    everything = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sqs:*", "Resource": "*"}]}
+    message = {"QueueUrl": stack.outputs["RewardsQueueUrl"], "MessageBody": "{}"}
+    admin = user_client(stack, [everything], "sqs")
+    assert is_denied(admin, "send_message", message)
+    assert admin.get_queue_attributes(QueueUrl=message["QueueUrl"], AttributeNames=["Policy"])["Attributes"]["Policy"]
+
+
+def test_web_pages_of_named_origins_may_ask(stack: Stack, deployment: Deployment, owner_id: str) -> None:
+    """A preflight needs no token and names what may be sent; an answer may be read by this page and by no other."""
+    path = f"/ledger/{owner_id}/balance"
+    asked = {"Access_Control_Request_Method": "GET", "Access_Control_Request_Headers": "authorization"}
+    told = deployment("OPTIONS", path, Origin=ORIGIN, **asked)
+    assert told.is_success
+    assert told.headers["access-control-allow-origin"] == ORIGIN
+    assert {"authorization", "content-type", "idempotency-key"} <= set(
+        told.headers["access-control-allow-headers"].split(",")
+    )
+    answer = deployment("GET", path, deployment.token(owner_id), Origin=ORIGIN)
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, ORIGIN)
+    assert "idempotency-replayed" in answer.headers["access-control-expose-headers"]
+    for elsewhere in ("https://evil.example", "null"):
+        answer = deployment("GET", path, deployment.token(owner_id), Origin=elsewhere)
+        assert "access-control-allow-origin" not in answer.headers
+
+
 def test_racing_spends_take_what_there_is_and_no_more(deployment: Deployment, writer: str, owner_id: str) -> None:
     """Through API Gateway and as many functions as it starts: each spend once, never below zero."""
     deployment("POST", "/ledger/entry", writer, entry(owner_id, "CREDIT_ADD", "start"))
@@ -289,6 +316,7 @@ def test_a_request_is_found_in_the_log_by_its_id(
         time.sleep(0.2)
     line = json.loads(found[0])
     assert (line["code"], line["service"], line["owner"]) == ("insufficient_balance", NAME, owner_hash(owner_id))
+    assert line["caller"] == owner_hash("shop")
     everything = "".join(event["message"] for event in events)
     assert not [secret for secret in ("secret-nonce", "secret-note", writer, owner_id) if secret in everything]
 

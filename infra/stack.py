@@ -60,8 +60,11 @@ class Stack:
     @property
     def url(self) -> str:
         """Where the API answers; its own name, API.execute-api.localhost, is known to browsers only."""
-        api_id = self.outputs["ApiUrl"].removeprefix("http://").partition(".")[0]
-        return f"{self.endpoint}/_aws/execute-api/{api_id}"
+        return f"{self.endpoint}/_aws/execute-api/{self.api_id}"
+
+    @property
+    def api_id(self) -> str:
+        return self.outputs["ApiUrl"].removeprefix("http://").partition(".")[0]
 
     @property
     def outputs(self) -> dict[str, str]:
@@ -114,13 +117,17 @@ def deploy(stack: Stack, folder: Path, *parameters: str) -> Stack:
     )
     if done.returncode:
         raise RuntimeError(f"the stack cannot be deployed:\n{done.stdout}\n{done.stderr}")
-    _mend(stack)
+    _mend(stack, dict(one.split("=", 1) for one in parameters).get("AllowedOrigins"))
     return stack
+
+
+def _built() -> Any:
+    return yaml.safe_load(BUILT.read_text())
 
 
 def _for_the_stand_in(folder: Path) -> Path:
     """What `make build` built, less what the stand-in cannot do: alarms that compute, conditions of KMS."""
-    template = yaml.safe_load(BUILT.read_text())
+    template = _built()
     resources = template["Resources"].items()
     template["Resources"] = {name: one for name, one in resources if "Metrics" not in one.get("Properties", {})}
     for statement in template["Resources"]["ReceiptKey"]["Properties"]["KeyPolicy"]["Statement"]:
@@ -134,8 +141,15 @@ def _for_the_stand_in(folder: Path) -> Path:
     return path
 
 
-def _mend(stack: Stack) -> None:
-    """The stand-in keeps the parameter as text and cannot compare it, so that nothing would take from the queue."""
+def _mend(stack: Stack, origins: str | None) -> None:
+    """Do what the stand-in's CloudFormation leaves out.
+
+    It keeps a number as text and cannot compare it, so that nothing would take from the queue, and hands on no CORS.
+    """
+    if origins:
+        _condition, cors, _nothing = _built()["Resources"]["HttpApi"]["Properties"]["CorsConfiguration"]["Fn::If"]
+        cors = {**cors, "AllowOrigins": origins.split(",")}
+        stack.client("apigatewayv2").update_api(ApiId=stack.api_id, CorsConfiguration=cors)
     functions = stack.client("lambda")
     for one in functions.list_event_source_mappings()["EventSourceMappings"]:
         maximum = int(one["ScalingConfig"]["MaximumConcurrency"])

@@ -3,11 +3,17 @@
 import json
 import re
 import tomllib
+from typing import TYPE_CHECKING
 
 import pytest
 
+from functions.example_app.app import create_app
+from ledger_core.api import ALLOWED_HEADERS, EXPOSED_HEADERS, create_handler
 from tests.cloudformation import CHOSEN, Rendered, source, transformed
-from tests.support import ROOT
+from tests.support import ROOT, LambdaApi
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
 
 TOPIC = "arn:aws:sns:eu-central-1:123456789012:alarms"
 ORIGINS = "https://app.example,https://admin.example:8443"
@@ -100,13 +106,26 @@ def test_named_origins_are_told_what_they_may_send_and_read() -> None:
     (api,) = stack.of_type("AWS::ApiGatewayV2::Api").values()
     cors = api["CorsConfiguration"]
     assert cors["AllowOrigins"] == ORIGINS.split(",")
-    assert {"authorization", "content-type", "idempotency-key"} <= set(cors["AllowHeaders"])
-    assert {"retry-after", "idempotency-replayed", "x-request-id"} <= set(cors["ExposeHeaders"])
+    assert (set(cors["AllowHeaders"]), set(cors["ExposeHeaders"])) == (set(ALLOWED_HEADERS), set(EXPOSED_HEADERS))
     assert "AllowCredentials" not in cors
     preflight = stack.properties["PreflightRoute"]
     assert (preflight["RouteKey"], preflight["AuthorizationType"]) == ("OPTIONS /{proxy+}", "NONE")
     assert "AuthorizerId" not in preflight
     assert stack.properties["ApiFunction"]["Environment"]["Variables"]["LEDGER_ALLOWED_ORIGINS"] == "*"
+
+
+def test_the_function_answers_preflights_when_api_gateway_hands_them_on(
+    client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The route of preflights ends at the function, which answers without a token what its variables make it answer."""
+    variables = Rendered(AllowedOrigins=ORIGINS).properties["ApiFunction"]["Environment"]["Variables"]
+    for name in ("LEDGER_AUTH", "LEDGER_ALLOWED_ORIGINS", "LEDGER_BASE_PATH"):
+        monkeypatch.setenv(name, variables[name])
+    api = LambdaApi(create_handler(create_app(client)))
+    api.claims = None
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,idempotency-key"}
+    assert api("OPTIONS", "/ledger/entry", headers={"Origin": ORIGINS.split(",")[0], **asked}).status == 200
+    assert api("OPTIONS", "/ledger/entry").status == 401
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from ledger_core.receipts import read_receipt
 from tests.conftest import MACHINE
 from tests.support import NOON, operation
 
-SECONDS_MAX = 30
+SECONDS_MAX = 60
 READ, WRITE = "ledger/read", "ledger/write"
 API_URL, TOKEN_COMMAND = os.environ.get("LEDGER_API_URL"), os.environ.get("LEDGER_TOKEN_COMMAND", "")
 

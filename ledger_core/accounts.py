@@ -28,6 +28,8 @@ class Page(NamedTuple):
     """Owners whose row cannot be read, and why."""
     start: str | None
     """Where the next page starts; None: there is none."""
+    empty: Sequence[str] = ()
+    """Owners whose row tells of no entry."""
 
 
 class AccountStore(LedgerStore):
@@ -47,7 +49,7 @@ class AccountStore(LedgerStore):
                 **options,
             )
             request.read(response)
-        accounts, malformed = [], {}
+        accounts, malformed, empty = [], {}, []
         for item in response["Items"]:
             owner_id = item["owner_id"]["S"]
             try:
@@ -57,8 +59,10 @@ class AccountStore(LedgerStore):
             else:
                 if account.head.entry_count:
                     accounts.append(account)
+                else:
+                    empty.append(owner_id)
         last = response.get("LastEvaluatedKey")
-        return Page(accounts, malformed, last["owner_id"]["S"] if last else None)
+        return Page(accounts, malformed, last["owner_id"]["S"] if last else None, empty)
 
     def append_all(self, writes: Sequence[Write]) -> list[Cancelled]:
         """Write one entry each of up to WRITES_MAX owners, all or none; empty when done, else why not, for each.

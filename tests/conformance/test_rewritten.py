@@ -100,7 +100,7 @@ def test_command_line_holds_receipts_against_a_ledger(
     """`ledger verify --receipt`: of the store or an export; offline with the keys that `ledger receipt-key` prints."""
     monkeypatch.setattr("functions.wiring.create_client", lambda: client)
     put(client, *written())
-    receipts = ["--receipt", str(kept / "third"), str(kept / "last")]
+    receipts = ["--receipt", str(kept / "third"), "--receipt", str(kept / "last")]
     of_export = ["verify", "--file", str(kept / "export"), *receipts]
     assert main(["receipt-key"]) == 0
     (kept / "keys").write_text(capsys.readouterr().out)
@@ -125,10 +125,10 @@ def test_command_line_holds_receipts_against_a_ledger(
     ("arguments", "line"),
     [
         (["--receipt", "export"], "export: is not signed by this key: "),
-        (["--receipt", "third", "missing"], "No such file"),
+        (["--receipt", "third", "--receipt", "missing"], "No such file"),
         (["--receipt", "third", "--key", "export"], "export: holds no public keys: neither a JWK set nor PEM"),
         (["--receipt", "bob"], "bob: is of an owner whose ledger is not among these"),
-        (["--receipt", "third", "no key"], "LEDGER_RECEIPT_KEY is not set"),
+        (["--receipt", "third", "--receipt", "no key"], "LEDGER_RECEIPT_KEY is not set"),
     ],
 )
 def test_command_line_refuses_what_is_no_receipt_of_the_ledger(

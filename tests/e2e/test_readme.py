@@ -19,6 +19,7 @@ from tests.support import ROOT
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```console\n(.*?)```", README, flags=re.DOTALL)
 VARIES = [
+    (r"(?<=for |ard:)\d{4}-\d\d-\d\d", "DAY"),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", "TIME"),
     (r"(?!0{64})[0-9a-f]{64}", "HASH"),
     (r'"(dynamodb_requests|read_units|write_units|seconds)":[0-9.]+', r'"\1":NUMBER'),

@@ -37,6 +37,7 @@ OWNERS = int(os.environ.get("REWARDS_OWNERS", "700"))
 CLIENTS = 8
 SECONDS_MAX = 60 + OWNERS // 50
 LEDGER = str(Path(sys.executable).parent / "ledger")
+APP = "functions.example_app.operations:ExampleAppOperations"
 NONCE = "ledger:daily-reward:2026-11-22"
 WRITE = {"operation": "TransactWriteItems"}
 SLOW = {**WRITE, "latency": 1000}
@@ -101,7 +102,7 @@ def test_killed_twice_while_clients_spend(
 
 def start(server: Server, **environment: str) -> "subprocess.Popen[str]":
     environment = {"PATH": os.environ["PATH"], **server.variables, **environment}
-    command = [LEDGER, "rewards", "--date", "2026-11-22"]
+    command = [LEDGER, "rewards", "--app", APP, "--date", "2026-11-22", "--force", "--yes"]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

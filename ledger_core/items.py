@@ -1,6 +1,6 @@
 """What the ledger writes: its keys, items, expressions and conditions, as DynamoDB types them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ledger_core.models import Head, LedgerEntry, format_time
@@ -39,14 +39,20 @@ OWNER_IS_ACTIVE = ", active_at = :now"
 OWNER_WAS_ACTIVE = ", active_at = if_not_exists(active_at, :active_at)"
 # Tells a later run of the same period, which reads the row anyway, that there is nothing to write.
 PERIOD_IS_DONE = ", #mark = :period"
+# Forbids going back to an earlier period, for a writer who does not know of the later one.
+PERIOD_IS_NOT_OVERTAKEN = " AND (attribute_not_exists(#mark) OR #mark <= :period)"
 MARK_PREFIX = "mark:"
 
 
 class Mark(NamedTuple):
-    """A note on an owner's balance: the last period for which something was posted."""
+    """A note on an owner's balance: the last period for which something was posted. It never goes back."""
 
     name: str
     period: str
+
+    def is_overtaken(self, marks: Mapping[str, str]) -> bool:
+        """Whether these are of a later period."""
+        return marks.get(self.name, "") > self.period
 
 
 class Write(NamedTuple):
@@ -84,6 +90,8 @@ def transact_items(
 ) -> list["TransactWriteItemTypeDef"]:
     """The items that append the entries and, last, the one that moves the balance, each under its condition.
 
+    With a mark there is one more: that no later one is there.
+
     `active` tells whether it is a sign of life of the owner.
     """
     entries, head, mark = write
@@ -115,6 +123,7 @@ def transact_items(
         }
     }
     if mark:
+        update["Update"]["ConditionExpression"] += PERIOD_IS_NOT_OVERTAKEN
         update["Update"]["ExpressionAttributeNames"] = {"#mark": MARK_PREFIX + mark.name}
         update["Update"]["ExpressionAttributeValues"] = {**values, ":period": {"S": mark.period}}
     return [*puts, update]

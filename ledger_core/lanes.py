@@ -28,6 +28,8 @@ class Ticket:
     mark: Mark | None = None
     alone: bool = False
     """Whether it is written by itself: it has a mark, or did not fit beside others."""
+    begins: bool = True
+    """Whether it may be the owner's first entry."""
     sent: set[str] = field(default_factory=set)
     """Hashes of entries of which it was not known, for a while at least, whether they were written."""
     entry: LedgerEntry | None = None
@@ -40,7 +42,7 @@ class Ticket:
 
     def fits(self, head: Head) -> bool:
         """Whether the balance may move by it."""
-        return 0 <= head.balance + self.amount <= BALANCE_MAX
+        return (self.begins or head.entry_count > 0) and 0 <= head.balance + self.amount <= BALANCE_MAX
 
     def outcome(self) -> LedgerEntry:
         """Its entry; raises what it failed with."""

@@ -14,7 +14,7 @@ from typing import TypeVar
 from ledger_core.errors import ContentionError, UnknownOperationError
 from ledger_core.items import Mark
 from ledger_core.lanes import Lane, Ticket
-from ledger_core.models import LedgerEntry, OperationRequest
+from ledger_core.models import Head, LedgerEntry, OperationRequest
 from ledger_core.operations import BaseLedgerOperations, OperationConfig
 from ledger_core.patience import Patience
 from ledger_core.store import LedgerStore
@@ -80,7 +80,12 @@ class OperationProcessor:
         return self._configs[operation]
 
     def process(
-        self, request: OperationRequest, *, mark: Mark | None = None, timeout_seconds: float = TIMEOUT_SECONDS
+        self,
+        request: OperationRequest,
+        *,
+        mark: Mark | None = None,
+        begins: bool = True,
+        timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> LedgerEntry:
         """Post one operation and return its entry, stored, with the balance moved.
 
@@ -89,22 +94,24 @@ class OperationProcessor:
 
         Args:
             request: what to post.
-            mark: what to note on the balance with it, as for a reward.
+            mark: what to note on the balance with it, as for a reward, unless a later period is noted there.
+            begins: whether it may be the owner's first entry; not so for a reward.
             timeout_seconds: how long to keep trying. The first call is made however little time there is, no further
                 one begins after it, and one that is under way then is waited for.
 
         Raises:
             UnknownOperationError: the app has no such operation.
-            InvalidRequestError: the amount breaks the operation's bounds, or the balance would exceed BALANCE_MAX.
+            InvalidRequestError: the amount breaks the operation's bounds, the balance would exceed BALANCE_MAX, or it
+                would be the first entry and may not.
             DuplicateNonceError: the owner has an entry under this nonce; it is in the error. Takes precedence over:
             InsufficientBalanceError: the balance would fall below zero; nothing is stored, the nonce is not spent.
             ContentionError: other writers moved this ledger until the time was up.
             UnavailableError: DynamoDB failed or throttled until the time was up, or the clock is off.
             StoreError: DynamoDB refused.
         """
-        return self.finish(self.enter(request, mark=mark), timeout_seconds=timeout_seconds)
+        return self.finish(self.enter(request, mark=mark, begins=begins), timeout_seconds=timeout_seconds)
 
-    def enter(self, request: OperationRequest, *, mark: Mark | None = None) -> Ticket:
+    def enter(self, request: OperationRequest, *, mark: Mark | None = None, begins: bool = True) -> Ticket:
         """Begin to post an operation, without waiting: from now on whoever writes to this owner writes it too.
 
         Whoever has the ticket calls `finish`, or gives it up by `Ticket.abandon`.
@@ -116,7 +123,8 @@ class OperationProcessor:
         amount = config.signed_amount(request.amount)
         with self._lanes_lock:
             lane = self._lane_of(request.owner_id)
-        return lane.enter(Ticket(lane, request, amount, config.magnitude_min is None, mark, alone=mark is not None))
+        is_fixed, alone = config.magnitude_min is None, mark is not None
+        return lane.enter(Ticket(lane, request, amount, is_fixed, mark, alone=alone, begins=begins))
 
     def finish(self, ticket: Ticket, *, timeout_seconds: float = TIMEOUT_SECONDS) -> LedgerEntry:
         """Post what was begun, unless another has meanwhile. As for `process`."""
@@ -134,6 +142,11 @@ class OperationProcessor:
             ticket.error = error  # or another would write it, when nobody waits for it any more
             raise
         return ticket.outcome()
+
+    def remembered(self, owner_id: str) -> Head | None:
+        """Where an owner's ledger stands, as far as this process knows; None if it does not know."""
+        with self._lanes_lock:
+            return self._lane_of(owner_id).head
 
     def read(self, call: Callable[[], T], *, timeout_seconds: float = TIMEOUT_SECONDS) -> T:
         """What a reading call of the store answers, tried again as long as it may succeed and there is time."""

@@ -4,7 +4,7 @@ import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -171,7 +171,11 @@ def account_from(owner_id: str, item: Mapping[str, Any] | None) -> Account:
 
 
 def _time(text: str) -> datetime:
+    """A stored time in UTC, whatever its offset is: what is computed from it is written as UTC."""
     time = datetime.fromisoformat(text)
     if time.utcoffset() is None:
         raise ValueError("a time without its offset")
-    return time
+    try:
+        return time.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(str(error)) from error

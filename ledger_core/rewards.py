@@ -84,7 +84,7 @@ class Reward:
 
     def is_overtaken(self, marks: Mapping[str, str]) -> bool:
         """Whether the mark is of a later period, and so does not tell."""
-        return marks.get(self.mark_name, "") > str(self.period)
+        return Mark(self.mark_name, str(self.period)).is_overtaken(marks)
 
     def mark(self, marks: Mapping[str, str]) -> Mark | None:
         """What to note on a balance that has these marks; never an earlier period over a later one."""

@@ -121,6 +121,8 @@ class LaneWriter:
         lane.head = cancelled.head or transaction.head
         stored = {entry.nonce: entry for entry in cancelled.stored}
         for ticket in tickets:
+            if ticket.mark and ticket.mark.is_overtaken(cancelled.marks):
+                ticket.mark = None
             if (entry := stored.get(ticket.request.nonce)) and entry.hash in ticket.sent:
                 ticket.entry = entry
             elif entry:
@@ -159,6 +161,8 @@ class LaneWriter:
         lane.head = head
         if entry is not None:
             raise self._duplicate(entry, ticket)
+        if not (ticket.begins or head.entry_count):
+            raise InvalidRequestError("owner_id: has no ledger, and this operation begins none")
         if head.balance + amount < 0:
             raise InsufficientBalanceError(balance=head.balance, required=-amount)
         if head.balance + amount > BALANCE_MAX:

@@ -16,7 +16,7 @@ from ledger_core import (
     OperationRequest,
     UnavailableError,
 )
-from ledger_core.errors import RequestState, StoreError
+from ledger_core.errors import InvalidRequestError, RequestState, StoreError
 from ledger_core.items import ENTRIES_MAX, Mark
 from ledger_core.lanes import Ticket
 from ledger_core.processor import HEADS_MAX, TIMEOUT_SECONDS
@@ -48,6 +48,28 @@ def test_head_is_read_at_half_the_cost_and_written_on_with_its_mark() -> None:
     assert bench.store.calls[0] == ("head", {"owner_id": "ada", "consistent": False})
     assert bench.appended("head") == [NEW, head(7, 3)]
     assert bench.appended("mark") == [mark, mark]
+
+
+def test_mark_that_a_later_one_keeps_out_is_left_out() -> None:
+    """The entry is written all the same, on the head that was known."""
+    mark, known = Mark("DAILY_REWARD:day", "2026-11-22"), head(7, 3)
+    later = Cancelled(stored=(), head=known, contended=False, marks={mark.name: "2026-11-23"})
+    bench = Bench(known, later._replace(marks={mark.name: "2026-11-22", "other": "2026-12"}), later, known, None)
+    assert bench.processor.process(add(1, "n"), mark=mark).id == 4
+    assert bench.appended("mark") == [mark, mark, None]
+
+
+def test_operation_that_begins_no_ledger_is_refused_where_there_is_none() -> None:
+    """Also if the ledger was erased since; where it was begun since, it is written."""
+    bench = Bench(NEW, (None, NEW))
+    with pytest.raises(InvalidRequestError, match="has no ledger"):
+        bench.processor.process(add(1, "n"), begins=False)
+    bench = Bench(head(7, 3), moved(0, 0), (None, NEW))
+    with pytest.raises(InvalidRequestError, match="has no ledger"):
+        bench.processor.process(add(1, "n"), begins=False)
+    assert len(bench.appended("head")) == 1
+    bench = Bench(NEW, (None, head(2, 1)), None)
+    assert bench.processor.process(add(1, "n"), begins=False).id == 2
 
 
 def test_cancellation_that_shows_no_head_leaves_the_one_that_is_known() -> None:

@@ -74,6 +74,7 @@ SET = (
 ACTIVE, NOT_ACTIVE = ", active_at = :now", ", active_at = if_not_exists(active_at, :active_at)"
 DAY, OF_DAY = Mark("DAILY_REWARD:day", "2026-11-22"), {":period": {"S": "2026-11-22"}}
 NOTED = ", #mark = :period"
+NOT_LATER = " AND (attribute_not_exists(#mark) OR #mark <= :period)"
 
 
 @pytest.mark.parametrize(
@@ -81,10 +82,17 @@ NOTED = ", #mark = :period"
     [
         (NEW, None, True, IS_NEW, SET + ACTIVE, {}),
         (KNOWN, None, True, IS_KNOWN, SET + ACTIVE, OF_KNOWN),
-        (NEW, DAY, True, IS_NEW, SET + ACTIVE + NOTED, OF_DAY),
-        (KNOWN, DAY, True, IS_KNOWN, SET + ACTIVE + NOTED, OF_KNOWN | OF_DAY),
+        (NEW, DAY, True, IS_NEW + NOT_LATER, SET + ACTIVE + NOTED, OF_DAY),
+        (KNOWN, DAY, True, IS_KNOWN + NOT_LATER, SET + ACTIVE + NOTED, OF_KNOWN | OF_DAY),
         (NEW, None, False, IS_NEW, SET + NOT_ACTIVE, {":active_at": {"S": NOON_TEXT}}),
-        (KNOWN, DAY, False, IS_KNOWN, SET + NOT_ACTIVE + NOTED, OF_KNOWN | OF_DAY | {":active_at": {"S": BEFORE_TEXT}}),
+        (
+            KNOWN,
+            DAY,
+            False,
+            IS_KNOWN + NOT_LATER,
+            SET + NOT_ACTIVE + NOTED,
+            OF_KNOWN | OF_DAY | {":active_at": {"S": BEFORE_TEXT}},
+        ),
     ],
 )
 def test_an_entry_and_its_balance_are_written_under_conditions(

@@ -1,6 +1,7 @@
 """A sweep, request by request: what it costs, who gets the reward, and what it does when something is in the way."""
 
 import logging
+import re
 from collections.abc import Callable, Container
 from datetime import date, timedelta
 from typing import Any
@@ -31,6 +32,7 @@ from tests.support import NOON, add, operation, spend, wire
 
 DAY = Period.parse("2026-11-22")
 REWARD = Reward.of(ExampleAppOperations, "DAILY_REWARD", DAY)
+UTC_TEXT = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
 BUSY = {"Code": "TransactionConflict", "Message": "ongoing"}
 
 
@@ -221,7 +223,15 @@ def test_balances_that_cannot_be_read_or_are_full_block_nobody(cloud: Cloud, cap
     cloud.check([*owners[:3], *owners[6:]], [str(DAY)])
 
 
-@pytest.mark.parametrize("time", ["2026-11-22T09:00:00", "9999-12-31T23:59:59.999999Z", "9998-12-31T23:59:59.999999Z"])
+@pytest.mark.parametrize(
+    "time",
+    [
+        "2026-11-22T09:00:00",
+        "9999-12-31T23:59:59.999999Z",
+        "9999-12-31T23:59:59.999999-01:00",
+        "9998-12-31T23:59:59.999999Z",
+    ],
+)
 def test_balance_after_whose_time_nothing_can_come_blocks_nobody(cloud: Cloud, time: str) -> None:
     """A time without its offset, or at the end of all times."""
     owners = cloud.seed(5)
@@ -230,6 +240,26 @@ def test_balance_after_whose_time_nothing_can_come_blocks_nobody(cloud: Cloud, t
     assert (counts(first), counts(alone)) == ((4, 0, 0, 1), (0, 4, 0, 1))
     assert first.finished
     assert alone.finished
+
+
+@pytest.mark.parametrize(
+    "time", ["2026-11-22T13:00:00.000000+01:00", "2026-11-22T06:30:00-05:30", "20261122T120000Z", "2026-11-22T12:00+00"]
+)
+@pytest.mark.parametrize("attribute", ["updated_at", "active_at", "created_at"])
+def test_time_that_is_spelt_otherwise_stays_readable(cloud: Cloud, time: str, attribute: str) -> None:
+    """Noon, in another way, in a row of before there was `active_at`: it is read, and what a sweep writes is in UTC."""
+    (owner_id,) = cloud.seed(1)
+    table, key = cloud.tables["LEDGER_BALANCES_TABLE"], {"owner_id": {"S": owner_id}}
+    cloud.dynamodb.update_item(TableName=table, Key=key, UpdateExpression="REMOVE active_at")
+    spoil(cloud, owner_id, attribute, {"S": time})
+    for day in (22, 23):
+        assert counts(swept(cloud, Reward.of(GameOperations, "DAILY_REWARD", Period.parse(f"2026-11-{day}"))))[0] == 1
+    account = cloud.store().account(owner_id, consistent=True)
+    assert (account.created_at, account.active_at, account.head.entry_count) == (NOON, NOON, 3)
+    row = cloud.dynamodb.get_item(TableName=table, Key=key, ConsistentRead=True)["Item"]
+    written = {"updated_at", "active_at", "created_at"} - ({attribute} - {"updated_at"})
+    assert [row[name]["S"] for name in written if not re.fullmatch(UTC_TEXT, row[name]["S"])] == []
+    cloud.check([owner_id], ["2026-11-22", "2026-11-23"])
 
 
 def test_balance_that_is_erased_meanwhile_is_not_begun_anew(cloud: Cloud) -> None:

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError
 
-from ledger_core.items import HEAD_IS_KNOWN, LEDGER_IS_NEW, MOVE_HEAD, NONCE_IS_NEW, OWNER_WAS_ACTIVE, PERIOD_IS_DONE
+from ledger_core.items import (
+    HEAD_IS_KNOWN,
+    LEDGER_IS_NEW,
+    MOVE_HEAD,
+    NONCE_IS_NEW,
+    OWNER_WAS_ACTIVE,
+    PERIOD_IS_DONE,
+    PERIOD_IS_NOT_OVERTAKEN,
+)
 from tests.conftest import ledger_tables
 from tests.simulator.model import TOKEN_SECONDS, ModelDynamoDB
 from tests.support import DEEP, new_seed
@@ -18,6 +26,7 @@ if TYPE_CHECKING:
 REQUESTS = 20_000 if DEEP else 1_200
 OWNERS = ("ada", "bob", "cy")
 NONCES = ("n", "m", "ada#n", "o")
+PERIODS = ["2026-11-21", "2026-11-22", "2026-11-23"]
 TIMES = [f"2026-11-22T09:30:0{second}.000000Z" for second in range(5)]
 
 
@@ -92,7 +101,7 @@ class Histories:
         elif self._chance.random() < 0.3:
             update["UpdateExpression"] += OWNER_WAS_ACTIVE + PERIOD_IS_DONE
             update["ExpressionAttributeNames"] = {"#mark": "mark:DAILY_REWARD:day"}
-            values |= {":active_at": {"S": TIMES[0]}, ":period": {"S": "2026-11-22"}}
+            values |= {":active_at": {"S": TIMES[0]}, ":period": {"S": self._chance.choice(PERIODS)}}
         condition = self._chance.choice([None, LEDGER_IS_NEW, HEAD_IS_KNOWN, "balance >= :known_count"])
         if condition:
             update["ConditionExpression"] = condition
@@ -100,6 +109,8 @@ class Histories:
             values[":known_count"] = {"N": str(self._chance.randrange(1, 4))}
         if condition == HEAD_IS_KNOWN:
             values[":known_hash"] = {"S": self._chance.choice("ab")}
+        if condition and ":period" in values:
+            update["ConditionExpression"] += PERIOD_IS_NOT_OVERTAKEN
         return self._with_old(update)
 
     def _with_old(self, write: dict[str, Any]) -> dict[str, Any]:

@@ -207,7 +207,10 @@ class LedgerRouter(APIRouter):
         patience = self.processor.patience(timeout_seconds)
         if caller.may_act_for(owner_id):
             self._accrue(owner_id, timeout_seconds)
-        return patience.read(partial(self.processor.store.head, owner_id, consistent=True))
+        head = patience.read(partial(self.processor.store.head, owner_id, consistent=True))
+        if self._accrual:
+            self._accrual.saw(head)
+        return head
 
     def _receipt(self, owner_id: str, key: ReceiptKey, timeout_seconds: float) -> str:
         patience = self.processor.patience(timeout_seconds)

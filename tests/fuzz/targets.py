@@ -108,8 +108,11 @@ class Target:
         return [self.schema[path][method] for path in self.schema for method in self.schema[path]]
 
     def send(self, case: Sent) -> None:
-        """Send it, and compare the answer with the document."""
-        case.call_and_validate(base_url=self.url, session=self.session, headers=dict(self.headers))
+        """Send it, and what is accepted once more; compare the answers with the document."""
+        for _ in range(2):
+            answer = case.call_and_validate(base_url=self.url, session=self.session, headers=dict(self.headers))
+            if answer.status_code != 200 or case.method == "GET":
+                break
 
     def check(self) -> int:
         """Every ledger is right; how many there are."""

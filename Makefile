@@ -39,7 +39,7 @@ build: .venv/ready .local/sam/ready
 build-%: .venv/ready .local/runtime/ready
 	.venv/bin/python -m infra.build "$(ARTIFACTS_DIR)"
 
-test: .venv/ready .local/runtime/ready .local/ministack/ready build
+test: .venv/ready .local/runtime/ready .local/ministack/ready .local/npm/ready build
 	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 cold: .venv/ready .local/runtime/ready .local/ministack/ready build
@@ -75,6 +75,12 @@ lint: .venv/ready .local/sam/ready
 format: .venv/ready
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
+
+# What makes a client in TypeScript; where there is no npm, its test is skipped.
+.local/npm/ready: tests/clients/package.json tests/clients/package-lock.json
+	@mkdir -p $(@D) && cp $^ $(@D)
+	@if command -v npm >/dev/null; then echo "Setting up $(@D) from package-lock.json" >&2 && \
+		npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund --loglevel=error >&2 && touch $@; fi
 
 clean:
 	rm -rf .venv .local .aws-sam .mypy_cache .pytest_cache .ruff_cache .coverage

@@ -4,8 +4,10 @@ All of it is made when somebody asks for the document, none of it when the app i
 """
 
 from collections.abc import Container, Iterator
+from copy import deepcopy
 from typing import Any
 
+from ledger_core.clients import for_clients
 from ledger_core.errors import RequestState
 from ledger_core.problems import CODE, HEADERS, PROBLEM_MEDIA_TYPE, STATUS
 
@@ -22,6 +24,7 @@ DESCRIPTIONS = {
     415: "The body is declared to be something other than JSON.",
     422: "A field, a limit or a rule is broken, the `Idempotency-Key` was used by a different request, or the ledger "
     "is too long to be verified over HTTP.",
+    429: "Too many requests for API Gateway: send the same request again later, under the same nonce.",
     500: "A bug, a missing table or permission: tell the operator the `request_id`.",
     503: "Not done in time, or perhaps done: send the same request again, under the same nonce.",
 }
@@ -31,12 +34,33 @@ PROBLEM = {
     "title": {"type": "string"},
     "status": {"type": "integer"},
     "code": {"type": "string"},
-    "state": {"type": "string", "enum": [state for state in RequestState if state not in ENDS]},
+    "state": {"$ref": "#/components/schemas/ProblemState"},
     "detail": {"type": "string"},
     "request_id": {"type": "string"},
 }
+STATE = {
+    "title": "ProblemState",
+    "description": "In which state a request failed.",
+    "type": "string",
+    "enum": [state for state in RequestState if state not in ENDS],
+}
+MESSAGE = {
+    "title": "GatewayMessage",
+    "description": "What API Gateway answers by itself: the app has not been asked, or has not answered.",
+    "type": "object",
+    "required": ["message"],
+    "properties": {"message": {"type": "string"}},
+}
+GATEWAY = frozenset({401, 403, 413, 429, 500, 503})
+"""Statuses that API Gateway answers with by itself too, and then without a problem or a header of ours."""
+GATEWAY_ALONE = frozenset({429})
 ORIGINAL = {"entry": {"$ref": "#/components/schemas/LedgerEntry"}, "replay": {"type": "boolean"}}
-FIELD_ERROR = {"type": "object", "properties": {"field": {"type": "string"}, "message": {"type": "string"}}}
+FIELD_ERROR = {
+    "title": "FieldError",
+    "type": "object",
+    "required": ["field", "message"],
+    "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
+}
 MORE: dict[int, dict[str, Any]] = {
     402: {
         "required": ["required"],
@@ -59,7 +83,9 @@ def complete(document: dict[str, Any], *, tokens: bool, open_paths: Container[st
     schemas = components.setdefault("schemas", {})
     for validation_error in ("HTTPValidationError", "ValidationError"):
         schemas.pop(validation_error, None)
-    schemas["Problem"] = {"title": "Problem", "type": "object", "required": list(PROBLEM), "properties": PROBLEM}
+    for status in DESCRIPTIONS.keys() - GATEWAY_ALONE:
+        schemas[f"Problem{status}"] = deepcopy(_problem(status))
+    schemas |= {"ProblemState": STATE, "GatewayMessage": MESSAGE}
     components["responses"] = {f"Problem{status}": _response(status) for status in DESCRIPTIONS}
     if tokens:
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
@@ -72,34 +98,48 @@ def complete(document: dict[str, Any], *, tokens: bool, open_paths: Container[st
             responses.pop("422", None)  # FastAPI's own, which is not what is answered
             for status in _statuses(path, operation, needs_token=needs_token):
                 responses.setdefault(str(status), {"$ref": f"#/components/responses/Problem{status}"})
+            operation["responses"] = dict(sorted(responses.items()))
+    for_clients(document)
     return document
 
 
 def _statuses(path: str, operation: dict[str, Any], *, needs_token: bool) -> Iterator[int]:
     if needs_token:
-        yield 401
+        yield from (401, 403)
     if "{" in path:  # what stands for a parameter may make it another path
         yield from (404, 405)
     if "requestBody" in operation:
         yield from (402, 409, 413, 415)
     if "requestBody" in operation or "parameters" in operation:
-        yield from (403, 422, 503)
-    yield 500
+        yield 403
+    yield from (422, 429, 500, 503)  # 422 for a parameter that is not there
+
+
+def _problem(status: int) -> dict[str, Any]:
+    codes = [code for code, of in STATUS.items() if of == status or (status, code) == (422, "duplicate_nonce")]
+    codes += [code for of, code in CODE.items() if of == status]
+    more = MORE.get(status, {})
+    only: dict[str, Any] = {"status": {"const": status}, "code": {"enum": codes}}
+    return {
+        "title": f"Problem{status}",
+        "type": "object",
+        "required": [*PROBLEM, *more.get("required", [])],
+        "properties": {**PROBLEM, **only, **more.get("properties", {})},
+    }
 
 
 def _response(status: int) -> dict[str, Any]:
-    codes = [code for code, of in STATUS.items() if of == status or (status, code) == (422, "duplicate_nonce")]
-    codes += [code for of, code in CODE.items() if of == status]
-    only = {"status": {"const": status}, "code": {"enum": codes}}
-    more = MORE.get(status, {})
-    schema = {
-        "allOf": [{"$ref": "#/components/schemas/Problem"}],
-        **more,
-        "properties": only | more.get("properties", {}),
-    }
+    """A client that does not tell types apart takes the first content, which is why that allows both bodies."""
+    problem, message = ({"$ref": f"#/components/schemas/{name}"} for name in (f"Problem{status}", "GatewayMessage"))
+    content: dict[str, Any] = {PROBLEM_MEDIA_TYPE: {"schema": problem}}
+    if status in GATEWAY_ALONE:
+        content = {"application/json": {"schema": message}}
+    elif status in GATEWAY:
+        content = {"application/json": {"schema": {"anyOf": [problem, message]}}, **content}
     headers = [*HEADERS.get(status, {}), *(["allow"] if status == 405 else [])]
+    required = status not in GATEWAY
     return {
         "description": DESCRIPTIONS[status],
-        "headers": {name.title(): {"required": True, "schema": {"type": "string"}} for name in headers},
-        "content": {PROBLEM_MEDIA_TYPE: {"schema": schema}},
+        "headers": {name.title(): {"required": required, "schema": {"type": "string"}} for name in headers},
+        "content": content,
     }

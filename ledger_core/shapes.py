@@ -7,7 +7,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictStr, TypeAdapter, ValidationError
 
 from ledger_core.errors import InvalidRequestError
 from ledger_core.models import Instant, LedgerEntry, Magnitude, Metadata, Nonce, OwnerId, format_time
@@ -35,7 +35,15 @@ REPLAYABLE: dict[int | str, dict[str, Any]] = {
 }
 """For the OpenAPI document: an answer may be one that was given before."""
 KEYED: dict[str, Any] = {
-    "parameters": [{"name": "Idempotency-Key", "in": "header", "required": False, "schema": {"type": "string"}}]
+    "parameters": [
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "description": "The nonce, in quotes or without; sent once, and without a comma.",
+            "required": False,
+            "schema": {"type": "string", "minLength": 1},
+        }
+    ]
 }
 """For the OpenAPI document: the header that a nonce may come in, which is read where repetitions show."""
 
@@ -68,9 +76,7 @@ class EntryRequest(BaseModel):
     operation: StrictStr
     nonce: Nonce | None = None
     amount: Magnitude | None = None
-    metadata: Annotated[
-        Metadata, BeforeValidator(_left_out), Field(json_schema_extra={"additionalProperties": False})
-    ] = {}
+    metadata: Annotated[Metadata, BeforeValidator(_left_out)] = {}
 
 
 class Balance(BaseModel):

@@ -84,6 +84,18 @@ def test_way_to_the_page_has_the_base_path(client: "DynamoDBClient", monkeypatch
         assert http.get("/openapi.json").json()["servers"] == [{"url": "/prod"}]
 
 
+def test_gateway_s_stage_is_a_base_path_too(client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch) -> None:
+    """With LEDGER_BASE_PATH the same holds of requests that have the stage in their path, and of those that do not."""
+    monkeypatch.setenv("LEDGER_BASE_PATH", "/prod")
+    monkeypatch.setenv("LEDGER_AUTH", "jwt")
+    api = LambdaApi(create_handler(create_app(client)))
+    api.claims = None
+    for stage in ("", "/prod"):
+        assert api("GET", f"{stage}/").headers["location"] == "/prod/docs"
+        assert api("GET", f"{stage}/docs").status == 200
+        assert api("GET", f"{stage}/openapi.json").body["servers"] == [{"url": "/prod"}]
+
+
 @pytest.mark.parametrize("path", sorted(DOCS_PATHS))
 def test_without_swagger_ui_there_is_no_page(
     client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch, path: str

@@ -55,7 +55,7 @@ LAYERS = [
         "ledger_core.telemetry",
     },
     {"ledger_core.envelope"},
-    {"ledger_core.problems"},
+    {"ledger_core.clients", "ledger_core.problems"},
     {"ledger_core.accrual", "ledger_core.sweep"},
     {"ledger_core.access", "ledger_core.audit", "ledger_core.batches", "ledger_core.processor"},
     {"ledger_core.writer"},

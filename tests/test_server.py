@@ -1,7 +1,7 @@
 """Under a server: requests overlap, none waits for another owner's."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import uvicorn
+from starlette.types import ASGIApp
 
 from functions.example_app.app import create_app
 from infra.processes import free_port
@@ -22,10 +23,12 @@ HOT_REQUESTS = CONNECTIONS_MAX + 10
 
 
 @contextmanager
-def serving(client: "DynamoDBClient", *, root_path: str = "") -> Iterator[httpx.Client]:
+def serving(
+    client: "DynamoDBClient", *, root_path: str = "", around: Callable[[ASGIApp], ASGIApp] = lambda app: app
+) -> Iterator[httpx.Client]:
     """A server of the Example App in a thread, and a client of it."""
     port = free_port()
-    config = uvicorn.Config(create_app(client), port=port, log_level="warning", root_path=root_path)
+    config = uvicorn.Config(around(create_app(client)), port=port, log_level="warning", root_path=root_path)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

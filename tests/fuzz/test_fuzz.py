@@ -79,6 +79,7 @@ def test_every_answer_is_documented_and_every_ledger_right(
     """Whatever is sent: no 5xx; status, headers and body as documented; bad input is 4xx, another method 405."""
     sys.stdout.write(f"SEED={SEED}\n")
     target: Target = request.getfixturevalue(name)
+    target.give_credits()
     for operation in target.operations():
         send_edge_cases(target, operation)
         for mode in GenerationMode:

@@ -1,0 +1,184 @@
+"""Clients made of the OpenAPI document, in Python and in TypeScript, do what an app does with a ledger.
+
+The document is the one of a server that asks for tokens, and that is what they talk to.
+"""
+
+import importlib
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from infra.dynamodb import CACHE, create_tables, moto
+from infra.issuer import Issuer, JwtAuthorizer
+from infra.processes import free_port
+from tests.conftest import ledger_tables
+from tests.support import ROOT
+from tests.test_server import serving
+
+HERE = Path(__file__).parent
+MODULES = CACHE / "npm/node_modules"
+"""What `make test` installs from package-lock.json."""
+METADATA = {"invoice": "2026-117", "a.b:c": "ü"}
+MESSAGES = {
+    401: "Unauthorized",
+    403: "Forbidden",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+"""What API Gateway says by itself."""
+PROBLEMS = [
+    [402, "insufficient_balance", "CheckingBalance"],
+    [409, "duplicate_nonce", "CheckingNonce"],
+    [422, "invalid", "Validating"],
+]
+
+
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """A server's URL, and a token for an app that may read and write."""
+    issuer = Issuer(free_port(), tmp_path_factory.mktemp("issuer"))
+    with pytest.MonkeyPatch.context() as monkeypatch, issuer.serving(), moto() as client:
+        create_tables(client, ledger_tables())
+        monkeypatch.setenv("LEDGER_AUTH", "jwt")
+        with serving(client, around=lambda app: JwtAuthorizer(app, issuer)) as http:
+            yield str(http.base_url), issuer.token("shop", "ledger/read ledger/write")
+
+
+@pytest.fixture(scope="module")
+def document(ledger: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The document, which anybody gets."""
+    path = tmp_path_factory.mktemp("document") / "openapi.json"
+    path.write_bytes(httpx.get(f"{ledger[0]}/openapi.json").content)
+    return path
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[str]:
+    """Answers as API Gateway does when it does not ask the app, with the status that a path names."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status = int(self.path.split("/")[2])
+            body = json.dumps({"message": MESSAGES[status]}).encode()
+            self.send_response(status)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def python(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The Python client: its classes, and what it does by the last words of its names; the generator has no doubt."""
+    (tmp_path / "config.yml").write_text("post_hooks: []")
+    command = [str(Path(sys.executable).parent / "openapi-python-client"), "generate", "--path", str(document)]
+    command += ["--config", str(tmp_path / "config.yml"), "--output-path", str(tmp_path / "made_client")]
+    done = subprocess.run(
+        [*command, "--meta", "none", "--fail-on-warning"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    monkeypatch.syspath_prepend(tmp_path)
+    api = {
+        name: importlib.import_module(f"made_client.api.default.{module}")
+        for name, module in {
+            "post": "post_entry_ledger_entry_post",
+            "balance": "balance_ledger_owner_id_balance_get",
+            "entries": "entries_ledger_owner_id_entries_get",
+            "verify": "verify_ledger_owner_id_verify_get",
+        }.items()
+    }
+    made = importlib.import_module("made_client")
+    return SimpleNamespace(models=importlib.import_module("made_client.models"), client=made.AuthenticatedClient, **api)
+
+
+def test_python_client(ledger: tuple[str, str], gateway: str, python: SimpleNamespace) -> None:
+    """It posts with metadata, reads the balance and the history, replays, and knows problems and gateway's messages."""
+    url, token = ledger
+    models = python.models
+    with python.client(base_url=url, token=token) as client:
+
+        def post(key: str | None = None, **fields: Any) -> Any:
+            body = models.EntryRequest.from_dict({"owner_id": "python", **fields})
+            return python.post.sync_detailed(client=client, body=body, **({"idempotency_key": key} if key else {}))
+
+        add: Mapping[str, Any] = {"operation": "CREDIT_ADD", "amount": 7, "metadata": METADATA}
+        first, again = post("key", **add), post("key", **add)
+        assert (first.parsed.metadata.to_dict(), first.parsed) == (METADATA, again.parsed)
+        assert [answer.headers.get("Idempotency-Replayed") for answer in (first, again)] == [None, "true"]
+        poor = post(operation="CREDIT_SPEND", nonce="order-1", amount=500).parsed
+        used = post(operation="CREDIT_SPEND", nonce="key").parsed
+        bad = post(owner_id="a#b", operation="CREDIT_SPEND", nonce="n").parsed
+        assert [[one.status, one.code, one.state] for one in (poor, used, bad)] == PROBLEMS
+        assert (poor.required, poor.balance, used.entry) == (500, 7, first.parsed)
+
+        assert python.balance.sync(client=client, owner_id="python").balance == 7
+        history = python.entries.sync(client=client, owner_id="python", limit=1)
+        assert [entry.metadata.to_dict() for entry in history.entries] == [METADATA]
+        assert python.verify.sync(client=client, owner_id="nobody").head.updated_at is None
+    with python.client(base_url=gateway, token=token) as client:
+        told = {status: python.balance.sync_detailed(client=client, owner_id=str(status)) for status in MESSAGES}
+    assert {status: answer.parsed.message for status, answer in told.items()} == MESSAGES
+
+
+def node(*command: str | Path, folder: Path) -> str:
+    done = subprocess.run(["node", *map(str, command)], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_typescript_client(ledger: tuple[str, str], gateway: str, document: Path, tmp_path: Path) -> None:
+    """The same, by types that `tsc --strict` is content with."""
+    if not MODULES.exists():
+        pytest.skip("NOT TESTED with TypeScript: it needs Node.js and npm, and `make test` to install what is locked")
+    (tmp_path / "node_modules").symlink_to(MODULES)
+    shutil.copy(HERE / "client.mts", tmp_path)
+    node(MODULES / "openapi-typescript/bin/cli.js", document, "-o", "schema.d.mts", folder=tmp_path)
+    options = ["--strict", "--module", "nodenext", "--target", "es2022", "--lib", "es2022,dom"]
+    node(MODULES / "typescript/bin/tsc", *options, "client.mts", folder=tmp_path)
+    got = json.loads(node("client.mjs", ledger[0], gateway, ledger[1], folder=tmp_path))
+    assert got == {
+        "kept": METADATA,
+        "replayed": [None, "true"],
+        "same": True,
+        "problems": PROBLEMS,
+        "required": 500,
+        "original": 1,
+        "credits": 7,
+        "history": [METADATA],
+        "next": None,
+        "updated": None,
+        "messages": [[status, message] for status, message in MESSAGES.items()],
+    }
+
+
+def test_tools_are_pinned() -> None:
+    """Each is of one version, and what comes with it is locked, without the name of any host."""
+    wanted = json.loads((HERE / "package.json").read_text())["dependencies"]
+    assert all(version.replace(".", "").isdigit() for version in wanted.values())
+    lock = (HERE / "package-lock.json").read_text()
+    assert json.loads(lock)["packages"][""]["dependencies"] == wanted
+    assert "resolved" not in lock
+    assert "tests/clients/package-lock.json" in (ROOT / "Makefile").read_text()

@@ -47,14 +47,20 @@ def api_of(processor: OperationProcessor, here: Accrual) -> LambdaApi:
 
 
 @pytest.mark.parametrize("met_before", [True, False])
-def test_stale_look_sets_no_mark_back(processor: OperationProcessor, met_before: bool) -> None:
+@pytest.mark.parametrize("stale_looks", [1, 9])
+def test_stale_look_sets_no_mark_back(processor: OperationProcessor, met_before: bool, stale_looks: int) -> None:
     """The day after was granted since: this day's reward comes too, and the mark goes only forward."""
     processor.process(operation())
     before = processor.store.account("ada", consistent=True)
     assert accrual(another(processor), day=1).touch("ada") is not None
     here = accrual(processor if met_before else another(processor))
+    stale, real = iter([before] * stale_looks), processor.store.account
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processor.store, "account", lambda _owner, consistent: before)
+        patch.setattr(
+            processor.store,
+            "account",
+            lambda owner, consistent: next(stale, None) or real(owner, consistent=consistent),
+        )
         entry = here.touch("ada")
     assert entry is not None
     assert (entry.nonce, entry.id) == (NONCE, 3)
@@ -171,9 +177,9 @@ def test_day_is_the_zone_s(processor: OperationProcessor, time_zone: str | None,
 def test_reward_that_cannot_be_granted_leaves_the_request_its_time(
     processor: OperationProcessor, client: "DynamoDBClient", method: str, balance: int
 ) -> None:
-    """Half of it at least: enough to try again what the request itself is about."""
+    """Half of it at least: enough to try again, for three seconds, what the request itself is about."""
     processor.process(operation())
-    now, own = [0.0], list[str]()
+    now, own = [0.0], list[float]()
     slow = OperationProcessor(
         processor.store,
         ExampleAppOperations,
@@ -192,12 +198,12 @@ def test_reward_that_cannot_be_granted_leaves_the_request_its_time(
         if "TransactItems" in arguments:
             nonce = arguments["TransactItems"][0]["Put"]["Item"]["nonce"]["S"]
             if nonce != NONCE:
-                own.append(nonce)
+                own.append(now[0])
         elif arguments["ConsistentRead"]:
-            own.append("read")
+            own.append(now[0])
         else:
             return real(**arguments)
-        if len(own) > 3:
+        if own and now[0] > own[0] + 3.0:
             return real(**arguments)
         raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "no"}}, "any")
 

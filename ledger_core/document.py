@@ -21,7 +21,7 @@ DESCRIPTIONS = {
     405: "The route does not take this method.",
     409: "The nonce was used: `entry` is the original, `replay` says whether the request was the same.",
     413: "The body is too large.",
-    415: "The body is declared to be something other than JSON.",
+    415: "The body is declared to be something other than JSON, or is compressed.",
     422: "A field, a limit or a rule is broken, the `Idempotency-Key` was used by a different request, or the ledger "
     "is too long to be verified over HTTP.",
     429: "Too many requests for API Gateway: send the same request again later, under the same nonce.",
@@ -98,6 +98,9 @@ def complete(document: dict[str, Any], *, tokens: bool, open_paths: Container[st
             responses.pop("422", None)  # FastAPI's own, which is not what is answered
             for status in _statuses(path, operation, needs_token=needs_token):
                 responses.setdefault(str(status), {"$ref": f"#/components/responses/Problem{status}"})
+            for response in responses.values():
+                if "$ref" not in response:
+                    response.setdefault("headers", {})["X-Request-Id"] = _header(required=True)
             operation["responses"] = dict(sorted(responses.items()))
     for_clients(document)
     return document
@@ -136,10 +139,14 @@ def _response(status: int) -> dict[str, Any]:
         content = {"application/json": {"schema": message}}
     elif status in GATEWAY:
         content = {"application/json": {"schema": {"anyOf": [problem, message]}}, **content}
-    headers = [*HEADERS.get(status, {}), *(["allow"] if status == 405 else [])]
+    headers = [*HEADERS.get(status, {}), *(["allow"] if status == 405 else []), "x-request-id"]
     required = status not in GATEWAY
     return {
         "description": DESCRIPTIONS[status],
-        "headers": {name.title(): {"required": required, "schema": {"type": "string"}} for name in headers},
+        "headers": {name.title(): _header(required=required) for name in headers},
         "content": content,
     }
+
+
+def _header(*, required: bool) -> dict[str, Any]:
+    return {"required": required, "schema": {"type": "string"}}

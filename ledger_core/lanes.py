@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from ledger_core.errors import LedgerError
 from ledger_core.items import ENTRIES_MAX, Mark
@@ -30,8 +31,8 @@ class Ticket:
     """Whether it is written by itself: it has a mark, or did not fit beside others."""
     begins: bool = True
     """Whether it may be the owner's first entry."""
-    sent: set[str] = field(default_factory=set)
-    """Hashes of entries of which it was not known, for a while at least, whether they were written."""
+    sent: "dict[str, Transaction]" = field(default_factory=dict)
+    """By the hash of its entry, each transaction of which it was not known, for a while at least, if it was done."""
     entry: LedgerEntry | None = None
     error: BaseException | None = None
 
@@ -61,7 +62,8 @@ class Ticket:
 class Transaction:
     """Entries on their way into the store, each for its ticket; sent again, it is the same by its token.
 
-    DynamoDB forgets a token after a while: `begun_at`, on a clock that nobody sets, tells whether it may be sent again.
+    DynamoDB forgets a token after a while: `begun_at`, on a clock that nobody sets, and `time`, on one that goes on
+    while the process is frozen, tell whether it may be sent again.
     """
 
     tickets: Sequence[Ticket]
@@ -69,6 +71,7 @@ class Transaction:
     head: Head
     token: str
     begun_at: float
+    time: datetime
     in_doubt: bool = False
     """Whether a try of it had no answer, so that it may have been done."""
 
@@ -76,7 +79,7 @@ class Transaction:
         """Note that a try of it had no answer."""
         self.in_doubt = True
         for ticket, entry in zip(self.tickets, self.entries, strict=True):
-            ticket.sent.add(entry.hash)
+            ticket.sent[entry.hash] = self
 
 
 @dataclass(eq=False, slots=True)

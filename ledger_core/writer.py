@@ -100,7 +100,9 @@ class LaneWriter:
             else:  # it may fit after them, and if not it is refused for what is stored
                 ticket.alone = True
         current_usage().attempts += bool(entries)
-        return Transaction(fitting, entries, head, token_hex(TOKEN_BYTES), patience.monotonic()) if entries else None
+        if not entries:
+            return None
+        return Transaction(fitting, entries, head, token_hex(TOKEN_BYTES), patience.monotonic(), now)
 
     def _send(self, lane: Lane, transaction: Transaction, patience: Patience) -> Cancelled | None:
         """Write, and settle what is known then. If it fails, the lane has the transaction for whoever comes next."""
@@ -123,15 +125,18 @@ class LaneWriter:
         for ticket in tickets:
             if ticket.mark and ticket.mark.is_overtaken(cancelled.marks):
                 ticket.mark = None
-            if (entry := stored.get(ticket.request.nonce)) and entry.hash in ticket.sent:
-                ticket.entry = entry
-            elif entry:
-                ticket.error = self._duplicate(entry, ticket)
+            if entry := stored.get(ticket.request.nonce):
+                sent = ticket.sent.get(entry.hash)
+                # Under a token that is known it would not have been cancelled: another process made the same entry.
+                if sent and self._is_forgotten(sent, patience):
+                    ticket.entry = entry
+                else:
+                    ticket.error = self._duplicate(entry, ticket)
         return cancelled
 
     def _append(self, transaction: Transaction, patience: Patience) -> Cancelled | None:
         # One token for every try of this transaction: if an answer is lost, the next one tells what came of it.
-        if transaction.in_doubt and patience.monotonic() - transaction.begun_at >= TOKEN_SECONDS_MAX:
+        if transaction.in_doubt and self._is_forgotten(transaction, patience):
             return self._look_up(transaction)
         head, token, (mark,) = transaction.head, transaction.token, {ticket.mark for ticket in transaction.tickets}
         try:
@@ -139,6 +144,15 @@ class LaneWriter:
         except UnavailableError:
             transaction.doubt()
             raise
+
+    def _is_forgotten(self, transaction: Transaction, patience: Patience) -> bool:
+        """Whether DynamoDB may no more know the token of a transaction."""
+        if patience.monotonic() - transaction.begun_at >= TOKEN_SECONDS_MAX:
+            return True
+        try:
+            return abs((self._clock() - transaction.time).total_seconds()) >= TOKEN_SECONDS_MAX
+        except UnavailableError:  # the clock was set, or the process was frozen
+            return True
 
     def _look_up(self, transaction: Transaction) -> Cancelled | None:
         """What came of a transaction whose token DynamoDB may know no more: all of it was done, or nothing."""

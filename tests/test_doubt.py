@@ -1,5 +1,6 @@
 """A write whose answer is lost: under one token as long as DynamoDB knows it, and then looked up, never sent again."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -40,6 +41,19 @@ def bench_of(*answers: Any) -> Bench:
 
     bench.store._answer = answer_late  # type: ignore[method-assign]
     return bench
+
+
+def iter_clock(*times: Any) -> Any:
+    """A clock that tells these, one after the other; of an error it is not sure of the time."""
+    left = iter(times)
+
+    def tell() -> Any:
+        time = next(left)
+        if isinstance(time, Exception):
+            raise time
+        return time
+
+    return tell
 
 
 def calls(bench: Bench) -> list[str]:
@@ -104,12 +118,36 @@ def test_what_arrives_after_all_is_the_sender_s_own() -> None:
     assert calls(bench) == ["head", "append", "look_up", "append"]
 
 
-def test_token_that_dynamodb_forgot_earlier_tells_the_sender_its_own() -> None:
-    """A machine that sleeps may not know for how long; what it sends again is another transaction then."""
+@pytest.mark.parametrize("seconds", [TOKEN_SECONDS_MAX, -TOKEN_SECONDS_MAX])
+def test_process_that_was_frozen_meanwhile_tells_the_sender_its_own(seconds: float) -> None:
+    """Its monotonic clock stood still, its time went on: what it sent again was another transaction for DynamoDB."""
     bench = bench_of(NEW, LOST, Cancelled((OWN,), Head.at(OWN), contended=False))
+    answered = bench.store.append
+
+    def append(*arguments: Any, **named: Any) -> Any:
+        if len(calls(bench)) == 2:
+            bench.now += timedelta(seconds=seconds)
+        return answered(*arguments, **named)
+
+    bench.store.append = append  # type: ignore[method-assign]
     assert post(bench) == OWN
     assert len(set(bench.appended("token"))) == 1
-    assert post(bench_of(Head.at(OWN), None), add(1, "m")).id == 2
+
+
+def test_process_that_was_frozen_before_looks_it_up() -> None:
+    """Or whose clock cannot tell the time just now, which comes of that."""
+    for trouble in (None, UnavailableError("the clock was set")):
+        bench = bench_of(NEW, LOST, (OWN, Head.at(OWN)))
+        bench.processor._writer._clock = iter_clock(NOON, trouble or NOON + timedelta(seconds=TOKEN_SECONDS_MAX))
+        assert post(bench) == OWN
+        assert calls(bench) == ["head", "append", "look_up"]
+
+
+def test_same_entry_of_another_process_is_a_duplicate() -> None:
+    """Two that are behind the last entry's time may make the same; under a token that is known it is the other's."""
+    bench = bench_of(NEW, LOST, Cancelled((OWN,), Head.at(OWN), contended=False))
+    with pytest.raises(DuplicateNonceError):
+        post(bench)
 
 
 @pytest.mark.parametrize("looked_up", [True, False])
@@ -167,6 +205,6 @@ def test_ticket_remembers_what_it_is_in_doubt_about() -> None:
     """By hash, and from the first lost answer on."""
     bench = bench_of(NEW, LOST, None)
     ticket: Ticket = bench.processor.enter(add(1, "n"))
-    assert ticket.sent == set()
+    assert ticket.sent == {}
     bench.processor.finish(ticket, timeout_seconds=SECONDS)
-    assert ticket.sent == {OWN.hash}
+    assert ticket.sent.keys() == {OWN.hash}

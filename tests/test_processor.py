@@ -111,10 +111,11 @@ class Bench:
     def __init__(self, *answers: Any) -> None:
         self.store = ScriptedStore(*answers)
         self.pauses: list[float] = []
+        self.now = NOON
         self.processor = OperationProcessor(
             self.store,  # type: ignore[arg-type]  # stands in
             ExampleAppOperations,
-            clock=lambda: NOON,
+            clock=lambda: self.now,
             monotonic=lambda: sum(self.pauses),
             sleep=self.pauses.append,
             random=lambda: 1.0,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +12,7 @@ from functions.example_app.operations import ExampleAppOperations
 from ledger_core import DuplicateNonceError, LedgerStore, OperationProcessor
 from ledger_core.writer import TOKEN_SECONDS_MAX
 from tests.invariants import Book, check
-from tests.support import add, wire
+from tests.support import NOON, add, wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,12 +23,13 @@ SECONDS = 3600.0
 
 
 @contextmanager
-def losing(client: Any, *, done: bool, then: Callable[[], None]) -> "Iterator[None]":
+def losing(client: Any, *, done: bool, then: Callable[[], None], later: Callable[[], None]) -> "Iterator[None]":
     """The first write's answer is lost, whether it was done or not; and from then on its token is forgotten."""
     write, times = client.transact_write_items, iter(range(9))
 
     def lose(**arguments: Any) -> Any:
         if next(times):
+            later()
             return write(**{**arguments, "ClientRequestToken": f"{arguments['ClientRequestToken'][:-1]}-"})
         if done:
             write(**arguments)
@@ -46,12 +48,22 @@ def losing(client: Any, *, done: bool, then: Callable[[], None]) -> "Iterator[No
 def test_sender_whose_answer_was_lost_for_long_is_told_its_own_entry(
     client: "DynamoDBClient", store: LedgerStore, done: bool, passed: float
 ) -> None:
-    """By a look at the ledger, or by what a write finds there when no clock told that the token was forgotten."""
-    now = [0.0]
-    processor = OperationProcessor(store, ExampleAppOperations, monotonic=lambda: now[0], sleep=lambda _: None)
+    """By a look at the ledger, or by what a write finds there when the process was frozen on its way."""
+    now, frozen = [0.0], [0.0]
+
+    def freeze() -> None:
+        frozen[0] = TOKEN_SECONDS_MAX
+
+    processor = OperationProcessor(
+        store,
+        ExampleAppOperations,
+        clock=lambda: NOON + timedelta(seconds=frozen[0]),
+        monotonic=lambda: now[0],
+        sleep=lambda _: None,
+    )
     processor.process(add(5, "before"))
     sent = wire(client)
-    with losing(client, done=done, then=lambda: now.__setitem__(0, passed)):
+    with losing(client, done=done, then=lambda: now.__setitem__(0, passed), later=freeze):
         entry = processor.process(add(1, "n"), timeout_seconds=SECONDS)
     look = ["TransactGetItems"] if passed else []
     write = [] if done and passed else ["TransactWriteItems"]

@@ -196,7 +196,7 @@ class TokenForEver(LaneWriter):
     """What is in doubt is sent again for as long as it takes, and what it then finds is taken for another's."""
 
     def _append(self, transaction: Transaction, patience: Patience) -> Cancelled | None:
-        transaction.begun_at = patience.monotonic()
+        transaction.begun_at, transaction.time = patience.monotonic(), self._clock()
         for ticket in transaction.tickets:
             ticket.sent.clear()
         return super()._append(transaction, patience)

@@ -66,6 +66,7 @@ ENVIRONMENT = {
     "LEDGER_RUNS_TABLE": "runs",
     "LEDGER_AUTH": "none",
     "LEDGER_SERVICE": "ledger",
+    "LEDGER_APP": "functions.example_app.operations:ExampleAppOperations",
 }
 """What the ledger needs to know on one machine."""
 

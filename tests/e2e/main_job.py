@@ -72,11 +72,13 @@ class MainJob:
 
     def _post(self, body: dict[str, Any]) -> None:
         request = OperationRequest(**{**body, "operation": NAMES[body["operation"]]})
-        begun = time.monotonic()
-        answer = self.send("POST", "/ledger/entry", body)
-        assert answer.status in {200, 402, 409}
-        ended = time.monotonic()
-        self.answers.append(Answer.of_http(request, answer.status, answer.body, begun=begun, ended=ended))
+        status: int | None = None
+        while status in {None, 503}:  # the same again, which finds out what came of it
+            begun = time.monotonic()
+            answer = self.send("POST", "/ledger/entry", body)
+            status, ended = answer.status, time.monotonic()
+            self.answers.append(Answer.of_http(request, status, answer.body, begun=begun, ended=ended))
+        assert status in {200, 402, 409}
 
     def _book(self, owner: str) -> Book:
         """An owner's ledger, as the routes for it tell."""

@@ -52,6 +52,12 @@ class Server:
         (exports,) = re.findall(r"export (.*)", self.log.read_text())
         return dict(variable.split("=", 1) for variable in shlex.split(exports))
 
+    @property
+    def place(self) -> dict[str, str]:
+        """Those of them that say where the ledger is, for this process, whose AWS files were read before."""
+        of_files = ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_PROFILE", "AWS_DEFAULT_PROFILE")
+        return {name: value for name, value in self.variables.items() if name not in of_files}
+
     def has_children(self) -> bool:
         """Whether a DynamoDB Local of ours is still running."""
         return subprocess.run(["pgrep", "-f", str(self.data)], capture_output=True, check=False).returncode == 0

@@ -44,7 +44,7 @@ def test_killed_server_keeps_what_it_acknowledged(
     with httpx.Client(base_url=server.url, timeout=30) as http:
         clients = Clients([sender(http)] * CLIENTS, seed, OWNERS)
         kill_at_random(clients, seed, kills, kill)
-    for name, value in server.variables.items():
+    for name, value in server.place.items():
         monkeypatch.setenv(name, value)
     record_property("kills", kills)
     assert note(clients.answers, record_property)["in doubt"] >= kills, f"SEED={seed}"

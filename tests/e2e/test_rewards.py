@@ -49,7 +49,7 @@ Answers = defaultdict[str, list[Answer]]
 def store(server: Server, monkeypatch: pytest.MonkeyPatch) -> AccountStore:
     """The store of a server that runs."""
     server.start()
-    for name, value in server.variables.items():
+    for name, value in server.place.items():
         monkeypatch.setenv(name, value)
     return create_account_store(create_client(SWEEP_CONFIG.merge(Config(read_timeout=60))))
 

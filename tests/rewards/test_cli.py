@@ -204,6 +204,7 @@ def test_app_that_is_none_is_refused(
     (tmp_path / "misspelt.py").write_text("class Operations")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delenv("LEDGER_APP")
     code, done, err = cli(*DAY, "--yes", app=app)
     assert (code, done, len(err.splitlines())) == (2, {}, 1)
     assert err.startswith(f"ledger: {told}")

@@ -76,7 +76,7 @@ def test_origins_are_those_between_the_commas() -> None:
         ({"LEDGER_ENTRIES_TABLE": ""}, "LEDGER_ENTRIES_TABLE is not set"),
         ({"LEDGER_BALANCES_TABLE": ""}, "LEDGER_BALANCES_TABLE is not set"),
         ({"LEDGER_ENTRIES_TABLE": "same table!"}, "LEDGER_ENTRIES_TABLE is no name"),
-        ({"LEDGER_ENTRIES_TABLE": "balances"}, "must be two tables"),
+        ({"LEDGER_ENTRIES_TABLE": "balances"}, "LEDGER_ENTRIES_TABLE and LEDGER_BALANCES_TABLE must be two tables$"),
         ({"LEDGER_AUTH": "off"}, "LEDGER_AUTH must be one of jwt, none: 'off'"),
         ({"LEDGER_AUTH": "none", "AWS_LAMBDA_FUNCTION_NAME": "api"}, "refused inside Lambda"),
         ({"LEDGER_AUTH": "none", **SAM_LOCAL, "AWS_SAM_LOCAL": ""}, "refused inside Lambda"),
@@ -133,3 +133,11 @@ def test_wrong_setting_of_the_scheduled_function_is_named(changes: dict[str, str
     """One line that says which variable to mend."""
     with pytest.raises(ConfigurationError, match=message):
         RewardSettings.from_environment({**REWARDS, **changes})
+
+
+def test_queue_may_be_on_this_machine_and_has_to_be_named() -> None:
+    """A URL of plain HTTP is that of a fake; without any, the message says that it was empty."""
+    local = {**REWARDS, "LEDGER_REWARDS_QUEUE_URL": "http://127.0.0.1:9324/1/rewards"}
+    assert RewardSettings.from_environment(local).queue_url == local["LEDGER_REWARDS_QUEUE_URL"]
+    with pytest.raises(ConfigurationError, match=r"LEDGER_REWARDS_QUEUE_URL must be the URL of an SQS queue: ''$"):
+        RewardSettings.from_environment({"LEDGER_RUNS_TABLE": "runs"})

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 SETTINGS = looking_at(
-    200 if DEEP else 8,
+    200 if DEEP else 5,
     stateful_step_count=60 if DEEP else 30,
     suppress_health_check=[HealthCheck.too_slow],  # a step is a request to a database
 )

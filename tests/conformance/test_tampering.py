@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ENTRIES = 5
 SEED = int(os.environ.get("SEED") or random.SystemRandom().randrange(2**32))
-LEDGERS = 20_000 if DEEP else 300
+LEDGERS = 20_000 if DEEP else 200
 Rows = list[dict[str, Any]]
 Tamper = Callable[[dict[str, Any], Rows], object]
 Found = Sequence[tuple[str, int | None, int | None, int | None]]

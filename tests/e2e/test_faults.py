@@ -83,12 +83,15 @@ API_NAMES = calls_in(SOURCES, boto3.client("dynamodb", region_name="us-east-1"))
 FIRST_WAYS = list({way.call: way for way in reversed(WAYS)}.values())
 """One to each call. The others are tried with all faults when there is time, and otherwise with this."""
 FAULTS_OF_ANY_WAY = ("answer lost",)
+FAULTS_WHEN_THERE_IS_TIME = ("200, and half a body",)
+"""Much as another one."""
 CASES = [
     pytest.param(way, fault, id=f"{way.name}: {name}")
     for way in WAYS
     for name, fault in FAULTS.items()
     if (fault.of is None or API_NAMES[way.call] in fault.of)
     and (DEEP or way in FIRST_WAYS or name in FAULTS_OF_ANY_WAY)
+    and (DEEP or name not in FAULTS_WHEN_THERE_IS_TIME)
 ]
 every_call_and_fault = pytest.mark.parametrize(("way", "fault"), CASES)
 

@@ -22,7 +22,7 @@ from tests.support import DEEP, ROOT, Answer, LambdaApi
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-OPERATIONS = 5000 if DEEP else 600
+OPERATIONS = 5000 if DEEP else 400
 JOB_SECONDS_MAX = 30 * START_SECONDS_MAX
 """After that a server that does not answer has failed."""
 

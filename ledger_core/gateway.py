@@ -7,6 +7,7 @@ fault, for the work may have been done.
 import asyncio
 import base64
 import logging
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from contextvars import copy_context
@@ -39,6 +40,9 @@ class Gateway:
         # It would tell of each request too, with the path, in which the owner's id is.
         logging.getLogger("mangum").setLevel(logging.WARNING)
         self._api = api
+        with warnings.catch_warnings():  # that a thread had no loop yet; from now on it has
+            warnings.simplefilter("ignore", DeprecationWarning)
+            _event_loop()
         self._adapter = Mangum(api, lifespan="off", text_mime_types=["application/json", PROBLEM_MEDIA_TYPE, "text/"])
 
     def __call__(self, event: Any, context: Any) -> dict[str, Any]:

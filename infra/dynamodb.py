@@ -173,7 +173,7 @@ def _fetched() -> Path:
 
 
 def _kept_port(file: Path) -> int:
-    """The port of the last run, for whoever has noted it; if somebody else has it now, another one, which is told."""
+    """The port of the last run, which other terminals use. If another program has it now: a new one, with a message."""
     kept = int(text) if file.exists() and (text := file.read_text().strip()).isdecimal() else 0
     if kept and has_port(kept):
         return kept

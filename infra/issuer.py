@@ -1,6 +1,6 @@
 """A JWT issuer and an authorizer on this machine, for `make run AUTH=jwt`, `make run-stack` and the tests.
 
-Whoever can read its key can be anybody, so it listens on the loopback interface only, and no deployed stack trusts it.
+A reader of its key can make any token, so it listens on the loopback interface only, and no deployed stack trusts it.
 """
 
 import argparse

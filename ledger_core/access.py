@@ -53,7 +53,7 @@ class Caller:
 
     @classmethod
     def anybody(cls) -> Self:
-        """Whoever calls when nobody is asked who they are: LEDGER_AUTH=none."""
+        """The caller of every request under LEDGER_AUTH=none, where callers are not known."""
         return cls(subject=None, scopes=frozenset({SCOPE_READ, SCOPE_WRITE}))
 
     def may_read(self, owner_id: str) -> bool:

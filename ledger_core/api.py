@@ -108,7 +108,7 @@ class _Api(FastAPI):
 
 
 class _Authentication:
-    """Deny by default: turn away whoever is not known before anything of the request is looked at."""
+    """Deny by default: refuse an unknown caller before anything else of the request is looked at."""
 
     def __init__(self, app: ASGIApp, *, auth: AuthMode) -> None:
         self._app = app

@@ -37,7 +37,7 @@ TRANSIENT = {408, 429}
 UNREADABLE = (ResponseParserError, ValueError, TypeError, AttributeError, LookupError)
 """What botocore raises when a body is not AWS's: no JSON, no UTF-8, or JSON of another shape."""
 EXPIRED = "credentials are still expired"
-"""In a RuntimeError of botocore's: whoever gives credentials gave old ones."""
+"""In a RuntimeError of botocore's: the credential provider gave credentials that have expired."""
 
 
 @contextmanager

@@ -19,7 +19,7 @@ SIGNATURE_IS_OFF = {"InvalidSignatureException", "RequestExpired", "RequestTimeT
 
 
 class Request:
-    """One that is under way: whoever has the answer says so, by what kind of request it was."""
+    """A request that is under way. The caller reports its answer by `read`, `wrote` or `failed`."""
 
     def __init__(self, clock: SystemClock) -> None:
         self._clock = clock

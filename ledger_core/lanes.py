@@ -1,7 +1,7 @@
 """Where the operations of one owner wait for each other within a process, and are put together for one transaction.
 
-A caller takes a ticket, and whoever's turn it is writes for all who wait, so that a hot owner costs less, not more. In
-Lambda, where a process has one request at a time, a ticket is alone in its lane.
+A caller takes a ticket. The caller that holds the lane's lock writes for all that wait, so that a hot owner costs less,
+not more. In Lambda, where a process has one request at a time, a ticket is alone in its lane.
 """
 
 import threading

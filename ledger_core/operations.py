@@ -37,7 +37,7 @@ Eligible = Callable[["Account", date], bool]
 
 
 def every_owner(_account: "Account", _first_day: date) -> bool:
-    """Eligible is whoever has an entry."""
+    """An owner with an entry is eligible."""
     return True
 
 

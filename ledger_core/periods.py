@@ -62,7 +62,7 @@ class Period:
         try:
             return cls.of(kind, time.astimezone(ZoneInfo(time_zone)).date())
         except (ValueError, OSError, LookupError) as error:
-            raise InvalidRequestError(f"time_zone: is none that is known: {time_zone!r}") from error
+            raise InvalidRequestError(f"time_zone: is not known: {time_zone!r}") from error
 
     @classmethod
     def of(cls, kind: PeriodKind, day: date) -> Self:

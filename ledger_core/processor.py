@@ -112,9 +112,9 @@ class OperationProcessor:
         return self.finish(self.enter(request, mark=mark, begins=begins), timeout_seconds=timeout_seconds)
 
     def enter(self, request: OperationRequest, *, mark: Mark | None = None, begins: bool = True) -> Ticket:
-        """Begin to post an operation, without waiting: from now on whoever writes to this owner writes it too.
+        """Begin to post an operation, without waiting: the next writer to this owner writes it too.
 
-        Whoever has the ticket calls `finish`, or gives it up by `Ticket.abandon`.
+        The caller then calls `finish`, or gives the ticket up by `Ticket.abandon`.
 
         Raises:
             UnknownOperationError, InvalidRequestError: as for `process`.

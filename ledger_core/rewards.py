@@ -173,8 +173,8 @@ class Segment(BaseModel):
     """Owners who were passed over, because others kept writing to their ledgers, or DynamoDB throttled."""
     tally: Tally = Tally()
     met_again: Annotated[int, Field(ge=0)] = 0
-    """Owners who were granted it, and counted, by who did not get to the end of their page: whoever goes on reads that
-    page again and finds that so many have it already."""
+    """Owners of an unfinished page who were granted it and are counted. The next worker reads that page again, and
+    finds that so many have it already."""
 
     @classmethod
     def all_of(cls, reward: Reward, segments: int, started_at: datetime) -> list[Self]:

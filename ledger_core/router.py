@@ -78,7 +78,7 @@ class LedgerRouter(APIRouter):
         self.add_api_route("/health", self.health)
 
     async def post_operation(self, request: Request, operation: OperationRequest) -> LedgerEntry:
-        """Post an operation on behalf of whoever sent `request`, and return its entry.
+        """Post an operation for the caller of `request`, and return its entry.
 
         Raises:
             ForbiddenError: the sender may not post it.

@@ -1,6 +1,6 @@
 """What is stored, as it is: heads and entries whatever is in them, and what can be made of them.
 
-Whoever looks for what was done past the ledger reads these, and not what the ledger itself would take.
+An audit reads these, because the ledger's own models would refuse what was written past the ledger.
 """
 
 import json

@@ -32,7 +32,7 @@ pass on the way; after that it would be another transaction."""
 
 
 class LaneWriter:
-    """Writes what waits in a lane, for whoever holds the lane's lock.
+    """Writes what waits in a lane. Its caller holds the lane's lock.
 
     Args:
         store: where the ledgers are.
@@ -105,7 +105,7 @@ class LaneWriter:
         return Transaction(fitting, entries, head, token_hex(TOKEN_BYTES), patience.monotonic(), now)
 
     def _send(self, lane: Lane, transaction: Transaction, patience: Patience) -> Cancelled | None:
-        """Write, and settle what is known then. If it fails, the lane has the transaction for whoever comes next."""
+        """Write, and settle what is known then. If it fails, the lane keeps the transaction for the next caller."""
         tickets, entries = transaction.tickets, transaction.entries
         lane.head = None  # not known while the transaction is under way
         lane.transaction = transaction

@@ -1,4 +1,4 @@
-"""A server that takes every request and is none of those that it stands in for: a captive proxy, a broken emulator."""
+"""A server that answers 200 to every request and is not AWS: a captive proxy, or a broken emulator."""
 
 import threading
 from collections.abc import Iterator, Mapping

@@ -127,7 +127,7 @@ def test_no_route_is_left_out(client: "DynamoDBClient") -> None:
 
 
 def test_refusals_reveal_nothing(api: LambdaApi) -> None:
-    """All that is not allowed is answered with the same few words, whoever asks and whatever there is."""
+    """All that is not allowed is answered with the same few words, to every caller and about every owner."""
     for name, status in (("no claims", 401), ("eve", 403)):
         api.claims = CALLERS[name]
         answers = [do(api, m, p, body, new="n") for m, p, body, table in DEEDS if table.get(name, 401) == status]

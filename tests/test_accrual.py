@@ -163,7 +163,7 @@ def test_owner_s_request_grants_it_first(api: LambdaApi, processor: OperationPro
 
 @pytest.mark.parametrize(("scope", "balance"), [("ledger/read", 3), ("ledger/read ledger/write", 4)])
 def test_others_look_without_granting(api: LambdaApi, processor: OperationProcessor, scope: str, balance: int) -> None:
-    """Whoever may only read changes nothing by it; an app that may post acts for the owner."""
+    """A caller that may only read changes nothing; an app that may post acts for the owner."""
     processor.process(operation())
     api.claims = {"sub": "support", "scope": scope}
     assert api("GET", "/ledger/ada/balance").body["balance"] == balance

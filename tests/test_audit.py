@@ -196,7 +196,7 @@ def test_lagging_index_is_waited_for(
 
 
 def test_index_that_is_always_behind_busy_writers_is_no_discrepancy() -> None:
-    """Whoever goes on writing while an audit or an export waits for the index does not make them look wrong."""
+    """Writers that go on while an audit or an export waits for the index do not make the ledger look wrong."""
     now = [0.0]
     model: Any = ModelDynamoDB({"e": "entry_key", "b": "owner_id"}, index=("e", "owner_id", "created_at"))
     model.now = lambda: now[0]

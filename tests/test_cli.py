@@ -1,4 +1,4 @@
-"""`ledger` as a process among others: its pipes, its terminal, its exit codes, and whoever does not answer it."""
+"""`ledger` as a process: its pipes, its terminal, its exit codes, and endpoints that do not answer."""
 
 import json
 import os
@@ -189,7 +189,7 @@ def test_owners_on_standard_input(processor: OperationProcessor) -> None:
 
 
 def test_owners_of_a_file(processor: OperationProcessor, tmp_path: Path, here: Run) -> None:
-    """A line each, whoever wrote it: with a mark at its beginning, other ends of lines, empty ones, no last end."""
+    """One a line, from any editor: with a byte order mark, other line ends, empty lines, or no last line end."""
     for owner_id in ("ada", FOREIGN, "-"):
         processor.process(add(1, "n", owner_id=owner_id))
     lines = f"\ufeffada\r\n\n{FOREIGN}\n-".encode()

@@ -240,7 +240,7 @@ def test_request_without_an_answer_leaves_the_measure_as_it_is() -> None:
 
 
 def test_clock_that_is_passed_in_is_not_held_against_any_other(client: "DynamoDBClient") -> None:
-    """Whoever brings one knows why."""
+    """The caller has a reason to bring one, as a test or an import has."""
     dated(client, behind(YEARS))
     processor = create_processor(ExampleAppOperations, client, clock=lambda: NOON)
     assert processor.process(add(1, "n")).created_at == NOON

@@ -48,7 +48,7 @@ def server(client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 @pytest.mark.parametrize("base_path", ["/prod", "/ledger", "/a/b"])
 def test_api_below_a_base_path(client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch, base_path: str) -> None:
-    """A stage or a mapping before the path is none of it, and the documents name it; no other path is cut for it."""
+    """A stage or a mapping before the path is taken off, and the documents name it; no other path is cut."""
     monkeypatch.setenv("LEDGER_BASE_PATH", base_path)
     monkeypatch.setenv("LEDGER_AUTH", "jwt")
     for rest_api in (False, True):
@@ -72,7 +72,7 @@ def test_base_path_may_be_taken_off_by_a_gateway(server: httpx.Client) -> None:
 
 
 def test_head_is_get_without_a_body(api: LambdaApi) -> None:
-    """Every route that can be got answers HEAD with the same status and headers, whoever asks."""
+    """Every GET route answers HEAD with the same status and headers, to every caller."""
     for path in (*GETS, "/openapi.json", "/nowhere", "/ledger/a%23b/balance"):
         got, head = api("GET", path), api("HEAD", path)
         assert (head.status, head.body) == (got.status, "")

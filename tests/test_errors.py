@@ -24,5 +24,5 @@ def test_every_code_has_a_status() -> None:
 
 
 def test_all_errors_are_public() -> None:
-    """Whoever catches errors can import them all from one place."""
+    """An app imports all errors from one place."""
     assert {*error_classes(), "LedgerError", "RequestState"} == set(errors.__all__)

@@ -48,7 +48,7 @@ def test_time_that_is_up_in_line_ends_in_503_unless_all_is_known(monkeypatch: py
 
 
 def test_time_out_of_the_call_itself_is_its_own() -> None:
-    """It is none of the line's."""
+    """It does not take a place in the line."""
 
     def fail(_seconds: float) -> None:
         raise TimeoutError("of the call")

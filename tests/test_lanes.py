@@ -238,7 +238,7 @@ def test_transaction_takes_as_many_as_dynamodb_does() -> None:
     assert outcomes(tickets) == list(range(2, ENTRIES_MAX + 3))
 
 
-def test_doubtful_transaction_is_settled_by_whoever_waits_on() -> None:
+def test_doubtful_transaction_is_settled_by_the_next_that_waits() -> None:
     """Whose time is up is told so; the next sends the very same again, and all learn what came of it."""
     bench = Bench(head(2, 1), UnavailableError("lost"), None, None)
     tickets = line(bench, add(1, "a"), add(1, "b"))

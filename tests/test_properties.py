@@ -85,7 +85,7 @@ def test_entry_is_what_was_stored_and_what_was_sent(entry: LedgerEntry) -> None:
 @SETTINGS
 @given(entry=entries())
 def test_hash_is_of_the_canonical_json_that_a_client_gets(entry: LedgerEntry) -> None:
-    """Whoever has an entry's JSON computes its hash as RFC 8785 says, without this code."""
+    """A reader of an entry's JSON computes its hash as RFC 8785 says, without this code."""
     fields = json.loads(entry.model_dump_json())
     claimed = fields.pop("hash")
     assert claimed == hashlib.sha256(canonical(fields).encode()).hexdigest() == entry.computed_hash()

@@ -228,7 +228,7 @@ def test_queries_ask_for_what_the_log_has() -> None:
 
 
 def test_metrics_of_the_dashboard_are_rows_that_cloudwatch_reads() -> None:
-    """Each row names a metric, repeating of the row above only what is there, or searches those of our dimensions."""
+    """Each row names a metric, and repeats only what the row above has, or searches metrics by our dimensions."""
     (dashboard,) = Rendered().of_type("AWS::CloudWatch::Dashboard").values()
     searches = []
     for widget in json.loads(dashboard["DashboardBody"])["widgets"]:

@@ -175,7 +175,7 @@ def test_row_without_an_entry_is_the_head_of_a_new_ledger(item: dict[str, Any] |
 
 
 def test_time_that_is_stored_twice_is_read_by_audits_alone() -> None:
-    """An entry has one time; whoever writes a second into it changes nothing but what an audit says."""
+    """An entry has one time. A second one that is written into it changes only what an audit says."""
     item = {**entry_item(ENTRY), "updated_at": {"S": "later"}}
     assert entry_from(item) == ENTRY
     assert row_from(item)["updated_at"] == "later"

@@ -40,7 +40,7 @@ def test_versions_stay_for_going_back_to() -> None:
         assert (version["DeletionPolicy"], version["UpdateReplacePolicy"]) == ("Retain", "Retain")
 
 
-def test_whoever_deploys_chooses_whether_credits_are_given_away() -> None:
+def test_the_deployer_chooses_whether_credits_are_given_away() -> None:
     """No parameter that trusts somebody, or that spends credits every day, has a default."""
     assert {name for name, one in source()["Parameters"].items() if "Default" not in one} == set(CHOSEN)
 
@@ -181,7 +181,7 @@ def test_dear_routes_cannot_use_up_the_account() -> None:
 
 
 def test_routes_with_settings_are_there_before_the_stage() -> None:
-    """API Gateway refuses a stage that names a route that is not there; whoever needs no token is throttled."""
+    """API Gateway refuses a stage that names a missing route; a route without a token has a throttle."""
     stack = Rendered(AllowedOrigins=ORIGINS)
     order = stack.in_order()
     routes = {one["RouteKey"]: name for name, one in stack.of_type("AWS::ApiGatewayV2::Route").items()}

@@ -284,7 +284,7 @@ REST = {"LastEvaluatedKey": BOOKMARK}
     ],
 )
 def test_answers_become_values_of_ours(call: Callable[[LedgerStore], Any], answer: Any, made_of_it: Any) -> None:
-    """What is there, what is not, and where the rest begins."""
+    """Which owners are read, which are not, and where the next page begins."""
     assert call(Wire(answer).store) == made_of_it
 
 

@@ -53,7 +53,7 @@ def test_client_says_who_it_is_by_a_text_that_is_made_once() -> None:
 
 @pytest.mark.parametrize("module", ["functions.example_app.app", "functions.daily_reward.app"])
 def test_started_function_has_what_was_imported_out_of_the_way(module: str) -> None:
-    """Garbage is looked for again, but not among what is there for good."""
+    """Garbage is collected again, but not among objects that stay for good."""
     program = f"import gc, {module}; print(gc.isenabled(), gc.get_freeze_count() > 100_000)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "True"]

@@ -1,4 +1,4 @@
-"""Where the command prints: JSON to standard output, what people are told to standard error; whoever reads them or not.
+"""Where the command prints: JSON to standard output, messages for people to standard error. Either may be closed.
 
 Where standard output is not UTF-8 the JSON is ASCII, with escapes: the same text, whatever the terminal's characters.
 """

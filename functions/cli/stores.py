@@ -1,4 +1,4 @@
-"""The store of a command, and the keys: whoever does not answer is named, and soon."""
+"""The store and the keys of a command. An endpoint that does not answer is named within three seconds."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait

@@ -40,13 +40,13 @@ class SweepEvent(BaseModel):
         """The event that Lambda was given.
 
         Raises:
-            InvalidRequestError: it is none of the schedule's; the message says what is wrong.
+            InvalidRequestError: it is not an event of the schedule; the message says what is wrong.
         """
         try:
             return cls.model_validate(event)
         except ValidationError as error:
             problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-            raise InvalidRequestError(f"the event is none that a schedule sends: {problems}") from None
+            raise InvalidRequestError(f"a schedule sends no such event: {problems}") from None
 
     def sought_period(self) -> Period:
         """The period to post for.

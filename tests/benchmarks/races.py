@@ -1,4 +1,4 @@
-"""Races that are lost by whoever looks before it writes: all have looked before the first of them writes."""
+"""Races that a ledger loses when it looks before it writes: all callers have looked before the first one writes."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence

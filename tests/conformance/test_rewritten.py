@@ -55,7 +55,7 @@ def receipt_of(owner_id: str, entries: int) -> Receipt:
 
 
 def test_attacks_pass_an_audit_and_contradict_the_receipts(client: "DynamoDBClient") -> None:
-    """Whoever rewrites, cuts or sets back entries and head together leaves a valid chain; receipts say otherwise."""
+    """Entries and head that were rewritten, cut or set back together are a valid chain; receipts say otherwise."""
     store = create_store(client)
     for number, (name, (attack, still_true)) in enumerate(ATTACKS.items()):
         owner_id = f"owner-{number}"

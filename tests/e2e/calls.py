@@ -153,7 +153,7 @@ VERIFY = (verify, [QUERY, ACCOUNT, QUERY], VERIFIED, LATE)
 WAYS = [
     Way("post to an owner not met before", ACCOUNT, *POST, busy("CheckingBalance"), DUPLICATE),
     Way("post", APPEND, *POST, LATE, DUPLICATE),
-    Way("post what is there", APPEND, post_again, [ACCOUNT, APPEND], DUPLICATE, LATE),
+    Way("post what is stored", APPEND, post_again, [ACCOUNT, APPEND], DUPLICATE, LATE),
     Way("spend too much", LOOK_UP, spend_too_much, [ACCOUNT, LOOK_UP], REFUSED, busy("CheckingNonce")),
     Way("spend again", LOOK_UP, spend_all, [LOOK_UP], DUPLICATE, busy("CheckingNonce"), given=spend_all),
     Way("balance", ACCOUNT, balance, [ACCOUNT], BALANCE, LATE),

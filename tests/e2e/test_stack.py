@@ -412,7 +412,7 @@ def is_denied(client: Any, call: str, arguments: dict[str, Any]) -> bool:
 
 
 def test_policy_of_the_entries_table_binds_an_administrator_too(stack: Stack, owner_id: str) -> None:
-    """Whoever may do everything puts entries in transactions only, and neither updates nor deletes one.
+    """An administrator puts entries in transactions only, and neither updates nor deletes one.
 
     The policy is tried as a user's own: the emulator enforces no table's. On AWS the same statements bind everybody.
     """

@@ -248,7 +248,7 @@ def test_arguments_that_make_no_sense_are_refused(
 def test_zone_that_is_none_is_refused(cloud: Cloud, cli: Any) -> None:
     """In one line."""
     code, _, told = cli(*DAY, "--yes", "--time-zone", "Mars/Olympus")
-    assert (code, told) == (2, "ledger: time_zone: is none that is known: 'Mars/Olympus'\n")
+    assert (code, told) == (2, "ledger: time_zone: is not known: 'Mars/Olympus'\n")
 
 
 def test_bar_on_a_terminal(cloud: Cloud, cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,7 +105,7 @@ def test_period_is_the_scheduled_time_s_or_a_certain_one(event: dict[str, Any], 
 )
 def test_event_that_is_none_is_refused(cloud: Cloud, event: Any) -> None:
     """With an error that says what is wrong, and nothing on the queue."""
-    with pytest.raises(InvalidRequestError, match="the event is none that a schedule sends: "):
+    with pytest.raises(InvalidRequestError, match="a schedule sends no such event: "):
         cloud.function()(event, Context())
     assert cloud.records() == []
 
@@ -240,7 +240,7 @@ def test_lines_and_metrics_of_a_run(cloud: Cloud, capfd: pytest.CaptureFixture[s
 
 
 def test_deviation_from_the_period_before(cloud: Cloud, capfd: pytest.CaptureFixture[str]) -> None:
-    """A complete run tells how far it is from the last complete one of the day before, whoever granted it."""
+    """A complete run tells how far it is from the last complete one of the day before, by any worker."""
     cloud.seed(8)
     cloud.run("2026-11-21")
     cloud.run("2026-11-21")  # which grants nothing, but all have it

@@ -102,7 +102,7 @@ def test_record_that_is_not_answered_is_made_again(cloud: Cloud, capfd: pytest.C
     assert cloud.dead_letters() == []
 
 
-def test_run_is_complete_for_whoever_comes_until_somebody_was_told(runs: Runs) -> None:
+def test_complete_run_is_told_again_until_somebody_was_told(runs: Runs) -> None:
     """What is recorded is what was told first; once somebody was told of it, nobody is again."""
     total = runs.finish("n", finished(granted=7, seconds=1.5))
     assert total == Tally(granted=7, seconds=1.5)

@@ -299,7 +299,7 @@ def test_many_in_conflict_at_once_keep_nobody_else(cloud: Cloud) -> None:
 
 
 def test_page_with_too_many_stragglers_is_counted_once(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is read again by whoever goes on, and in the end all are counted, and none twice."""
+    """The next worker reads it again. In the end each owner is counted once."""
     monkeypatch.setattr(sweep, "STRAGGLERS_MAX", 5)
     owners = cloud.seed(30)
     with patched(cloud.dynamodb, transact_write_items=conflicting(set(owners[:10]))):
@@ -400,7 +400,7 @@ def test_straggler_that_cannot_be_read_blocks_nobody(cloud: Cloud) -> None:
 
 
 def test_throttled_until_the_time_is_up(cloud: Cloud) -> None:
-    """A page that could not be written is read again by whoever goes on; nothing was counted."""
+    """The next worker reads a page again that could not be written; nothing of it was counted."""
     cloud.seed(3)
     tries = list[int]()
 

@@ -200,7 +200,7 @@ class World:
         def body() -> None:
             try:
                 task.result = run()
-            except BaseException as error:  # whoever waits for it is told, or else the world
+            except BaseException as error:  # the task that waits for it is told, or else the world
                 task.error = error
             task.done = True
 

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ledger_core.access import Caller
 from ledger_core.docs import DOCS_PATHS, add_docs
 from ledger_core.document import complete
-from ledger_core.envelope import BODY_BYTES_MAX, Answers, Bodies, HeadAsGet, check_query, route_path, with_base_path
+from ledger_core.envelope import BODY_BYTES_MAX, Answers, Bodies, HeadAsGet, check_query, route_path
 from ledger_core.errors import UnauthorizedError
 from ledger_core.gateway import UNREADABLE, Gateway
 from ledger_core.problems import handle_errors, ledger_problem, unreadable_problem
@@ -84,11 +84,6 @@ class _Api(FastAPI):
     base_path: str
     allowed_origins: Sequence[str]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.base_path and scope["type"] == "http":
-            scope["path"], scope["root_path"] = with_base_path(scope["path"], self.base_path), self.base_path
-        await super().__call__(scope, receive, send)
-
     def build_middleware_stack(self) -> ASGIApp:
         stack = super().build_middleware_stack()
         if self.allowed_origins:
@@ -101,7 +96,7 @@ class _Api(FastAPI):
                 allow_headers=ALLOWED_HEADERS,
                 expose_headers=EXPOSED_HEADERS,
             )
-        return Answers(Telemetry(stack), open_paths=OPEN_PATHS)
+        return Answers(Telemetry(stack), open_paths=OPEN_PATHS, base_path=self.base_path)
 
     def openapi(self) -> dict[str, Any]:
         return complete(super().openapi(), tokens=self.auth is AuthMode.JWT, open_paths=OPEN_PATHS)

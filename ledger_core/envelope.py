@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger_core.problems import REQUEST_ID_HEADER, request_id
 
-__all__ = ["BODY_BYTES_MAX", "Answers", "Bodies", "HeadAsGet", "check_query", "route_path", "with_base_path"]
+__all__ = ["BODY_BYTES_MAX", "Answers", "Bodies", "HeadAsGet", "check_query", "route_path"]
 
 BODY_BYTES_MAX = 16 * 1024
 ELSEWHERE = (Path, Header, Cookie)
@@ -40,7 +40,7 @@ def route_path(scope: Scope) -> str:
     return path.removeprefix(scope.get("root_path", ""))
 
 
-def with_base_path(path: str, base_path: str) -> str:
+def _with_base_path(path: str, base_path: str) -> str:
     """A path as ASGI has it, below the base path; gateways hand it on with or without that."""
     if path == base_path:
         return f"{path}/"
@@ -70,17 +70,20 @@ async def check_query(request: Request) -> None:
 class Answers:
     """ASGI middleware, the outermost: every answer has the request's id, and none that a token opens is kept.
 
-    An answer to HEAD has no body.
+    An answer to HEAD has no body. Requests may have the base path or not; from here on all have it.
     """
 
-    def __init__(self, app: ASGIApp, *, open_paths: Container[str]) -> None:
+    def __init__(self, app: ASGIApp, *, open_paths: Container[str], base_path: str) -> None:
         self._app = app
         self._open_paths = open_paths
+        self._base_path = base_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if self._base_path:
+            scope["path"], scope["root_path"] = _with_base_path(scope["path"], self._base_path), self._base_path
         has_body = scope["method"] != "HEAD"
 
         async def send_complete(message: Message) -> None:

@@ -9,10 +9,8 @@ import json
 import os
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -22,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import RSAAlgorithm
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from infra import small_server
 from infra.dynamodb import CACHE
 
 __all__ = ["AUDIENCE", "PORT", "Issuer", "JwtAuthorizer", "kept_key", "make_token", "new_key"]
@@ -71,26 +70,13 @@ class Issuer:
             "/.well-known/jwks.json": {"keys": [{**key_set, "use": "sig"}]},
         }
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
+        class Documents(small_server.Handler):
+            def respond(self) -> None:
                 body = json.dumps(documents.get(self.path, {})).encode()
-                self.send_response(200 if self.path in documents else 404)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+                self.answer(body, {"content-type": "application/json"}, 200 if self.path in documents else 404)
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        with ThreadingHTTPServer(("127.0.0.1", self._port), Handler) as server:
-            thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-            thread.start()
-            try:
-                yield
-            finally:
-                server.shutdown()
-                thread.join()
+        with small_server.serving(Documents, self._port):
+            yield
 
 
 class JwtAuthorizer:

@@ -1,10 +1,10 @@
 """A server that answers 200 to every request and is not AWS: a captive proxy, or a broken emulator."""
 
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from infra import small_server
 
 HTML = b"<html><body>Please log in.</body></html>"
 
@@ -30,33 +30,13 @@ class Impostor:
 def impostor(*pages: Page) -> Iterator[Impostor]:
     """Run one on a free loopback port; without pages it says HTML to all."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self) -> None:
+    class Pages(small_server.Handler):
+        def respond(self) -> None:
             itself.seen.append(self.requestline)
             self.rfile.read(int(self.headers.get("content-length") or 0))
             page = itself.pages.pop(0) if len(itself.pages) > 1 else itself.pages[0]
-            self.send_response(page.status)
-            for name, value in {"content-type": "text/html", **page.headers}.items():
-                self.send_header(name, value)
-            self.send_header("content-length", str(len(page.body)))
-            self.end_headers()
-            self.wfile.write(page.body)
+            self.answer(page.body, {"content-type": "text/html", **page.headers}, page.status)
 
-        def __getattr__(self, name: str) -> Any:
-            """Whatever the method of the request, `do_GET` and its like."""
-            if name.startswith("do_"):
-                return self.answer
-            raise AttributeError(name)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        itself = Impostor(f"http://127.0.0.1:{server.server_port}", list(pages) or [Page()])
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield itself
-        finally:
-            server.shutdown()
-            thread.join()
+    with small_server.serving(Pages) as url:
+        itself = Impostor(url, list(pages) or [Page()])
+        yield itself

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -172,19 +172,25 @@ def test_terminal_that_lacks_characters(
     assert (told.returncode, NOTE.encode() in told.stderr, b"Traceback" in told.stderr) == (1, True, False)
 
 
-def test_owners_on_standard_input(processor: OperationProcessor) -> None:
-    """Each report is there before the next owner is asked for: nothing waits for the end of the list."""
-    with subprocess.Popen(
-        [LEDGER, "verify", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+@contextmanager
+def waiting() -> Iterator[tuple["subprocess.Popen[bytes]", IO[bytes], IO[bytes]]]:
+    """A command that waits for owners, with its input and its output."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([LEDGER, "verify", "-"], stdin=pipe, stdout=pipe, stderr=pipe) as process:
         assert process.stdin is not None
         assert process.stdout is not None
+        yield process, process.stdin, process.stdout
+
+
+def test_owners_on_standard_input(processor: OperationProcessor) -> None:
+    """Each report is there before the next owner is asked for: nothing waits for the end of the list."""
+    with waiting() as (process, stdin, stdout):
         for number in range(3):
             processor.process(add(1, "n", owner_id=f"owner-{number}"))
-            process.stdin.write(f"owner-{number}\n".encode())
-            process.stdin.flush()
-            assert json.loads(process.stdout.readline())["owner_id"] == f"owner-{number}"
-        process.stdin.close()
+            stdin.write(f"owner-{number}\n".encode())
+            stdin.flush()
+            assert json.loads(stdout.readline())["owner_id"] == f"owner-{number}"
+        stdin.close()
         assert process.wait(SECONDS_MAX) == 0
 
 
@@ -391,14 +397,10 @@ def test_ledger_that_cannot_be_read_is_not_the_end_of_it(
 
 def test_interrupted(processor: OperationProcessor) -> None:
     """By Ctrl-C, while it waits for owners."""
-    with subprocess.Popen(
-        [LEDGER, "verify", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(b"ada\n")
-        process.stdin.flush()
-        assert process.stdout.readline()
+    with waiting() as (process, stdin, stdout):
+        stdin.write(b"ada\n")
+        stdin.flush()
+        assert stdout.readline()
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=SECONDS_MAX)
     assert (process.returncode, told.splitlines()[-1][:13]) == (130, b"ledger: ended")

@@ -8,9 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from infra import small_server
 from infra.dynamodb import CACHE, create_tables, moto
 from infra.issuer import Issuer, JwtAuthorizer
 from infra.processes import free_port
@@ -67,27 +66,15 @@ def document(ledger: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) 
 def gateway() -> Iterator[str]:
     """Answers as API Gateway does when it does not ask the app, with the status that a path names."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Messages(small_server.Handler):
+        def respond(self) -> None:
             status = int(self.path.split("/")[2])
-            body = json.dumps({"message": MESSAGES[status]}).encode()
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.answer(
+                json.dumps({"message": MESSAGES[status]}).encode(), {"content-type": "application/json"}, status
+            )
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with small_server.serving(Messages) as url:
+        yield url
 
 
 @pytest.fixture

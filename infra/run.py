@@ -14,14 +14,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.types import ASGIApp
 
-from functions.wiring import create_client
 from infra import issuer
 from infra.dynamodb import CACHE, ENVIRONMENT, create_tables, dynamodb_local, has_dynamodb_local, moto
 from infra.environment import CREDENTIALS, ENDPOINT, OWN, keep_to_this_machine, point_at
 from infra.processes import own_port
 from infra.protocol import Http1Protocol
-from ledger_core.metrics import LOG_VARIABLE, LogStyle
+from ledger_core.observability import LOG_VARIABLE, LogStyle
 from ledger_core.settings import AuthMode
+from ledger_core.wiring import create_client
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

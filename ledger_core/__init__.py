@@ -1,7 +1,7 @@
 """A ledger of user credits on DynamoDB: atomic, exactly once, never below zero, verifiable offline.
 
-What an app needs to post operations from its own code. The HTTP side is in `ledger_core.router` and `ledger_core.api`,
-which this does not import, so that functions without HTTP do not pay for it.
+The values that an app imports. What does the work is in packages beside them (`ledger_core.posting`,
+`ledger_core.dynamodb`, `ledger_core.http`, ...), which this does not import: it needs neither FastAPI nor botocore.
 """
 
 from ledger_core.errors import (
@@ -23,10 +23,9 @@ from ledger_core.operations import (
     active_within,
     every_owner,
 )
-from ledger_core.processor import OperationProcessor
-from ledger_core.store import LedgerStore
 
 __all__ = [
+    "Account",
     "BaseLedgerOperations",
     "ContentionError",
     "DuplicateNonceError",
@@ -36,10 +35,9 @@ __all__ = [
     "LedgerEntry",
     "LedgerError",
     "LedgerOperationType",
-    "LedgerStore",
     "OperationConfig",
-    "OperationProcessor",
     "OperationRequest",
+    "Period",
     "UnauthorizedError",
     "UnavailableError",
     "UnknownOperationError",

@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+from ledger_core.account import Account
 from ledger_core.errors import ConfigurationError, InvalidRequestError
-
-if TYPE_CHECKING:
-    from ledger_core.responses import Account
+from ledger_core.fields import AMOUNT_MAX
 
 __all__ = [
-    "AMOUNT_MAX",
     "BaseLedgerOperations",
     "Eligible",
     "LedgerOperationType",
@@ -26,17 +24,14 @@ __all__ = [
     "every_owner",
 ]
 
-AMOUNT_MAX = 1_000_000_000
-"""The most credits that one operation may move, either way."""
-
 OPERATION_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 """Names are upper snake case, 1 to 64 characters."""
 
-Eligible = Callable[["Account", date], bool]
+Eligible = Callable[[Account, date], bool]
 """Whether an owner gets what a schedule posts for the period that begins on a day. It has at least one entry."""
 
 
-def every_owner(_account: "Account", _first_day: date) -> bool:
+def every_owner(_account: Account, _first_day: date) -> bool:
     """An owner with an entry is eligible."""
     return True
 
@@ -44,7 +39,7 @@ def every_owner(_account: "Account", _first_day: date) -> bool:
 def active_within(days: int) -> Eligible:
     """Eligible is who has had an entry, other than from a schedule, since so many days before the period (UTC)."""
 
-    def active(account: "Account", first_day: date) -> bool:
+    def active(account: Account, first_day: date) -> bool:
         return account.active_at is not None and account.active_at.date() >= first_day - timedelta(days=days)
 
     return active

@@ -12,10 +12,11 @@ import moto.core as moto_core
 import pytest
 
 from functions.example_app.operations import ExampleAppOperations
-from functions.wiring import create_client, create_store
 from infra.dynamodb import ENVIRONMENT as LOCAL_ENVIRONMENT
 from infra.dynamodb import create_tables, dynamodb_local, has_dynamodb_local, moto
-from ledger_core import LedgerStore, OperationProcessor
+from ledger_core.dynamodb import LedgerStore
+from ledger_core.posting import OperationProcessor
+from ledger_core.wiring import create_client, create_store
 from tests.support import DYNAMODB_LOCAL
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ ENVIRONMENT = {
     "LEDGER_REWARDS_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/rewards",
 }
 os.environ.update(ENVIRONMENT)  # apps read their settings when they are imported
-MOTO = moto_core.__name__  # imported ahead of the session of functions.wiring, which would go past it otherwise
+MOTO = moto_core.__name__  # imported ahead of the session of ledger_core.wiring, which would go past it otherwise
 signal.signal(signal.SIGINT, signal.default_int_handler)  # for what tests start to inherit, even in the background
 
 

@@ -21,11 +21,12 @@ from ledger_core import (
     InsufficientBalanceError,
     LedgerEntry,
     LedgerError,
-    LedgerStore,
     OperationRequest,
     UnavailableError,
 )
-from ledger_core.models import GENESIS_HASH, NONCE_PREFIX_RESERVED, Head
+from ledger_core.account import GENESIS_HASH, Head
+from ledger_core.dynamodb import LedgerStore
+from ledger_core.fields import NONCE_PREFIX_RESERVED
 
 __all__ = ["INVARIANTS", "Answer", "Book", "Outcome", "Violation", "check", "violations"]
 

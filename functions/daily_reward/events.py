@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
 from ledger_core.errors import InvalidRequestError, UnavailableError
-from ledger_core.models import Instant
+from ledger_core.fields import Instant
 from ledger_core.operations import LedgerOperationType
 from ledger_core.periods import Period, PeriodKind
 from ledger_core.rewards import SEGMENTS_MAX, Segment

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from functions.daily_reward.events import SegmentQueue, SweepEvent
 from functions.daily_reward.runs import Runs
-from functions.wiring import create_account_store, create_client, create_queue_client, load_reward_settings
-from ledger_core.accounts import AccountStore
+from ledger_core.dynamodb import SweepStore
 from ledger_core.errors import LedgerError, UnavailableError
-from ledger_core.metrics import MetricLines
+from ledger_core.observability import MetricLines
 from ledger_core.operations import BaseLedgerOperations
 from ledger_core.periods import Period
-from ledger_core.rewards import Reward, Segment, Tally
-from ledger_core.sweep import Sweep
+from ledger_core.rewards import Reward, Segment, Sweep, Tally
+from ledger_core.wiring import create_account_store, create_client, create_queue_client, load_reward_settings
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -43,7 +42,7 @@ class RewardFunction:
     def __init__(
         self,
         operations: type[BaseLedgerOperations],
-        store: AccountStore,
+        store: SweepStore,
         queue: SegmentQueue,
         runs: Runs,
         *,

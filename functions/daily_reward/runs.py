@@ -10,10 +10,9 @@ from functools import partial
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any
 
-from ledger_core.clock import SystemClock
-from ledger_core.dynamodb import dynamodb_request
-from ledger_core.models import format_time
-from ledger_core.patience import Patience
+from ledger_core.dynamodb import SystemClock, dynamodb_request
+from ledger_core.fields import format_time
+from ledger_core.posting import RetryBudget
 from ledger_core.rewards import Segment, Tally
 
 if TYPE_CHECKING:
@@ -36,8 +35,8 @@ FINISH_SEGMENT = "SET #segment = if_not_exists(#segment, :tally), segment_count 
 _SYSTEM_RANDOM = SystemRandom()
 
 
-def _patience() -> Patience:
-    return Patience(time.monotonic() + RUNS_SECONDS, time.monotonic, time.sleep, _SYSTEM_RANDOM.random)
+def _budget() -> RetryBudget:
+    return RetryBudget(time.monotonic() + RUNS_SECONDS, time.monotonic, time.sleep, _SYSTEM_RANDOM.random)
 
 
 class Runs:
@@ -49,13 +48,13 @@ class Runs:
     Args:
         client: of DynamoDB.
         table: where the records are.
-        patience: makes what tries a request again.
+        budget: makes what tries a request again.
     """
 
-    def __init__(self, client: "DynamoDBClient", table: str, *, patience: Callable[[], Patience] = _patience) -> None:
+    def __init__(self, client: "DynamoDBClient", table: str, *, budget: Callable[[], RetryBudget] = _budget) -> None:
         self._client = client
         self._table = table
-        self._patience = patience
+        self._budget = budget
         self._clock = SystemClock()
 
     def finish(self, nonce: str, segment: Segment) -> Tally | None:
@@ -87,12 +86,12 @@ class Runs:
 
     def rewarded(self, nonce: str) -> int | None:
         """How many owners had the reward after the last complete run under a nonce; None if there was none."""
-        found = self._patience().read(partial(self._latest, nonce))
+        found = self._budget().read(partial(self._latest, nonce))
         return next((total.rewarded for total in map(_total, found) if total), None)
 
     def _update(self, nonce: str, segment: Segment, **arguments: Any) -> Mapping[str, Any]:
         key = {"nonce": {"S": nonce}, "started_at": {"S": format_time(segment.started_at)}}
-        return self._patience().read(partial(self._update_once, key, arguments))
+        return self._budget().read(partial(self._update_once, key, arguments))
 
     def _update_once(self, key: dict[str, Any], arguments: dict[str, Any]) -> Mapping[str, Any]:
         with dynamodb_request(self._clock) as request:

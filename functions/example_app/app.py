@@ -8,9 +8,8 @@ from fastapi import FastAPI
 
 from functions.example_app.operations import ExampleAppOperations
 from functions.example_app.router import create_app_router
-from functions.wiring import create_processor, create_receipt_key, load_settings
-from ledger_core.api import create_api, create_handler
-from ledger_core.router import LedgerRouter
+from ledger_core.http import LedgerRouter, create_api, create_handler
+from ledger_core.wiring import create_processor, create_receipt_key, load_settings
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

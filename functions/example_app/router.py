@@ -6,9 +6,9 @@ from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel, ConfigDict
 
 from functions.example_app.operations import ExampleAppOperationType
-from ledger_core.models import LedgerEntry, Nonce, OperationRequest, OwnerId
-from ledger_core.router import LedgerRouter
-from ledger_core.shapes import KEYED, REPLAYABLE
+from ledger_core.fields import Nonce, OwnerId
+from ledger_core.http import KEYED, REPLAYABLE, LedgerRouter
+from ledger_core.models import LedgerEntry, OperationRequest
 
 __all__ = ["create_app_router"]
 

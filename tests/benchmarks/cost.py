@@ -12,10 +12,10 @@ from typing import NamedTuple
 from uuid import UUID
 
 from functions.example_app.app import create_app
-from functions.wiring import create_client, load_settings
 from infra.dynamodb import create_tables, dynamodb_local, template
-from ledger_core.api import create_handler
-from ledger_core.items import entry_key
+from ledger_core.dynamodb.expressions import entry_key
+from ledger_core.http import create_handler
+from ledger_core.wiring import create_client, load_settings
 from tests.benchmarks import limits, prices
 from tests.benchmarks.cpu import handler_cpu_seconds
 from tests.benchmarks.report import Part, Row

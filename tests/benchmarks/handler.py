@@ -21,8 +21,8 @@ from fastapi import FastAPI
 from mangum import Mangum
 
 from functions.example_app.app import create_app
-from functions.wiring import create_client
-from ledger_core.api import create_handler
+from ledger_core.http import create_handler
+from ledger_core.wiring import create_client
 from tests.benchmarks.report import interleaved
 
 EVENT = Path(__file__).parent.parent.parent / "infra/events/http_api.json"

@@ -7,11 +7,11 @@ from itertools import count, pairwise
 from typing import TYPE_CHECKING
 
 from functions.example_app.operations import ExampleAppOperations
-from functions.wiring import create_client, create_processor
 from infra.dynamodb import create_tables, dynamodb_local
 from ledger_core.audit import audit_store
-from ledger_core.processor import OperationProcessor
-from ledger_core.store import LedgerStore
+from ledger_core.dynamodb import LedgerStore
+from ledger_core.posting import OperationProcessor
+from ledger_core.wiring import create_client, create_processor
 from tests.benchmarks.meter import Meter, Taken
 from tests.benchmarks.report import Part, Row, interleaved, ratio, ratio_of_medians
 from tests.benchmarks.seeding import Seeded, seed

@@ -16,12 +16,12 @@ from time import perf_counter
 from typing import NamedTuple
 
 from functions.example_app.operations import ExampleAppOperations
-from functions.wiring import create_client, create_processor
 from infra.dynamodb import create_tables, dynamodb_local
 from ledger_core.audit import audit_store
 from ledger_core.errors import ContentionError, UnavailableError
-from ledger_core.processor import OperationProcessor
-from ledger_core.usage import measured
+from ledger_core.observability import measure_request
+from ledger_core.posting import OperationProcessor
+from ledger_core.wiring import create_client, create_processor
 from tests.benchmarks.report import Part, Row, count, ratio, ratio_of_medians
 from tests.benchmarks.sent import Sent, conflicts
 from tests.support import add
@@ -147,7 +147,7 @@ def _post(
     counts = Counter[str]()
     if start:
         start.wait()
-    with measured() as usage:
+    with measure_request() as usage:
         for number in numbers:
             try:
                 processor.process(add(1, f"{writer}-{number}", owner_id=owner_id))

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from math import ceil
 
 from infra.dynamodb import template
-from ledger_core.accounts import WRITES_MAX
-from ledger_core.items import ENTRIES_MAX
-from ledger_core.sweep import PAGE_OWNERS_MAX
+from ledger_core.dynamodb import ENTRIES_MAX, WRITES_MAX
+from ledger_core.rewards.sweep import PAGE_OWNERS_MAX
 from tests.benchmarks import prices
 from tests.benchmarks.report import Row
 from tests.benchmarks.units import READ_UNIT_BYTES, TRANSACTION_FACTOR

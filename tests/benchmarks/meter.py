@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from functions.wiring import load_settings
-from ledger_core.responses import units_from
-from ledger_core.store import INDEX_BY_OWNER
+from ledger_core.dynamodb.decode import units_from
+from ledger_core.dynamodb.store import INDEX_BY_OWNER
+from ledger_core.wiring import load_settings
 from tests.benchmarks.units import write_units_of_balance, write_units_of_entry
 from tests.support import wire
 

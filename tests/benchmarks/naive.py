@@ -4,11 +4,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from functions.example_app.operations import ExampleAppOperations
-from functions.wiring import create_store, load_settings
+from ledger_core.account import entry_after
+from ledger_core.dynamodb.decode import entry_from
+from ledger_core.dynamodb.expressions import entry_item, entry_key
 from ledger_core.errors import DuplicateNonceError, InsufficientBalanceError
-from ledger_core.items import entry_item, entry_key
-from ledger_core.models import LedgerEntry, OperationRequest, format_time
-from ledger_core.responses import entry_from
+from ledger_core.fields import format_time
+from ledger_core.models import LedgerEntry, OperationRequest
+from ledger_core.wiring import create_store, load_settings
 from tests.support import item_from
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ class NaiveLedger:
         head = self._store.head(request.owner_id, consistent=True)
         if head.balance + amount < 0:
             raise InsufficientBalanceError(balance=head.balance, required=-amount)
-        entry = LedgerEntry.after(head, request, amount=amount, now=datetime.now(UTC))
+        entry = entry_after(head, request, amount=amount, now=datetime.now(UTC))
         self._client.put_item(TableName=self._settings.entries_table, Item=entry_item(entry))
         values = {":zero": 0, ":one": 1, ":amount": amount, ":hash": entry.hash, ":now": format_time(entry.created_at)}
         self._client.update_item(

@@ -1,6 +1,6 @@
 """AWS's list prices in us-east-1, without free tiers and discounts, and its default quotas; as of November 2026."""
 
-from functions.prices import READ_UNIT_DOLLARS, WRITE_UNIT_DOLLARS, WRITE_UNITS_PER_REWARD
+from ledger_core.cli.prices import READ_UNIT_DOLLARS, WRITE_UNIT_DOLLARS, WRITE_UNITS_PER_REWARD
 
 __all__ = [
     "API_REQUESTS_PER_SECOND_MAX",

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from functions.wiring import create_store
 from ledger_core.errors import DuplicateNonceError, InsufficientBalanceError
 from ledger_core.models import LedgerEntry, OperationRequest
+from ledger_core.wiring import create_store
 from tests.support import add, spend
 
 if TYPE_CHECKING:

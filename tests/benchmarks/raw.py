@@ -19,10 +19,11 @@ import boto3
 from botocore.config import Config
 
 from functions.example_app.operations import ExampleAppOperations
-from functions.wiring import load_settings
-from ledger_core.items import Write, transact_items
-from ledger_core.models import Head, LedgerEntry
+from ledger_core.account import Head, entry_after
+from ledger_core.dynamodb import Write
+from ledger_core.dynamodb.expressions import transact_items
 from ledger_core.operations import LedgerOperationType
+from ledger_core.wiring import load_settings
 from tests.benchmarks.load import Load
 from tests.support import ROOT, operation
 
@@ -73,7 +74,7 @@ class _Chains:
             request = operation(name, str(body["nonce"]), owner_id=owner_id, amount=int(body["amount"]))
             amount = self._operations[name].signed_amount(request.amount)
             head = self._heads.get(owner_id) or Head(owner_id=owner_id)
-            entry = LedgerEntry.after(head, request, amount=amount, now=datetime.now(UTC))
+            entry = entry_after(head, request, amount=amount, now=datetime.now(UTC))
             items = transact_items(
                 Write([entry], head),
                 entries_table=self._settings.entries_table,

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from functions.example_app.app import create_app
 from functions.example_app.operations import ExampleAppOperations
-from functions.wiring import create_client, create_processor
 from infra.dynamodb import create_tables, dynamodb_local
-from ledger_core.api import create_handler
-from ledger_core.items import entry_item
-from ledger_core.models import Head, LedgerEntry
-from ledger_core.operations import AMOUNT_MAX, LedgerOperationType
-from ledger_core.router import HISTORY_LIMIT_DEFAULT
+from ledger_core.account import Head, entry_after
+from ledger_core.dynamodb.expressions import entry_item
+from ledger_core.fields import AMOUNT_MAX
+from ledger_core.http import create_handler
+from ledger_core.http.router import HISTORY_LIMIT_DEFAULT
+from ledger_core.operations import LedgerOperationType
+from ledger_core.wiring import create_client, create_processor
 from tests.benchmarks.meter import Meter, Taken
 from tests.benchmarks.naive import NaiveLedger
 from tests.benchmarks.races import CREDITS, WRITERS, Lost, lost
@@ -147,4 +148,4 @@ def _units_of_one_more(value_bytes: int) -> int:
 def _item(value_bytes: int) -> dict[str, Any]:
     metadata = {METADATA_KEY: "x" * value_bytes}
     request = operation(LedgerOperationType.SIGNUP_CREDIT, NONCE, owner_id=OWNER_ID, metadata=metadata)
-    return entry_item(LedgerEntry.after(LATE, request, amount=1 - AMOUNT_MAX, now=NOON))
+    return entry_item(entry_after(LATE, request, amount=1 - AMOUNT_MAX, now=NOON))

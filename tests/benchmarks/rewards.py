@@ -23,18 +23,16 @@ from pathlib import Path
 from typing import Any
 
 from functions.example_app.operations import ExampleAppOperations
-from functions.wiring import create_account_store, create_client, create_processor
 from infra.dynamodb import ENVIRONMENT, create_tables, dynamodb_local
-from ledger_core.accounts import WRITES_MAX, AccountStore
+from ledger_core.account import Head, entry_after
+from ledger_core.dynamodb import WRITES_MAX, LedgerStore, SweepStore, Write
+from ledger_core.dynamodb.decode import units_from
 from ledger_core.errors import UnavailableError
-from ledger_core.items import Write
-from ledger_core.models import Head, LedgerEntry
 from ledger_core.operations import LedgerOperationType
 from ledger_core.periods import Period
-from ledger_core.responses import units_from
-from ledger_core.rewards import Reward, Segment
-from ledger_core.store import LedgerStore
-from ledger_core.sweep import PAGE_OWNERS_MAX, Sweep
+from ledger_core.rewards import Reward, Segment, Sweep
+from ledger_core.rewards.sweep import PAGE_OWNERS_MAX
+from ledger_core.wiring import create_account_store, create_client, create_processor
 from tests.benchmarks.units import item_bytes, write_units_of_balance, write_units_of_entry
 from tests.support import operation, wire
 
@@ -225,12 +223,12 @@ def _seed(numbers: Sequence[int]) -> None:
         list(threads.map(lambda batch: _seed_batch(store, batch), batches))
 
 
-def _seed_batch(store: AccountStore, numbers: Sequence[int]) -> None:
+def _seed_batch(store: SweepStore, numbers: Sequence[int]) -> None:
     signup = LedgerOperationType.SIGNUP_CREDIT
     amount = ExampleAppOperations.get_operation_config()[signup].amount
     heads = [Head(owner_id=f"{number:036}") for number in numbers]  # as long as a UUID
     writes = [
-        Write((LedgerEntry.after(head, operation(signup, owner_id=head.owner_id), amount=amount, now=SEEDED_AT),), head)
+        Write((entry_after(head, operation(signup, owner_id=head.owner_id), amount=amount, now=SEEDED_AT),), head)
         for head in heads
     ]
     for _ in range(SEED_TRIES_MAX):
@@ -267,7 +265,7 @@ def _reward(period: str) -> Reward:
 
 
 def _client_of(store: LedgerStore) -> Any:
-    """The store's own client, so that what is measured is what functions.wiring makes."""
+    """The store's own client, so that what is measured is what ledger_core.wiring makes."""
     return store._client
 
 

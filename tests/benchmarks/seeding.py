@@ -10,9 +10,12 @@ from uuid import uuid4
 
 from botocore.config import Config
 
-from functions.wiring import CLIENT_CONFIG, create_client, create_store, load_settings
-from ledger_core.items import entry_item
-from ledger_core.models import TIME_STEP_MIN, Head, LedgerEntry
+from ledger_core.account import Head, entry_after
+from ledger_core.dynamodb import CLIENT_CONFIG
+from ledger_core.dynamodb.expressions import entry_item
+from ledger_core.fields import TIME_STEP_MIN
+from ledger_core.models import LedgerEntry
+from ledger_core.wiring import create_client, create_store, load_settings
 from tests.support import add
 
 if TYPE_CHECKING:
@@ -61,7 +64,7 @@ def seed(owner_id: str, entries: int) -> Seeded:
 def _chain(owner_id: str, entries: int) -> Iterator[LedgerEntry]:
     head = Head(owner_id=owner_id)
     for number in range(entries):
-        entry = LedgerEntry.after(head, add(1, f"{number:036}", owner_id=owner_id), amount=1, now=SEEDED_AT)
+        entry = entry_after(head, add(1, f"{number:036}", owner_id=owner_id), amount=1, now=SEEDED_AT)
         yield entry
         head = Head.at(entry)
 

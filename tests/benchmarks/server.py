@@ -13,9 +13,9 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from functions.wiring import create_client
 from infra.dynamodb import CACHE, create_tables, dynamodb_local
 from infra.processes import free_port, running
+from ledger_core.wiring import create_client
 from tests.benchmarks import raw
 from tests.benchmarks.load import Load, put_on
 from tests.benchmarks.peers.postgresql import postgresql

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from functions.example_app.operations import ExampleAppOperations
-from functions.wiring import create_processor
 from ledger_core.audit import audit_store
+from ledger_core.wiring import create_processor
 from tests.benchmarks import history, requests
 from tests.benchmarks.meter import Meter
 from tests.benchmarks.races import CREDITS, WRITERS, Lost

@@ -22,7 +22,7 @@ from infra.issuer import Issuer, JwtAuthorizer
 from infra.processes import free_port
 from tests.conftest import ledger_tables
 from tests.support import ROOT
-from tests.test_server import serving
+from tests.unit.http.test_server import serving
 
 HERE = Path(__file__).parent
 MODULES = CACHE / "npm/node_modules"

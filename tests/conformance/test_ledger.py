@@ -12,20 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from functions.example_app.operations import ExampleAppOperations, ExampleAppOperationType
-from functions.wiring import create_store
-from ledger_core import (
-    DuplicateNonceError,
-    InsufficientBalanceError,
-    LedgerEntry,
-    LedgerError,
-    LedgerStore,
-    OperationProcessor,
-    OperationRequest,
-)
+from ledger_core import DuplicateNonceError, InsufficientBalanceError, LedgerEntry, LedgerError, OperationRequest
+from ledger_core.account import Head, Mark, entry_after
 from ledger_core.audit import audit_store
-from ledger_core.items import MOVE_HEAD, Mark, entry_item, move_values
-from ledger_core.models import Head
-from ledger_core.responses import Cancelled
+from ledger_core.dynamodb import Cancelled, LedgerStore
+from ledger_core.dynamodb.expressions import MOVE_HEAD, entry_item, move_values
+from ledger_core.posting import OperationProcessor
+from ledger_core.wiring import create_store
 from tests.invariants import Answer, Book, Outcome, check, violations
 from tests.support import NOON, add, operation, spend, wire
 
@@ -134,14 +127,14 @@ def test_zero_credit_operation_is_still_an_entry(processor: OperationProcessor) 
 def test_transaction_is_cancelled_for_each_condition(store: LedgerStore) -> None:
     """A ledger is begun once, a head moved once, a nonce used once; the reasons tell which, with what is stored."""
     nothing = Head(owner_id="ada")
-    first, other = (LedgerEntry.after(nothing, add(1, nonce), amount=1, now=NOON) for nonce in ("n", "m"))
+    first, other = (entry_after(nothing, add(1, nonce), amount=1, now=NOON) for nonce in ("n", "m"))
     assert store.append([first], head=nothing, token="1") is None
     assert store.append([other], head=nothing, token="2") == Cancelled(stored=(), head=Head.at(first), contended=False)
-    second = LedgerEntry.after(Head.at(first), add(1, "m"), amount=1, now=NOON)
+    second = entry_after(Head.at(first), add(1, "m"), amount=1, now=NOON)
     assert store.append([second], head=Head.at(first), token="3") is None
-    third = LedgerEntry.after(Head.at(first), add(1, "o"), amount=1, now=NOON)
+    third = entry_after(Head.at(first), add(1, "o"), amount=1, now=NOON)
     assert store.append([third], head=Head.at(first), token="4") == Cancelled((), Head.at(second), contended=False)
-    again = LedgerEntry.after(Head.at(second), add(1, "n"), amount=1, now=NOON)
+    again = entry_after(Head.at(second), add(1, "n"), amount=1, now=NOON)
     assert store.append([again], head=Head.at(second), token="5") == Cancelled((first,), None, contended=False)
     assert store.append([again], head=Head.at(first), token="6") == Cancelled(
         (first,), Head.at(second), contended=False

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from functions.cli import main
-from functions.wiring import create_receipt_key, create_store
 from infra.issuer import kept_key
-from ledger_core.audit import audit_store
-from ledger_core.receipts import Receipt, signed
+from ledger_core.audit import Receipt, audit_store, signed
+from ledger_core.cli import main
+from ledger_core.wiring import create_receipt_key, create_store
 from tests.conformance.test_tampering import ENTRIES, Rows, put, written
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ def test_command_line_holds_receipts_against_a_ledger(
     kept: Path, client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`ledger verify --receipt`: of the store or an export; offline with the keys that `ledger receipt-key` prints."""
-    monkeypatch.setattr("functions.wiring.create_client", lambda: client)
+    monkeypatch.setattr("ledger_core.wiring.create_client", lambda: client)
     put(client, *written())
     receipts = ["--receipt", str(kept / "third"), "--receipt", str(kept / "last")]
     of_export = ["verify", "--file", str(kept / "export"), *receipts]

@@ -16,11 +16,10 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, multi
 
 from functions.example_app.operations import ExampleAppOperations
 from ledger_core import LedgerEntry, OperationRequest
-from ledger_core.accrual import Accrual
-from ledger_core.models import METADATA_KEY_LENGTH_MAX, Head, format_time
+from ledger_core.account import Head
+from ledger_core.fields import METADATA_KEY_LENGTH_MAX, format_time
 from ledger_core.periods import Period, PeriodKind
-from ledger_core.rewards import Reward, Segment
-from ledger_core.sweep import Sweep
+from ledger_core.rewards import GrantOnAccess, Reward, Segment, Sweep
 from tests.chance import SEED, looking_at
 from tests.conformance.world import OwnAccounts, World
 from tests.invariants import Answer, Book, Outcome, check
@@ -71,7 +70,7 @@ class Clients(RuleBasedStateMachine):
         self.model: dict[str, list[LedgerEntry]] = defaultdict(list)
         self.answers: list[Answer] = []
         self.now = NOON
-        self.accruals = [Accrual(one, ExampleAppOperations, clock=lambda: self.now) for one in world.processors]
+        self.accruals = [GrantOnAccess(one, ExampleAppOperations, clock=lambda: self.now) for one in world.processors]
 
     @initialize(target=accepted)
     def begin(self) -> Any:

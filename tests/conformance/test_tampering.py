@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from functions.wiring import create_store
 from ledger_core import LedgerEntry
+from ledger_core.account import GENESIS_HASH, Head, entry_after
 from ledger_core.audit import Report, audit_export, audit_store
-from ledger_core.findings import MEANING
-from ledger_core.models import GENESIS_HASH, Head, format_time
+from ledger_core.audit.findings import MEANING
+from ledger_core.fields import format_time
+from ledger_core.wiring import create_store
 from tests.support import DEEP, NOON, add, item_from
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def written(
     head, rows = Head(owner_id=owner_id), []
     for number, amount in enumerate(amounts or range(1, entries + 1), start=1):
         request = add(amount, f"n{number}", owner_id=owner_id)
-        entry = LedgerEntry.after(head, request, amount=amount, now=NOON + timedelta(minutes=number))
+        entry = entry_after(head, request, amount=amount, now=NOON + timedelta(minutes=number))
         head = Head.at(entry)
         rows.append(entry.model_dump(mode="json"))
     return {
@@ -228,7 +229,7 @@ def test_what_was_done_to_an_export_is_named(name: str, tamper: Tamper, expected
 
 def test_what_was_done_in_the_store_is_named(client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch) -> None:
     """The same on items that somebody wrote past the ledger."""
-    monkeypatch.setattr("ledger_core.audit.INDEX_LAG_PAUSES_SECONDS", (0.0,))
+    monkeypatch.setattr("ledger_core.audit.store_audit.INDEX_LAG_PAUSES_SECONDS", (0.0,))
     store = create_store(client)
     for number, (name, tamper, expected) in enumerate(ANYWHERE + IN_STORE):
         head, rows = written(f"owner-{number}")

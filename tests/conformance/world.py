@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from functions.example_app.operations import ExampleAppOperations
 from infra.dynamodb import create_tables
-from ledger_core import OperationProcessor
-from ledger_core.accounts import AccountStore, Page
-from ledger_core.api import create_api, create_handler
-from ledger_core.router import LedgerRouter
+from ledger_core.dynamodb import Page, SweepStore
+from ledger_core.http import LedgerRouter, create_api, create_handler
+from ledger_core.posting import OperationProcessor
 from ledger_core.settings import AuthMode
 from tests.conftest import ledger_tables
 from tests.support import LambdaApi
@@ -24,7 +23,7 @@ class World:
         self.client = client
         self.is_moto = is_moto
         names = ledger_tables()
-        self.store = AccountStore(
+        self.store = SweepStore(
             client, entries_table=names["LEDGER_ENTRIES_TABLE"], balances_table=names["LEDGER_BALANCES_TABLE"]
         )
         self.processors = [OperationProcessor(self.store, ExampleAppOperations) for _ in range(2)]
@@ -43,10 +42,10 @@ class World:
         return f"{self.examples}-"
 
 
-class OwnAccounts(AccountStore):
+class OwnAccounts(SweepStore):
     """A sweep's view of one example's owners, though the table holds those of others."""
 
-    def __init__(self, store: AccountStore, prefix: str) -> None:
+    def __init__(self, store: SweepStore, prefix: str) -> None:
         vars(self).update(vars(store))
         self._prefix = prefix
 

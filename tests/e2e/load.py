@@ -14,8 +14,9 @@ from typing import Any
 
 import httpx
 
-from ledger_core import LedgerStore, OperationRequest
-from ledger_core.operations import AMOUNT_MAX
+from ledger_core import OperationRequest
+from ledger_core.dynamodb import LedgerStore
+from ledger_core.fields import AMOUNT_MAX
 from tests import support
 from tests.invariants import Answer, Book, Outcome, violations
 from tests.support import add, spend

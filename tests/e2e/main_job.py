@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from functions.example_app.operations import ExampleAppOperations
 from ledger_core import LedgerEntry, OperationRequest
-from ledger_core.models import Head
+from ledger_core.account import Head
 from tests.invariants import Answer, Book, Outcome, check
 from tests.support import Answer as HttpAnswer
 

@@ -6,12 +6,12 @@ from functools import partial
 from random import Random
 
 from functions.example_app.operations import ExampleAppOperations
-from ledger_core import LedgerEntry, LedgerError, OperationProcessor, OperationRequest
-from ledger_core.accounts import AccountStore
+from ledger_core import LedgerEntry, LedgerError, OperationRequest
 from ledger_core.audit import audit_store
+from ledger_core.dynamodb import SweepStore
 from ledger_core.periods import Period
-from ledger_core.rewards import Reward, Segment
-from ledger_core.sweep import Sweep
+from ledger_core.posting import OperationProcessor
+from ledger_core.rewards import Reward, Segment, Sweep
 from tests.invariants import Answer, Outcome
 from tests.support import NOON, add, spend
 
@@ -30,7 +30,7 @@ class Storm:
         clients: how many there are, beside one who sweeps.
     """
 
-    def __init__(self, seed: int, *, requests: int, new_store: Callable[[], AccountStore], clients: int) -> None:
+    def __init__(self, seed: int, *, requests: int, new_store: Callable[[], SweepStore], clients: int) -> None:
         self.answers: list[Answer] = []
         self.seen: list[LedgerEntry] = []
         """Entries that were in somebody's history."""
@@ -50,7 +50,7 @@ class Storm:
             for one in working:
                 one.result()
 
-    def settle(self, store: AccountStore) -> None:
+    def settle(self, store: SweepStore) -> None:
         """Ask once more, when nothing fails, for what is in doubt; and sweep."""
         told = {one.request.nonce for one in self.answers if one.outcome is not Outcome.IN_DOUBT}
         doubted = {one.request.nonce: one.request for one in self.answers if one.request.nonce not in told}
@@ -59,7 +59,7 @@ class Storm:
         while not self.sweep(store):
             pass
 
-    def sweep(self, store: AccountStore) -> bool:
+    def sweep(self, store: SweepStore) -> bool:
         """Reward everybody, as far as that goes; whether it came to the end."""
         (segment,) = Segment.all_of(REWARD, 1, NOON)
         try:

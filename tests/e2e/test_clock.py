@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from functions.example_app.operations import ExampleAppOperations
-from functions.wiring import create_account_store, create_processor
 from ledger_core import UnavailableError
 from ledger_core.periods import Period
-from ledger_core.rewards import Reward, Segment
-from ledger_core.sweep import Sweep
+from ledger_core.rewards import Reward, Segment, Sweep
+from ledger_core.wiring import create_account_store, create_processor
 from tests.e2e.proxy import Proxy, microburst
 from tests.invariants import Book, check
 from tests.support import NOON, add

@@ -6,7 +6,7 @@ from random import Random
 import httpx
 import pytest
 
-from functions.wiring import create_store
+from ledger_core.wiring import create_store
 from tests.e2e.load import Clients, Note, check_all, fresh_seed, kill_at_random, note, sender
 from tests.e2e.server import Server
 from tests.support import DEEP

@@ -11,8 +11,9 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from functions.wiring import SWEEP_CONFIG, create_account_store, create_client
 from infra.dynamodb import create_tables
+from ledger_core.dynamodb import SWEEP_CONFIG
+from ledger_core.wiring import create_account_store, create_client
 from tests.conftest import ledger_tables
 from tests.e2e.calls import WAYS, Way
 from tests.e2e.proxy import Proxy, microburst

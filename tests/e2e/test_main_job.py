@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from functions.example_app.app import create_app
-from ledger_core.api import create_handler
+from ledger_core.http import create_handler
 from tests.e2e.main_job import MainJob
 from tests.e2e.server import START_SECONDS_MAX, Server
 from tests.invariants import Outcome

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from functions.example_app.operations import ExampleAppOperations
-from functions.wiring import create_processor, create_store
-from ledger_core import OperationProcessor, OperationRequest
+from ledger_core import OperationRequest
+from ledger_core.posting import OperationProcessor
+from ledger_core.wiring import create_processor, create_store
 from tests.e2e.load import Note, check_all, client, fresh_seed, note, reading, requests
 from tests.invariants import Answer
 from tests.support import DEEP

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ledger_core import BaseLedgerOperations
-from ledger_core.problems import CODE, STATUS
+from ledger_core.http.problems import CODE, STATUS
 from tests.e2e.server import Server
 from tests.support import ROOT
 

@@ -22,11 +22,10 @@ import httpx
 import pytest
 from botocore.config import Config
 
-from functions.wiring import SWEEP_CONFIG, create_account_store, create_client
 from ledger_core import OperationRequest
-from ledger_core.accounts import WRITES_MAX, AccountStore
-from ledger_core.items import Write
-from ledger_core.models import Head, LedgerEntry
+from ledger_core.account import Head, entry_after
+from ledger_core.dynamodb import SWEEP_CONFIG, WRITES_MAX, SweepStore, Write
+from ledger_core.wiring import create_account_store, create_client
 from tests.e2e.proxy import Proxy, microburst
 from tests.e2e.server import Server
 from tests.invariants import Answer, Book, Outcome, check
@@ -46,7 +45,7 @@ Answers = defaultdict[str, list[Answer]]
 
 
 @pytest.fixture
-def store(server: Server, monkeypatch: pytest.MonkeyPatch) -> AccountStore:
+def store(server: Server, monkeypatch: pytest.MonkeyPatch) -> SweepStore:
     """The store of a server that runs."""
     server.start()
     for name, value in server.place.items():
@@ -55,27 +54,27 @@ def store(server: Server, monkeypatch: pytest.MonkeyPatch) -> AccountStore:
 
 
 @pytest.fixture
-def answers(store: AccountStore) -> Answers:
+def answers(store: SweepStore) -> Answers:
     """Owners who have 3 credits each, by an entry that somebody asked for."""
     asked = Answers(list)
     for first in range(0, OWNERS, WRITES_MAX):
         writes = []
         for number in range(first, min(first + WRITES_MAX, OWNERS)):
             head, request = Head(owner_id=f"owner-{number}"), operation(owner_id=f"owner-{number}")
-            writes.append(Write((LedgerEntry.after(head, request, amount=3, now=NOON),), head))
+            writes.append(Write((entry_after(head, request, amount=3, now=NOON),), head))
             asked[head.owner_id] += [Answer(request=request, outcome=Outcome.ACCEPTED, entry=writes[-1].entries[0])]
         assert store.append_all(writes) == []
     return asked
 
 
 @pytest.fixture
-def proxy(server: Server, store: AccountStore, tmp_path: Path) -> Iterator[Proxy]:
+def proxy(server: Server, store: SweepStore, tmp_path: Path) -> Iterator[Proxy]:
     with microburst(server.variables[ENDPOINT], tmp_path) as proxy:
         yield proxy
 
 
 def test_killed_twice_while_clients_spend(
-    server: Server, store: AccountStore, proxy: Proxy, answers: Answers, record_property: Callable[[str, int], None]
+    server: Server, store: SweepStore, proxy: Proxy, answers: Answers, record_property: Callable[[str, int], None]
 ) -> None:
     """Each owner has one reward in the end, every acknowledged spend is there, and every ledger holds together."""
     with clients(server.url, answers):
@@ -147,7 +146,7 @@ def clients(url: str, answers: Answers) -> Iterator[None]:
     assert sum(map(len, answers.values())) > asked + CLIENTS
 
 
-def check_all(store: AccountStore, answers: Answers) -> None:
+def check_all(store: SweepStore, answers: Answers) -> None:
     """Every ledger has one reward, and what clients were told; and every invariant holds of it."""
 
     def check_owner(owner_id: str) -> None:

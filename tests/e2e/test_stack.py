@@ -26,10 +26,11 @@ from infra.dynamodb import table_properties
 from infra.issuer import Issuer, new_key
 from infra.processes import free_port
 from infra.stack import BUILT, MINISTACK, NAME, ORIGIN, SECOND_AUDIENCE, Stack, deployed
-from ledger_core.items import MOVE_HEAD, Write, entry_item, transact_items
-from ledger_core.keys import jwk
-from ledger_core.models import Head, LedgerEntry, owner_hash
-from ledger_core.receipts import read_receipt
+from ledger_core.account import Head, entry_after
+from ledger_core.audit import read_receipt
+from ledger_core.dynamodb import Write, jwk
+from ledger_core.dynamodb.expressions import MOVE_HEAD, entry_item, transact_items
+from ledger_core.fields import owner_hash
 from tests.conftest import MACHINE
 from tests.support import NOON, operation
 
@@ -424,7 +425,7 @@ def test_policy_of_the_entries_table_binds_an_administrator_too(stack: Stack, ow
     ]
     everything = {"Sid": "All", "Effect": "Allow", "Action": "dynamodb:*", "Resource": "*"}
     admin = user_client(stack, [{"Version": "2012-10-17", "Statement": [everything, *denials]}])
-    made = LedgerEntry.after(Head(owner_id=owner_id), operation(owner_id=owner_id), amount=3, now=NOON)
+    made = entry_after(Head(owner_id=owner_id), operation(owner_id=owner_id), amount=3, now=NOON)
     item = entry_item(made)
     admin.transact_write_items(TransactItems=[{"Put": {"TableName": entries, "Item": item}}])
     key = {"entry_key": item["entry_key"]}
@@ -444,7 +445,7 @@ def test_role_appends_in_transactions_and_changes_or_drops_no_entry(
     """What the role's policies say is enforced: the ledger's transaction passes, what is not allowed is denied."""
     entries, balances = stack.outputs["EntriesTableName"], stack.outputs["BalancesTableName"]
     head = Head(owner_id=owner_id)
-    made = LedgerEntry.after(head, operation(owner_id=owner_id), amount=3, now=NOON)
+    made = entry_after(head, operation(owner_id=owner_id), amount=3, now=NOON)
     item, key = entry_item(made), {"entry_key": {"S": f"{owner_id}#{made.nonce}"}}
     owner = {"owner_id": {"S": owner_id}}
     pair = transact_items(Write((made,), head), entries_table=entries, balances_table=balances)
@@ -479,7 +480,7 @@ def test_role_of_the_scheduled_function_changes_no_entry_either(stack: Stack, ow
     entries, balances = stack.outputs["EntriesTableName"], stack.outputs["BalancesTableName"]
     client = client_of_role(stack, "DailyRewardFunctionRole")
     head = Head(owner_id=owner_id)
-    made = LedgerEntry.after(head, operation(owner_id=owner_id), amount=3, now=NOON)
+    made = entry_after(head, operation(owner_id=owner_id), amount=3, now=NOON)
     client.transact_write_items(
         TransactItems=transact_items(Write((made,), head), entries_table=entries, balances_table=balances)
     )

@@ -21,9 +21,9 @@ from infra.environment import ENDPOINT
 from infra.processes import free_port
 from tests.conftest import MACHINE
 from tests.e2e.server import Server
-from tests.impostor import Impostor, Page, impostor
+from tests.fakes.impostor import Impostor, Page, impostor
 from tests.support import ROOT
-from tests.test_protocol import H2C, JAVA
+from tests.unit.infra.test_protocol import H2C, JAVA
 
 BODY = {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "signup"}
 CONFIG = """
@@ -84,7 +84,8 @@ def hostile(url: str, home: Path) -> dict[str, str]:
 # A client for each of these environments, made as the server makes it, and a table that is created by it.
 MADE = """
 import json, os, sys
-from functions.wiring import create_client, session
+from ledger_core.dynamodb import session
+from ledger_core.wiring import create_client
 from infra.dynamodb import create_tables
 from infra.environment import keep_to_this_machine
 for table, environment in json.load(sys.stdin).items():

@@ -16,19 +16,17 @@ from botocore.config import Config
 
 from functions.daily_reward.runs import Runs
 from functions.example_app.operations import ExampleAppOperations
-from functions.wiring import CLIENT_CONFIG, SWEEP_CONFIG, create_client
 from infra.dynamodb import TABLES, create_tables
-from ledger_core import LedgerError, OperationProcessor, OperationRequest
-from ledger_core.accounts import AccountStore
-from ledger_core.api import create_api, create_handler
-from ledger_core.items import Write
-from ledger_core.models import Head, LedgerEntry
-from ledger_core.patience import PAUSE_SECONDS_BASE, Patience
+from ledger_core import LedgerError, OperationRequest
+from ledger_core.account import Head, entry_after
+from ledger_core.dynamodb import CLIENT_CONFIG, SWEEP_CONFIG, SweepStore, Write
+from ledger_core.http import LedgerRouter, create_api, create_handler
 from ledger_core.periods import Period
-from ledger_core.rewards import Reward, Segment
-from ledger_core.router import LedgerRouter
+from ledger_core.posting import OperationProcessor, RetryBudget
+from ledger_core.posting.retry import PAUSE_SECONDS_BASE
+from ledger_core.rewards import Reward, Segment, Sweep
 from ledger_core.settings import CONNECT_SECONDS_MAX, READ_SECONDS_MAX, AuthMode
-from ledger_core.sweep import Sweep
+from ledger_core.wiring import create_client
 from tests.invariants import Answer, Book, Outcome, check
 from tests.support import NOON, ROOT, LambdaApi, operation
 from tests.support import Answer as HttpAnswer
@@ -89,13 +87,13 @@ class World:
         create_tables(client, tables)
         waiting = Config(read_timeout=read_seconds)
         names = {"entries_table": tables["LEDGER_ENTRIES_TABLE"], "balances_table": tables["LEDGER_BALANCES_TABLE"]}
-        self.store = AccountStore(client, **names)
-        self._store = AccountStore(self._watched(SWEEP_CONFIG.merge(waiting)), **names)
+        self.store = SweepStore(client, **names)
+        self._store = SweepStore(self._watched(SWEEP_CONFIG.merge(waiting)), **names)
         processor = OperationProcessor(self._store, ExampleAppOperations, **self._time())
         self._api = LambdaApi(create_handler(create_api("App", LedgerRouter(processor), auth=AuthMode.NONE)))
         self._api.context = self
         client, patience = self._watched(CLIENT_CONFIG.merge(waiting)), lambda: processor.patience(self.seconds)
-        self.runs = Runs(client, tables["LEDGER_RUNS_TABLE"], patience=patience)
+        self.runs = Runs(client, tables["LEDGER_RUNS_TABLE"], budget=patience)
 
     def get_remaining_time_in_millis(self) -> float:
         """What Lambda tells a request of the function's time."""
@@ -112,7 +110,7 @@ class World:
         self._touched.add(owner_id)
         if owner_id not in self._answers:
             request, head = operation(owner_id=owner_id), Head(owner_id=owner_id)
-            entry = LedgerEntry.after(head, request, amount=CREDITS, now=NOON)
+            entry = entry_after(head, request, amount=CREDITS, now=NOON)
             assert self.store.append_all([Write((entry,), head)]) == []
             self._answers[owner_id] = [Answer(request=request, outcome=Outcome.ACCEPTED, entry=entry)]
         return owner_id
@@ -131,7 +129,7 @@ class World:
 
     def table_ids(self, number: int) -> Told:
         """What the table has of an owner, as an audit asks when the index does not show it."""
-        patience = Patience(self._now + self.seconds, **self._time())
+        patience = RetryBudget(self._now + self.seconds, **self._time())
         ids, _ = patience.read(partial(self._store.table_ids, f"owner-{number}"))
         return {"ids": ids}
 

@@ -15,8 +15,8 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from schemathesis.schemas import APIOperation
 
-from ledger_core.accounts import AccountStore
-from ledger_core.sweep import PAGE_OWNERS_MAX
+from ledger_core.dynamodb import SweepStore
+from ledger_core.rewards.sweep import PAGE_OWNERS_MAX
 from tests.invariants import Book, check
 from tests.support import ROOT
 
@@ -95,7 +95,7 @@ class Target:
 
     url: str
     session: requests.Session
-    store: AccountStore
+    store: SweepStore
     answers: Counter[int] = field(default_factory=Counter)
     headers: Mapping[str, str] = field(default_factory=dict)
 

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, Phase, given, seed
 from schemathesis import GenerationMode
 
 from functions.example_app.app import create_app
-from functions.wiring import create_client
-from ledger_core.accounts import AccountStore
-from ledger_core.api import create_handler
+from ledger_core.dynamodb import SweepStore
+from ledger_core.http import create_handler
+from ledger_core.wiring import create_client
 from tests.chance import SEED, looking_at
 from tests.e2e.server import Server
 from tests.fuzz.targets import TOKEN, Gateway, Operation, Sent, Target
@@ -38,8 +38,8 @@ SETTINGS = looking_at(
 )
 
 
-def account_store(client: "DynamoDBClient", variables: Any) -> AccountStore:
-    return AccountStore(
+def account_store(client: "DynamoDBClient", variables: Any) -> SweepStore:
+    return SweepStore(
         client,
         entries_table=variables["LEDGER_ENTRIES_TABLE"],
         balances_table=variables["LEDGER_BALANCES_TABLE"],

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from functions.wiring import create_store
+from ledger_core.wiring import create_store
 from tests.e2e.load import Clients, Note, Send, check_all, fresh_seed, kill_at_random, note
 from tests.lambda_runtime.conftest import Start
 from tests.lambda_runtime.emulator import Runtime

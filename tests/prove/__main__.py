@@ -16,18 +16,18 @@ from tests.prove.report import report
 from tests.support import DEEP, ROOT
 
 PROOFS = (
-    "tests/test_invariants.py",
+    "tests/unit/test_invariants.py",
     "tests/simulator",
-    "tests/test_properties.py",
+    "tests/unit/test_properties.py",
     "tests/conformance",
     "tests/e2e/test_races.py",
     "tests/e2e/test_faults.py",
     "tests/e2e/test_crashes.py",
     "tests/lambda_runtime/test_crashes.py",
     "tests/e2e/test_rewards.py",
-    "tests/rewards/test_killed.py",
-    "tests/test_audit.py",
-    "tests/test_receipts.py",
+    "tests/unit/rewards/test_killed.py",
+    "tests/unit/audit/test_audit.py",
+    "tests/unit/audit/test_receipts.py",
     "tests/fuzz",
 )
 

@@ -13,17 +13,16 @@ from ledger_core import (
     DuplicateNonceError,
     InsufficientBalanceError,
     LedgerEntry,
-    LedgerStore,
-    OperationProcessor,
     OperationRequest,
 )
-from ledger_core.dynamodb import dynamodb_request
-from ledger_core.items import Write, entry_item, transact_items
-from ledger_core.lanes import Lane, Ticket, Transaction
-from ledger_core.models import Head, format_time
-from ledger_core.patience import Patience
-from ledger_core.responses import Cancelled, units_from
-from ledger_core.writer import LaneWriter
+from ledger_core.account import Head, entry_after
+from ledger_core.dynamodb import Cancelled, LedgerStore, Write, dynamodb_request
+from ledger_core.dynamodb.decode import units_from
+from ledger_core.dynamodb.expressions import entry_item, transact_items
+from ledger_core.fields import format_time
+from ledger_core.posting import OperationProcessor, RetryBudget
+from ledger_core.posting.lanes import Lane, Ticket, Transaction
+from ledger_core.posting.writer import LaneWriter
 from tests.simulator.simulation import Ledger, shared_ledger, timing, with_patience
 
 __all__ = ["BROKEN", "Broken", "Naive"]
@@ -47,7 +46,7 @@ class Naive:
             raise DuplicateNonceError(entry=stored, replay=stored.answers(request, amount=amount))
         if head.balance + amount < 0:
             raise InsufficientBalanceError(balance=head.balance, required=-amount)
-        entry = LedgerEntry.after(head, request, amount=amount, now=self.clock())
+        entry = entry_after(head, request, amount=amount, now=self.clock())
         self.write(entry, *transact_items(Write((entry,), head), **TABLES))
         return entry
 
@@ -168,7 +167,7 @@ class TimeOfItsOwn(Naive):
 class BalanceBeforeNonce(LaneWriter):
     """A retried spend is told that the balance is too low, when it was that spend that took it."""
 
-    def _refuse_unless_moved(self, lane: Lane, ticket: Ticket, patience: Patience) -> Head:
+    def _refuse_unless_moved(self, lane: Lane, ticket: Ticket, patience: RetryBudget) -> Head:
         lane.head = patience.read(lambda: self._store.head(ticket.request.owner_id, consistent=True))
         if lane.head.balance + ticket.amount < 0:
             raise InsufficientBalanceError(balance=lane.head.balance, required=-ticket.amount)
@@ -178,7 +177,7 @@ class BalanceBeforeNonce(LaneWriter):
 class RefusalFromMemory(LaneWriter):
     """The balance that is too low is one that this process remembers."""
 
-    def _refuse_unless_moved(self, lane: Lane, ticket: Ticket, patience: Patience) -> Head:
+    def _refuse_unless_moved(self, lane: Lane, ticket: Ticket, patience: RetryBudget) -> Head:
         if lane.head:
             raise InsufficientBalanceError(balance=lane.head.balance, required=-ticket.amount)
         return super()._refuse_unless_moved(lane, ticket, patience)
@@ -195,7 +194,7 @@ class EchoedReplay(LaneWriter):
 class TokenForEver(LaneWriter):
     """What is in doubt is sent again for as long as it takes, and what it then finds is taken for another's."""
 
-    def _append(self, transaction: Transaction, patience: Patience) -> Cancelled | None:
+    def _append(self, transaction: Transaction, patience: RetryBudget) -> Cancelled | None:
         transaction.begun_at, transaction.time = patience.monotonic(), self._clock()
         for ticket in transaction.tickets:
             ticket.sent.clear()

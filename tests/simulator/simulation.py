@@ -12,14 +12,12 @@ from typing import Any
 
 from functions.example_app.operations import ExampleAppOperations
 from ledger_core import BaseLedgerOperations, LedgerEntry, LedgerError, LedgerOperationType, OperationRequest
-from ledger_core.accounts import AccountStore
 from ledger_core.audit import audit_store
-from ledger_core.items import entry_key
+from ledger_core.dynamodb import LedgerStore, SweepStore
+from ledger_core.dynamodb.expressions import entry_key
 from ledger_core.periods import Period, PeriodKind
-from ledger_core.processor import OperationProcessor
-from ledger_core.rewards import Reward, Segment
-from ledger_core.store import LedgerStore
-from ledger_core.sweep import Sweep
+from ledger_core.posting import OperationProcessor
+from ledger_core.rewards import Reward, Segment, Sweep
 from tests.invariants import Answer, Book, Outcome, Violation, violations
 from tests.simulator.world import BEGINNING, Choices, CrashedError, Executor, Lock, Process, Stream, World
 
@@ -275,8 +273,8 @@ class Simulation:
         self._started += 1
         return Process(self.world, f"{name}-{self._started}")
 
-    def _store_of(self, client: Any) -> AccountStore:
-        return AccountStore(client, entries_table="entries", balances_table="balances")
+    def _store_of(self, client: Any) -> SweepStore:
+        return SweepStore(client, entries_table="entries", balances_table="balances")
 
     def _reward(self, days: int) -> Reward:
         day = (BEGINNING + timedelta(days=days)).date()

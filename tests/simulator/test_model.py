@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError
 
-from ledger_core.items import (
+from ledger_core.dynamodb.expressions import (
     HEAD_IS_KNOWN,
     LEDGER_IS_NEW,
     MOVE_HEAD,

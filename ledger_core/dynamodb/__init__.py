@@ -1,0 +1,48 @@
+"""DynamoDB, KMS and SQS: the only package that imports botocore. It decides nothing."""
+
+from ledger_core.dynamodb.client import (
+    CLIENT_CONFIG,
+    SWEEP_CONFIG,
+    ClientConfig,
+    create_dynamodb_client,
+    create_kms_client,
+    create_sqs_client,
+)
+from ledger_core.dynamodb.clock import SystemClock
+from ledger_core.dynamodb.decode import Cancelled
+from ledger_core.dynamodb.expressions import ENTRIES_MAX, Write
+from ledger_core.dynamodb.request import dynamodb_request
+from ledger_core.dynamodb.signing import KmsKey, PemKey, ReceiptKey, base64url, jwk
+from ledger_core.dynamodb.store import LedgerStore
+from ledger_core.dynamodb.stored import HEAD_FIELDS, StoredHead, respelt, same, told, unknown_fields
+from ledger_core.dynamodb.sweep_store import LOOK_UPS_MAX, WRITES_MAX, Page, SweepStore
+
+__all__ = [
+    "CLIENT_CONFIG",
+    "ENTRIES_MAX",
+    "HEAD_FIELDS",
+    "LOOK_UPS_MAX",
+    "SWEEP_CONFIG",
+    "WRITES_MAX",
+    "Cancelled",
+    "ClientConfig",
+    "KmsKey",
+    "LedgerStore",
+    "Page",
+    "PemKey",
+    "ReceiptKey",
+    "StoredHead",
+    "SweepStore",
+    "SystemClock",
+    "Write",
+    "base64url",
+    "create_dynamodb_client",
+    "create_kms_client",
+    "create_sqs_client",
+    "dynamodb_request",
+    "jwk",
+    "respelt",
+    "same",
+    "told",
+    "unknown_fields",
+]

@@ -1,0 +1,246 @@
+"""The ledger's two DynamoDB tables: the requests that read them, and the one transaction that writes them.
+
+It decides nothing: it says what DynamoDB said, as values of ours and as errors of ours.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from botocore.exceptions import ClientError
+
+from ledger_core.account import Account, Head, Mark
+from ledger_core.dynamodb import decode as responses
+from ledger_core.dynamodb import expressions as items
+from ledger_core.dynamodb.clock import SystemClock
+from ledger_core.dynamodb.request import dynamodb_request
+from ledger_core.dynamodb.stored import StoredHead
+from ledger_core.fields import TIME_STEP_MIN, format_time
+from ledger_core.models import LedgerEntry
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+__all__ = ["INDEX_BY_OWNER", "LedgerStore"]
+
+INDEX_BY_OWNER = "by_owner"
+HISTORY_QUERIES_MAX = 4
+"""Requests that one filtered page of history may take before it is handed out short."""
+HISTORY_EVALUATED_MAX = 1000
+"""Entries that one such request looks at."""
+
+
+class Times(NamedTuple):
+    """From when to when a query goes: what it adds to the condition, and its values."""
+
+    condition: str
+    values: Mapping[str, str]
+
+    @classmethod
+    def between(cls, since: datetime | None, until: datetime | None) -> Self:
+        """Times that the ledger may have written; None: before or after all of them."""
+        values = {
+            ":since": format_time(since) if since else "0",
+            ":until": format_time(until) if until else "9999-12-31T23:59:59.999999Z",
+        }
+        return cls(" AND created_at BETWEEN :since AND :until", values)
+
+    @classmethod
+    def up_to(cls, until: str | None) -> Self:
+        """Any text; None: without an end."""
+        return cls("", {}) if until is None else cls(" AND created_at <= :until", {":until": until})
+
+
+class LedgerStore:
+    """Reads and writes ledgers through a boto3 DynamoDB client, which must not retry on its own.
+
+    Every method raises ContentionError or UnavailableError when the same call may succeed later (a write may even have
+    been done), and StoreError when it will not.
+
+    Attributes:
+        clock: this machine's, held against every answer; for who writes.
+    """
+
+    def __init__(self, client: "DynamoDBClient", *, entries_table: str, balances_table: str) -> None:
+        self._client = client
+        self._entries_table = entries_table
+        self._balances_table = balances_table
+        self.clock = SystemClock()
+
+    def head(self, owner_id: str, *, consistent: bool) -> Head:
+        """An owner's head: one read unit when strongly consistent, half a one when not."""
+        return self.account(owner_id, consistent=consistent).head
+
+    def account(self, owner_id: str, *, consistent: bool) -> Account:
+        """An owner's head and what is noted beside it, for the same units."""
+        return responses.account_from(owner_id, self._account(owner_id, consistent=consistent))
+
+    def stored_head(self, owner_id: str) -> StoredHead:
+        """An owner's head whatever is in it, for audits; strongly consistent."""
+        return responses.stored_head_from(owner_id, self._account(owner_id, consistent=True))
+
+    def append(
+        self, entries: Sequence[LedgerEntry], *, head: Head, token: str, mark: Mark | None = None
+    ) -> responses.Cancelled | None:
+        """Write up to ENTRIES_MAX entries of one owner, one upon the other, and move the balance from `head` to what it
+        is after the last one, all or nothing; None when done.
+
+        `token` (at most 36 characters) makes it once only: the same entries sent again under the same token within ten
+        minutes are written once, and it says so each time. One request; see README for the write units.
+        """
+        transact_items = items.transact_items(
+            items.Write(entries, head, mark), entries_table=self._entries_table, balances_table=self._balances_table
+        )
+        with dynamodb_request(self.clock) as request:
+            try:
+                response = self._client.transact_write_items(
+                    ClientRequestToken=token, TransactItems=transact_items, ReturnConsumedCapacity="TOTAL"
+                )
+                request.wrote(response)
+            except ClientError as error:
+                request.failed(error.response)
+                if not (reasons := error.response.get("CancellationReasons")):
+                    raise
+                cancelled = responses.cancelled_from(head.owner_id, reasons)
+                if cancelled.error:
+                    raise cancelled.error from error
+                if not cancelled.stored and cancelled.head is None:
+                    raise
+                return cancelled
+        return None
+
+    def look_up(self, owner_id: str, nonce: str) -> tuple[LedgerEntry | None, Head]:
+        """The entry under a nonce, if there is one, and the head, both of the same instant; one request."""
+        keys = {
+            self._entries_table: {"entry_key": {"S": items.entry_key(owner_id, nonce)}},
+            self._balances_table: {"owner_id": {"S": owner_id}},
+        }
+        with dynamodb_request(self.clock) as request:
+            response = self._client.transact_get_items(
+                TransactItems=[{"Get": {"TableName": table, "Key": key}} for table, key in keys.items()],
+                ReturnConsumedCapacity="TOTAL",
+            )
+            request.read(response)
+        entry, head = (answer.get("Item") for answer in response["Responses"])
+        return (responses.entry_from(entry) if entry else None), responses.head_from(owner_id, head)
+
+    def latest(self, owner_id: str, *, at: datetime | None = None) -> LedgerEntry | None:
+        """The last entry, or the last at or before an instant; one eventually consistent request of the index."""
+        found = self._query(owner_id, Times.between(None, at), newest_first=True, limit=1)["Items"]
+        return responses.entry_from(found[0]) if found else None
+
+    def page(
+        self,
+        owner_id: str,
+        *,
+        since: datetime | None = None,
+        before: datetime | None = None,
+        operation: str | None = None,
+        limit: int,
+        read: Callable[[Callable[[], Any]], Any] = lambda call: call(),
+    ) -> tuple[list[LedgerEntry], datetime | None]:
+        """Entries in [since, before), newest first, and the `before` of the next page (None: there is none).
+
+        One eventually consistent request without `operation`; with it up to HISTORY_QUERIES_MAX, and a page may be
+        short, even empty, though more entries follow. Each is made through `read`, as by `RetryBudget.read`.
+        """
+        entries: list[LedgerEntry] = []
+        evaluated = limit + 1 if operation is None else HISTORY_EVALUATED_MAX
+        for _ in range(HISTORY_QUERIES_MAX):
+            until = before - TIME_STEP_MIN if before else None
+            if since and until and since > until:
+                return entries, None
+            query = partial(self._query, owner_id, Times.between(since, until), operation=operation, limit=evaluated)
+            response = read(partial(query, newest_first=True))
+            for item in response["Items"]:
+                if len(entries) == limit:
+                    return entries, entries[-1].created_at
+                entries.append(responses.entry_from(item))
+            if "LastEvaluatedKey" not in response:
+                return entries, None
+            before = datetime.fromisoformat(response["LastEvaluatedKey"]["created_at"]["S"])
+        return entries, before
+
+    def rows(
+        self, owner_id: str, *, until: str | None, start: Mapping[str, Any] | None = None
+    ) -> tuple[list[dict[str, Any]], Mapping[str, Any] | None]:
+        """Stored entries up to a time, as its text, oldest first, whatever is in them, and the `start` of the rest
+        (None: that was all).
+
+        One eventually consistent request, of a megabyte at most.
+        """
+        response = self._query(owner_id, Times.up_to(until), newest_first=False, start=start)
+        return [responses.row_from(item) for item in response["Items"]], response.get("LastEvaluatedKey")
+
+    def last_row(self, owner_id: str, *, until: str | None = None) -> dict[str, Any] | None:
+        """The last of them; one eventually consistent request of the index."""
+        found = self._query(owner_id, Times.up_to(until), newest_first=True, limit=1)["Items"]
+        return responses.row_from(found[0]) if found else None
+
+    def table_ids(
+        self, owner_id: str, *, start: Mapping[str, Any] | None = None
+    ) -> tuple[list[int], Mapping[str, Any] | None]:
+        """The ids of the entries that the table has, less those that no index shows as they are without a time; and the
+        `start` of the rest.
+
+        One strongly consistent request, of a megabyte at most of the entries of all owners: there is no other way to
+        look for what the index does not show.
+        """
+        options: dict[str, Any] = {"ExclusiveStartKey": start} if start else {}
+        with dynamodb_request(self.clock) as request:
+            response = self._client.scan(
+                TableName=self._entries_table,
+                FilterExpression="owner_id = :owner_id",
+                ExpressionAttributeValues={":owner_id": {"S": owner_id}},
+                ProjectionExpression="id, created_at",
+                ConsistentRead=True,
+                ReturnConsumedCapacity="TOTAL",
+                **options,
+            )
+            request.read(response)
+        rows = [responses.row_from(item) for item in response["Items"] if "S" in item.get("created_at", {})]
+        ids = [row["id"] for row in rows if type(row.get("id")) is int]
+        return ids, response.get("LastEvaluatedKey")
+
+    def _account(self, owner_id: str, *, consistent: bool) -> Mapping[str, Any] | None:
+        with dynamodb_request(self.clock) as request:
+            response = self._client.get_item(
+                TableName=self._balances_table,
+                Key={"owner_id": {"S": owner_id}},
+                ConsistentRead=consistent,
+                ReturnConsumedCapacity="TOTAL",
+            )
+            request.read(response)
+        return response.get("Item")
+
+    def _query(
+        self,
+        owner_id: str,
+        times: Times,
+        *,
+        newest_first: bool,
+        operation: str | None = None,
+        limit: int | None = None,
+        start: Mapping[str, Any] | None = None,
+    ) -> Mapping[str, Any]:
+        values, options = {":owner_id": owner_id, **times.values}, dict[str, Any]()
+        if operation is not None:
+            options = {"FilterExpression": "#o = :operation", "ExpressionAttributeNames": {"#o": "operation"}}
+            values[":operation"] = operation
+        if limit:
+            options["Limit"] = limit
+        if start:
+            options["ExclusiveStartKey"] = start
+        with dynamodb_request(self.clock) as request:
+            response = self._client.query(
+                TableName=self._entries_table,
+                IndexName=INDEX_BY_OWNER,
+                KeyConditionExpression="owner_id = :owner_id" + times.condition,
+                ExpressionAttributeValues={name: {"S": value} for name, value in values.items()},
+                ScanIndexForward=not newest_first,
+                ReturnConsumedCapacity="TOTAL",
+                **options,
+            )
+            request.read(response)
+            return response

@@ -1,0 +1,102 @@
+"""All owners' accounts: read page by page, written to many at a time. For sweeps, such as the daily reward."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from botocore.exceptions import ClientError
+
+from ledger_core.account import Account
+from ledger_core.dynamodb.decode import Cancelled, account_from, cancelled_from
+from ledger_core.dynamodb.expressions import Write, entry_key, transact_items
+from ledger_core.dynamodb.request import dynamodb_request
+from ledger_core.dynamodb.store import LedgerStore
+from ledger_core.errors import StoreError
+
+__all__ = ["LOOK_UPS_MAX", "WRITES_MAX", "Page", "SweepStore"]
+
+WRITES_MAX = 50
+"""Owners that one transaction writes to: DynamoDB takes 100 items, and each owner has an entry and a balance."""
+LOOK_UPS_MAX = 100
+"""Entries that one transaction looks up."""
+
+
+class Page(NamedTuple):
+    """Some of all owners."""
+
+    accounts: list[Account]
+    """Those that have entries."""
+    malformed: dict[str, StoreError]
+    """Owners whose row cannot be read, and why."""
+    start: str | None
+    """Where the next page starts; None: there is none."""
+    empty: Sequence[str] = ()
+    """Owners whose row tells of no entry."""
+
+
+class SweepStore(LedgerStore):
+    """What sweeping all owners takes, beyond what one owner's ledger does. Errors as for LedgerStore."""
+
+    def accounts(self, *, segment: int, segments: int, start: str | None, limit: int) -> "Page":
+        """A page of one of the `segments` into which the balances are divided, strongly consistent; one request."""
+        options: dict[str, Any] = {"ExclusiveStartKey": {"owner_id": {"S": start}}} if start else {}
+        with dynamodb_request(self.clock) as request:
+            response = self._client.scan(
+                TableName=self._balances_table,
+                Segment=segment,
+                TotalSegments=segments,
+                Limit=limit,
+                ConsistentRead=True,
+                ReturnConsumedCapacity="TOTAL",
+                **options,
+            )
+            request.read(response)
+        accounts, malformed, empty = [], {}, []
+        for item in response["Items"]:
+            owner_id = item["owner_id"]["S"]
+            try:
+                account = account_from(owner_id, item)
+            except StoreError as error:
+                malformed[owner_id] = error
+            else:
+                if account.head.entry_count:
+                    accounts.append(account)
+                else:
+                    empty.append(owner_id)
+        last = response.get("LastEvaluatedKey")
+        return Page(accounts, malformed, last["owner_id"]["S"] if last else None, empty)
+
+    def append_all(self, writes: Sequence[Write]) -> list[Cancelled]:
+        """Write one entry each of up to WRITES_MAX owners, all or none; empty when done, else why not, for each.
+
+        One request. It is no sign of life of the owners.
+        """
+        entries, balances = self._entries_table, self._balances_table
+        pairs = [transact_items(one, entries_table=entries, balances_table=balances, active=False) for one in writes]
+        with dynamodb_request(self.clock) as request:
+            try:
+                response = self._client.transact_write_items(
+                    TransactItems=[item for pair in pairs for item in pair], ReturnConsumedCapacity="TOTAL"
+                )
+                request.wrote(response)
+            except ClientError as error:
+                request.failed(error.response)
+                reasons = error.response.get("CancellationReasons", ())
+                if len(reasons) != 2 * len(writes):
+                    raise
+                of_each = zip(reasons[::2], reasons[1::2], strict=True)
+                return [cancelled_from(write.head.owner_id, of) for write, of in zip(writes, of_each, strict=True)]
+        return []
+
+    def owners_with(self, nonce: str, owner_ids: Sequence[str]) -> set[str]:
+        """Those of up to LOOK_UPS_MAX owners who have an entry under a nonce; one request, two read units each."""
+        keys = [{"entry_key": {"S": entry_key(owner_id, nonce)}} for owner_id in owner_ids]
+        with dynamodb_request(self.clock) as request:
+            response = self._client.transact_get_items(
+                TransactItems=[
+                    {"Get": {"TableName": self._entries_table, "Key": key, "ProjectionExpression": "owner_id"}}
+                    for key in keys
+                ],
+                ReturnConsumedCapacity="TOTAL",
+            )
+            request.read(response)
+        return {answer["Item"]["owner_id"]["S"] for answer in response["Responses"] if "Item" in answer}

@@ -1,0 +1,33 @@
+"""A position in one owner's history, as an opaque text that opens no other owner's."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import datetime
+from hashlib import sha256
+
+from pydantic import TypeAdapter
+
+from ledger_core.errors import InvalidRequestError
+from ledger_core.fields import Instant, format_time
+
+__all__ = ["CURSOR_LENGTH_MAX", "cursor_at", "cursor_position"]
+
+CURSOR_LENGTH_MAX = 64
+INSTANT: TypeAdapter[datetime] = TypeAdapter(Instant)
+
+
+def cursor_at(owner_id: str, position: datetime) -> str:
+    """A position in one owner's history, opaque and sealed to the owner; not a secret, nor a permission."""
+    text = format_time(position)
+    seal = sha256(f"{owner_id}#{text}".encode()).hexdigest()[:16]
+    return urlsafe_b64encode(f"{text}{seal}".encode()).decode()
+
+
+def cursor_position(owner_id: str, cursor: str) -> datetime:
+    """Raises InvalidRequestError for a cursor that `cursor_at` did not make for this owner."""
+    try:
+        position = INSTANT.validate_python(urlsafe_b64decode(cursor)[:-16].decode())
+        if cursor_at(owner_id, position) == cursor:
+            return position
+    except ValueError:
+        pass
+    raise InvalidRequestError("cursor: is not one of this owner's history")

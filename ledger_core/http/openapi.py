@@ -1,0 +1,152 @@
+"""The OpenAPI document: FastAPI describes the routes, and here is added what the API around them answers and asks for.
+
+All of it is made when somebody asks for the document, none of it when the app is imported.
+"""
+
+from collections.abc import Container, Iterator
+from copy import deepcopy
+from typing import Any
+
+from ledger_core.errors import RequestState
+from ledger_core.http.openapi_clients import for_clients
+from ledger_core.http.problems import CODE, HEADERS, PROBLEM_MEDIA_TYPE, STATUS
+
+__all__ = ["complete"]
+
+DESCRIPTIONS = {
+    401: "There is no valid token.",
+    402: "The balance would fall below zero. Nothing is written, and the nonce is not spent.",
+    403: "The token does not allow this.",
+    404: "There is no such route, or no key to sign receipts with.",
+    405: "The route does not take this method.",
+    409: "The nonce was used: `entry` is the original, `replay` says whether the request was the same.",
+    413: "The body is too large.",
+    415: "The body is declared to be something other than JSON, or is compressed.",
+    422: "A field, a limit or a rule is broken, the `Idempotency-Key` was used by a different request, or the ledger "
+    "is too long to be verified over HTTP.",
+    429: "Too many requests for API Gateway: send the same request again later, under the same nonce.",
+    500: "A bug, a missing table or permission: tell the operator the `request_id`.",
+    503: "Not done in time, or perhaps done: send the same request again, under the same nonce.",
+}
+ENDS = {RequestState.COMPLETED, RequestState.FAILED}
+"""States in which no request fails."""
+PROBLEM = {
+    "title": {"type": "string"},
+    "status": {"type": "integer"},
+    "code": {"type": "string"},
+    "state": {"$ref": "#/components/schemas/ProblemState"},
+    "detail": {"type": "string"},
+    "request_id": {"type": "string"},
+}
+STATE = {
+    "title": "ProblemState",
+    "description": "In which state a request failed.",
+    "type": "string",
+    "enum": [state for state in RequestState if state not in ENDS],
+}
+MESSAGE = {
+    "title": "GatewayMessage",
+    "description": "What API Gateway answers by itself: the app has not been asked, or has not answered.",
+    "type": "object",
+    "required": ["message"],
+    "properties": {"message": {"type": "string"}},
+}
+GATEWAY = frozenset({401, 403, 413, 429, 500, 503})
+"""Statuses that API Gateway answers with by itself too, and then without a problem or a header of ours."""
+GATEWAY_ALONE = frozenset({429})
+ORIGINAL = {"entry": {"$ref": "#/components/schemas/LedgerEntry"}, "replay": {"type": "boolean"}}
+FIELD_ERROR = {
+    "title": "FieldError",
+    "type": "object",
+    "required": ["field", "message"],
+    "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
+}
+MORE: dict[int, dict[str, Any]] = {
+    402: {
+        "required": ["required"],
+        "properties": {"balance": {"type": "integer"}, "required": {"type": "integer"}},
+    },
+    409: {"required": ["replay"], "properties": ORIGINAL},
+    422: {"properties": {"errors": {"type": "array", "items": FIELD_ERROR}, **ORIGINAL}},
+}
+"""What a problem holds besides; `balance` and `entry` only for those who may read the ledger."""
+
+
+def complete(document: dict[str, Any], *, tokens: bool, open_paths: Container[str]) -> dict[str, Any]:
+    """The document with every refusal of every operation, and the token that it needs.
+
+    Args:
+        document: what FastAPI made of the routes; it is changed.
+        tokens: whether callers have to bring one, but for `open_paths`.
+    """
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    for validation_error in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(validation_error, None)
+    for status in DESCRIPTIONS.keys() - GATEWAY_ALONE:
+        schemas[f"Problem{status}"] = deepcopy(_problem(status))
+    schemas |= {"ProblemState": STATE, "GatewayMessage": MESSAGE}
+    components["responses"] = {f"Problem{status}": _response(status) for status in DESCRIPTIONS}
+    if tokens:
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
+    for path, operations in document["paths"].items():
+        needs_token = tokens and path not in open_paths
+        for operation in operations.values():
+            if needs_token:
+                operation["security"] = [{"token": []}]
+            responses = operation["responses"]
+            responses.pop("422", None)  # FastAPI's own, which is not what is answered
+            for status in _statuses(path, operation, needs_token=needs_token):
+                responses.setdefault(str(status), {"$ref": f"#/components/responses/Problem{status}"})
+            for response in responses.values():
+                if "$ref" not in response:
+                    response.setdefault("headers", {})["X-Request-Id"] = _header(required=True)
+            operation["responses"] = dict(sorted(responses.items()))
+    for_clients(document)
+    return document
+
+
+def _statuses(path: str, operation: dict[str, Any], *, needs_token: bool) -> Iterator[int]:
+    if needs_token:
+        yield from (401, 403)
+    if "{" in path:  # what stands for a parameter may make it another path
+        yield from (404, 405)
+    if "requestBody" in operation:
+        yield from (402, 409, 413, 415)
+    if "requestBody" in operation or "parameters" in operation:
+        yield 403
+    yield from (422, 429, 500, 503)  # 422 for a parameter that is not there
+
+
+def _problem(status: int) -> dict[str, Any]:
+    codes = [code for code, of in STATUS.items() if of == status or (status, code) == (422, "duplicate_nonce")]
+    codes += [code for of, code in CODE.items() if of == status]
+    more = MORE.get(status, {})
+    only: dict[str, Any] = {"status": {"const": status}, "code": {"enum": codes}}
+    return {
+        "title": f"Problem{status}",
+        "type": "object",
+        "required": [*PROBLEM, *more.get("required", [])],
+        "properties": {**PROBLEM, **only, **more.get("properties", {})},
+    }
+
+
+def _response(status: int) -> dict[str, Any]:
+    """A client that does not tell types apart takes the first content, which is why that allows both bodies."""
+    problem, message = ({"$ref": f"#/components/schemas/{name}"} for name in (f"Problem{status}", "GatewayMessage"))
+    content: dict[str, Any] = {PROBLEM_MEDIA_TYPE: {"schema": problem}}
+    if status in GATEWAY_ALONE:
+        content = {"application/json": {"schema": message}}
+    elif status in GATEWAY:
+        content = {"application/json": {"schema": {"anyOf": [problem, message]}}, **content}
+    headers = [*HEADERS.get(status, {}), *(["allow"] if status == 405 else []), "x-request-id"]
+    required = status not in GATEWAY
+    return {
+        "description": DESCRIPTIONS[status],
+        "headers": {name.title(): _header(required=required) for name in headers},
+        "content": content,
+    }
+
+
+def _header(*, required: bool) -> dict[str, Any]:
+    return {"required": required, "schema": {"type": "string"}}

@@ -1,0 +1,222 @@
+"""The ledger's endpoints: parse, call one function, map the answer."""
+
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field, StrictStr, create_model
+from starlette.exceptions import HTTPException
+
+from ledger_core.account import Head
+from ledger_core.audit import Receipt, Report, audit_store, signed
+from ledger_core.dynamodb import ReceiptKey
+from ledger_core.errors import DuplicateNonceError, InvalidRequestError, UnavailableError
+from ledger_core.fields import OwnerId
+from ledger_core.http.authorization import Caller
+from ledger_core.http.cursor import CURSOR_LENGTH_MAX, cursor_at, cursor_position
+from ledger_core.http.entry_route import EntryRoute
+from ledger_core.http.executor import Executor
+from ledger_core.http.schemas import (
+    KEYED,
+    REPLAYABLE,
+    Balance,
+    EntryRequest,
+    History,
+    Operation,
+    Operations,
+    QueryInstant,
+    SignedReceipt,
+    one_nonce,
+    sent_once,
+)
+from ledger_core.models import LedgerEntry, OperationRequest
+from ledger_core.posting import OperationProcessor
+from ledger_core.rewards import GrantOnAccess
+
+__all__ = ["HISTORY_LIMIT_DEFAULT", "HISTORY_LIMIT_MAX", "LedgerRouter"]
+
+HISTORY_LIMIT_DEFAULT = 50
+HISTORY_LIMIT_MAX = 100
+
+
+class LedgerRouter(APIRouter):
+    """The ledger's own routes, for any app; the app's routers post through `post_operation`.
+
+    For `create_api`, which tells it who is calling. FastAPI's `dependencies` do not apply to POST /ledger/entry.
+
+    Args:
+        processor: posts the app's operations.
+        accrual: grants a reward to owners when they call, or when an app posts for them; None: nothing is granted so.
+        receipt_key: signs receipts; None: there are none.
+    """
+
+    def __init__(
+        self, processor: OperationProcessor, accrual: GrantOnAccess | None = None, receipt_key: ReceiptKey | None = None
+    ) -> None:
+        super().__init__()
+        self.processor = processor
+        self._accrual = accrual
+        self._receipt_key = receipt_key
+        self._calls = Executor()
+        self.add_api_route(
+            "/ledger/entry",
+            self._post_entry(),
+            methods=["POST"],
+            response_model=LedgerEntry,
+            responses=REPLAYABLE,
+            openapi_extra=KEYED,
+            route_class_override=EntryRoute,
+        )
+        self.add_api_route("/ledger/operations", self.operations)
+        self.add_api_route("/ledger/{owner_id}/balance", self.balance)
+        self.add_api_route("/ledger/{owner_id}/entries", self.entries)
+        self.add_api_route("/ledger/{owner_id}/verify", self.verify)
+        self.add_api_route("/ledger/{owner_id}/receipt", self.receipt)
+        self.add_api_route("/health", self.health)
+
+    async def post_operation(self, request: Request, operation: OperationRequest) -> LedgerEntry:
+        """Post an operation for the caller of `request`, and return its entry.
+
+        Raises:
+            ForbiddenError: the sender may not post it.
+            InvalidRequestError: the request has several `Idempotency-Key`s.
+            LedgerError: what `OperationProcessor.process` raises.
+        """
+        sent_once(request.headers.getlist("idempotency-key"))
+        request.state.owner_id, request.state.operation = operation.owner_id, operation.operation
+        caller: Caller = request.state.caller
+        caller.check_may_post(operation.owner_id, self.processor.config_of(operation.operation))
+        if self._accrual and not self._accrual.is_over_for(operation.owner_id):
+            await self._calls.run(request, partial(self._accrue, operation.owner_id), queue=operation.owner_id)
+        ticket = self.processor.enter(caller.posted(operation))
+        try:
+            entry = await self._calls.run(
+                request,
+                lambda seconds: self.processor.finish(ticket, timeout_seconds=seconds),
+                queue=operation.owner_id,
+                is_over=lambda: ticket.is_settled,
+            )
+        finally:
+            ticket.abandon(UnavailableError("Nobody waits for it any more."))
+        request.state.code = "accepted"
+        return entry
+
+    async def answer(
+        self, request: Request, nonce: str | None, operation: Callable[[str], OperationRequest]
+    ) -> Response:
+        """Post the `operation` of the body's `nonce`, or of the header's, and answer by the convention of either."""
+        in_header, headers = sent_once(request.headers.getlist("idempotency-key")), None
+        try:
+            entry = await self.post_operation(request, operation(one_nonce(nonce, in_header)))
+        except DuplicateNonceError as error:
+            request.state.nonce_in_header = in_header is not None
+            if in_header is None or not error.replay:
+                raise
+            request.state.code = error.code
+            entry, headers = error.entry, {"idempotency-replayed": "true"}
+        return Response(entry.model_dump_json(), headers=headers, media_type="application/json")
+
+    async def operations(self) -> Operations:
+        """What may be posted, and for how many credits."""
+        items = self.processor.operations.items()
+        return Operations(operations=[Operation(operation=name, **vars(config)) for name, config in items])
+
+    async def balance(self, request: Request, owner_id: OwnerId, at: QueryInstant | None = None) -> Balance:
+        """The balance now, strongly consistent; or as it was at an instant, from the index."""
+        self._check_may_read(request, owner_id)
+        if at is None:
+            head = await self._calls.run(request, partial(self._head, request.state.caller, owner_id))
+        else:
+            latest = partial(self.processor.store.latest, owner_id, at=at)
+            entry = await self._calls.run(request, lambda seconds: self.processor.read(latest, timeout_seconds=seconds))
+            head = Head.at(entry) if entry else Head(owner_id=owner_id)
+        return Balance.model_validate(head)
+
+    async def entries(
+        self,
+        request: Request,
+        owner_id: OwnerId,
+        limit: Annotated[int, Query(ge=1, le=HISTORY_LIMIT_MAX)] = HISTORY_LIMIT_DEFAULT,
+        cursor: Annotated[str | None, Query(max_length=CURSOR_LENGTH_MAX)] = None,
+        operation: str | None = None,
+        since: Annotated[QueryInstant | None, Query(alias="from")] = None,
+        before: Annotated[QueryInstant | None, Query(alias="to")] = None,
+    ) -> History:
+        """The entries from `from` (inclusive) to `to` (exclusive), newest first.
+
+        With `operation`, a page may be short though more entries follow: go on until `next_cursor` is null.
+        """
+        self._check_may_read(request, owner_id)
+        if operation is not None:
+            self.processor.config_of(operation)
+        if since and before and since > before:
+            raise InvalidRequestError("from: must not be later than to")
+        if cursor is not None:
+            position = cursor_position(owner_id, cursor)
+            before = min(before, position) if before else position
+        store, patience = self.processor.store, self.processor.patience
+        page = partial(store.page, owner_id, since=since, before=before, operation=operation, limit=limit)
+        entries, following = await self._calls.run(request, lambda seconds: page(read=patience(seconds).read))
+        return History(entries=entries, next_cursor=cursor_at(owner_id, following) if following else None)
+
+    async def verify(self, request: Request, owner_id: OwnerId) -> Report:
+        """Fold the owner's entries and compare the outcome with its balance."""
+        self._check_may_read(request, owner_id)
+        store, patience = self.processor.store, self.processor.patience
+        return await self._calls.run(request, lambda seconds: audit_store(store, owner_id, read=patience(seconds).read))
+
+    async def receipt(self, request: Request, owner_id: OwnerId) -> SignedReceipt:
+        """The balance now and the hash of the last entry, signed: a JWT to keep, and to hold against the ledger later.
+
+        404 where the ledger has no key to sign with.
+        """
+        self._check_may_read(request, owner_id)
+        if self._receipt_key is None:
+            raise HTTPException(404, "This ledger signs no receipts: it has no LEDGER_RECEIPT_KEY.")
+        receipt = await self._calls.run(request, partial(self._receipt, owner_id, self._receipt_key))
+        return SignedReceipt(receipt=receipt)
+
+    async def health(self) -> dict[str, str]:
+        """Whether the process answers; asks nothing of DynamoDB."""
+        return {"status": "ok"}
+
+    def _post_entry(self) -> Callable[..., Coroutine[Any, Any, Response]]:
+        by_name = {str(operation): operation for operation in self.processor.operations}
+        name = Annotated[StrictStr, Field(json_schema_extra={"enum": list(by_name)})]
+        # Made here, so that OpenAPI lists the app's operations.
+        body_model = create_model("EntryRequest", __base__=EntryRequest, operation=(name, ...))
+
+        async def post_entry(request: Request, body: body_model) -> Response:  # type: ignore[valid-type]
+            """Post an operation. A nonce in the body is refused the second time (409, with the original entry); one in
+            `Idempotency-Key` gets the original answer again when the request is the same, 422 when it differs."""
+            sent: EntryRequest = body
+            self.processor.config_of(sent.operation)
+            fields = {**dict(sent), "operation": by_name[sent.operation]}
+            return await self.answer(request, sent.nonce, lambda nonce: OperationRequest(**fields | {"nonce": nonce}))
+
+        return post_entry
+
+    def _accrue(self, owner_id: str, timeout_seconds: float) -> None:
+        if self._accrual:
+            self._accrual.touch(owner_id, timeout_seconds=timeout_seconds / 2)
+
+    def _head(self, caller: Caller, owner_id: str, timeout_seconds: float) -> Head:
+        patience = self.processor.patience(timeout_seconds)
+        if caller.may_act_for(owner_id):
+            self._accrue(owner_id, timeout_seconds)
+        head = patience.read(partial(self.processor.store.head, owner_id, consistent=True))
+        if self._accrual:
+            self._accrual.saw(head)
+        return head
+
+    def _receipt(self, owner_id: str, key: ReceiptKey, timeout_seconds: float) -> str:
+        patience = self.processor.patience(timeout_seconds)
+        head = patience.read(partial(self.processor.store.head, owner_id, consistent=True))
+        return patience.read(partial(signed, Receipt.of(head, datetime.now(UTC)), key))
+
+    def _check_may_read(self, request: Request, owner_id: str) -> None:
+        request.state.owner_id = owner_id
+        caller: Caller = request.state.caller
+        caller.check_may_read(owner_id)

@@ -1,0 +1,121 @@
+"""A reward at the first touch: an owner who calls gets the period's reward at once, whether or not a sweep runs too.
+
+Nonce and mark are the sweep's own, so whichever comes first grants it and the other finds it granted.
+"""
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from typing import NamedTuple
+
+from ledger_core.account import Head
+from ledger_core.errors import DuplicateNonceError, InsufficientBalanceError, InvalidRequestError
+from ledger_core.fields import owner_hash
+from ledger_core.models import LedgerEntry
+from ledger_core.operations import BaseLedgerOperations, LedgerOperationType
+from ledger_core.periods import Period, PeriodKind
+from ledger_core.posting import HEADS_MAX, TIMEOUT_SECONDS, OperationProcessor, RetryBudget
+from ledger_core.rewards.scheduled_operation import Reward
+
+__all__ = ["GrantOnAccess"]
+
+logger = logging.getLogger(__name__)
+
+
+class _Seen(NamedTuple):
+    """An owner about whom nobody needs to be asked again."""
+
+    nonce: str
+    """The reward's."""
+    entry_count: int | None
+    """How many entries an owner has who is not eligible; None: the owner has the reward."""
+
+
+class GrantOnAccess:
+    """Grants a scheduled operation to owners as they come.
+
+    Args:
+        processor: posts the operation.
+        operations: the app's operations; its `SCHEDULED` says which owners are eligible.
+        operation: which of them.
+        kind: once a day, week or month.
+        time_zone: periods begin by the calendar of this zone; the schedule's.
+        clock: the time; UTC.
+    """
+
+    def __init__(
+        self,
+        processor: OperationProcessor,
+        operations: type[BaseLedgerOperations],
+        *,
+        operation: str = LedgerOperationType.DAILY_REWARD,
+        kind: PeriodKind = PeriodKind.DAY,
+        time_zone: str = "UTC",
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._processor = processor
+        self._reward: Callable[[], Reward] = lambda: Reward.of(
+            operations, operation, Period.at(kind, clock(), time_zone)
+        )
+        self._reward()  # fails here rather than at the first request when there is no such operation or zone
+        self._seen: dict[str, _Seen] = {}
+
+    def touch(self, owner_id: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> LedgerEntry | None:
+        """Grant the present period's reward if the owner has it not and is eligible; its entry, None if there is none.
+
+        One read, the first time in a period that this process meets the owner, and one write if it is granted. Who is
+        not eligible is not asked about again before this process knows of a further entry of theirs. It does not fail:
+        what cannot be granted now is granted at the next touch, or by the sweep.
+        """
+        reward = self._reward()
+        if self._is_settled(owner_id, reward):
+            return None
+        try:
+            return self._grant(reward, owner_id, self._processor.patience(timeout_seconds))
+        except DuplicateNonceError:
+            self._remember(owner_id, reward)
+        except Exception as error:  # the app's rule may fail on an owner, and the request is about something else
+            logger.warning("owner %s gets no reward at this touch: %s", owner_hash(owner_id), error)
+        return None
+
+    def is_over_for(self, owner_id: str) -> bool:
+        """Whether a touch has nothing to do, as far as this process knows."""
+        return self._is_settled(owner_id, self._reward())
+
+    def saw(self, head: Head) -> None:
+        """Note how many entries an owner has: who was not eligible with fewer is asked about at the next touch."""
+        seen = self._seen.get(head.owner_id)
+        if seen and seen.entry_count is not None and seen.entry_count < head.entry_count:
+            self._seen.pop(head.owner_id, None)
+
+    def _is_settled(self, owner_id: str, reward: Reward) -> bool:
+        seen = self._seen.get(owner_id)
+        if seen and seen.entry_count is not None and (head := self._processor.remembered(owner_id)):
+            self.saw(head)
+            seen = self._seen.get(owner_id)
+        return seen is not None and seen.nonce == reward.nonce
+
+    def _grant(self, reward: Reward, owner_id: str, patience: RetryBudget) -> LedgerEntry | None:
+        account = patience.read(partial(self._processor.store.account, owner_id, consistent=False))
+        if reward.is_marked(account.marks):
+            self._remember(owner_id, reward)
+        elif account.head.entry_count and reward.eligible(account, reward.period.first_day):
+            request, mark = reward.request(owner_id), reward.mark({})  # the writer keeps a later one that is there
+            seconds = patience.seconds_left
+            try:
+                entry = self._processor.process(request, mark=mark, begins=False, timeout_seconds=seconds)
+            except (InsufficientBalanceError, InvalidRequestError):  # the balance cannot take it, or there is none now
+                self._remember(owner_id, reward, self._processor.remembered(owner_id) or account.head)
+            else:
+                self._remember(owner_id, reward)
+                return entry
+        else:
+            self._remember(owner_id, reward, account.head)
+        return None
+
+    def _remember(self, owner_id: str, reward: Reward, head: Head | None = None) -> None:
+        """That there is nothing to do in the period; with a `head`, for as long as no entry follows it."""
+        if len(self._seen) >= HEADS_MAX:
+            self._seen.clear()
+        self._seen[owner_id] = _Seen(reward.nonce, head.entry_count if head else None)

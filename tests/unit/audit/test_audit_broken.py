@@ -1,0 +1,342 @@
+"""Whatever is in the tables, an audit and an export survive it, and name it: from the store, from a file, over HTTP."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+
+from functions.example_app.app import create_app
+from functions.example_app.operations import ExampleAppOperations
+from ledger_core import InvalidRequestError, LedgerEntry, UnavailableError
+from ledger_core.account import Head, entry_after
+from ledger_core.audit import Report, audit_export, audit_store, export
+from ledger_core.audit.export_format import head_line, row_line
+from ledger_core.cli import main
+from ledger_core.fields import format_time
+from ledger_core.http import LedgerRouter, create_api, create_handler
+from ledger_core.posting import TIMEOUT_SECONDS, OperationProcessor
+from ledger_core.settings import AuthMode
+from tests.support import NOON, LambdaApi, add
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+T = TypeVar("T")
+ENTRIES = 3
+KIND_AND_PLACE = tuple[str, int | None]
+GONE: Any = None
+
+
+def once(call: Callable[[], T]) -> T:
+    return call()
+
+
+@pytest.fixture
+def ledger(processor: OperationProcessor) -> OperationProcessor:
+    """Ada's three entries, and bob's sound ledger beside them."""
+    for number in range(1, ENTRIES + 1):
+        processor.process(add(number, f"n{number}"))
+        processor.process(add(number, f"n{number}", owner_id="bob"))
+    return processor
+
+
+def of_entry(client: "DynamoDBClient", number: int, **changed: Any) -> None:
+    """Write an entry past the ledger, as it is but for these attributes."""
+    table, key = os.environ["LEDGER_ENTRIES_TABLE"], {"entry_key": {"S": f"ada#n{number}"}}
+    item = client.get_item(TableName=table, Key=key)["Item"]
+    client.put_item(TableName=table, Item={k: v for k, v in {**item, **changed}.items() if v is not GONE})
+
+
+def of_row(client: "DynamoDBClient", **changed: Any) -> None:
+    table, key = os.environ["LEDGER_BALANCES_TABLE"], {"owner_id": {"S": "ada"}}
+    item = client.get_item(TableName=table, Key=key)["Item"]
+    client.put_item(TableName=table, Item={k: v for k, v in {**item, **changed}.items() if v is not GONE})
+
+
+OTHER_TYPES: list[dict[str, Any]] = [
+    {"B": b"3"},
+    {"NULL": True},
+    {"BOOL": True},
+    {"SS": ["3"]},
+    {"NS": ["3"]},
+    {"BS": [b"\xff"]},
+    {"L": [{"B": b"3"}, {"M": {}}]},
+    {"M": {"k": {"M": {"B": {"B": b"3"}}}}},
+    {"N": "1.5"},
+]
+
+
+def found(report: Report) -> list[KIND_AND_PLACE]:
+    assert report.valid == (not report.findings) == (not report.discrepancies)
+    return [(str(one.kind), one.first_id) for one in report.findings]
+
+
+def findings(api: LambdaApi, processor: OperationProcessor, tmp_path: Path) -> list[KIND_AND_PLACE]:
+    """What an audit of the store names; one of the export, and HTTP and the command line, say the same."""
+    of_store = audit_store(processor.store, "ada", read=once, sleep=lambda _: None)
+    lines = list(export(processor.store, "ada", read=once, sleep=lambda _: None))
+    assert list(audit_export(lines)) == [of_store]
+    file = tmp_path / "export"
+    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    status = 0 if of_store.valid else 2 if of_store.is_undecided else 1
+    assert main(["verify", "--file", str(file)]) == status
+    answer = api("GET", "/ledger/ada/verify")
+    assert (answer.status, answer.body) == (200, of_store.model_dump(mode="json"))
+    return found(of_store)
+
+
+@pytest.fixture
+def named(
+    client: "DynamoDBClient", ledger: OperationProcessor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], list[KIND_AND_PLACE]]:
+    monkeypatch.setattr("ledger_core.audit.store_audit.INDEX_LAG_PAUSES_SECONDS", (0.0,))
+    api = LambdaApi(create_handler(create_app(client)))
+    return lambda: findings(api, ledger, tmp_path)
+
+
+BROKEN: dict[str, list[Any]] = {
+    "amount": [{"S": "3"}, *OTHER_TYPES, GONE],
+    "metadata": [{"S": "{}"}, {"B": b"3"}, *({"M": {"k": one}} for one in OTHER_TYPES), GONE],
+    "nonce": [{"N": "3"}, {"N": "1.5"}, {"B": b"3"}],
+    "hash": [{"N": "0"}, {"B": b"3"}, GONE],
+    "prev_hash": [{"NULL": True}, GONE],
+    "balance_after": [{"S": "3"}, GONE],
+    "id": [{"S": "3"}, {"B": b"3"}, GONE],
+}
+
+
+@pytest.mark.parametrize("number", [2, 3])
+@pytest.mark.parametrize("attribute", BROKEN)
+def test_broken_attribute_of_an_entry_is_named(
+    client: "DynamoDBClient", named: Callable[[], list[KIND_AND_PLACE]], number: int, attribute: str
+) -> None:
+    """Of whatever type, or none at all, in an entry among others, and in the last."""
+    table, key = os.environ["LEDGER_ENTRIES_TABLE"], {"entry_key": {"S": f"ada#n{number}"}}
+    kept = client.get_item(TableName=table, Key=key)["Item"]
+    for value in BROKEN[attribute]:
+        of_entry(client, number, **{attribute: value})
+        assert named() == [("changed", number)], value
+        of_entry(client, number, **kept)
+    assert named() == []
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [
+        *(("balance", value) for value in (*OTHER_TYPES, {"S": "6"}, {"N": "7"}, GONE)),
+        *(
+            (name, value)
+            for name in ("entry_count", "head_hash", "updated_at")
+            for value in ({"S": "6"}, {"N": "7"}, GONE)
+        ),
+    ],
+)
+def test_broken_balance_is_named(
+    client: "DynamoDBClient", named: Callable[[], list[KIND_AND_PLACE]], attribute: str, value: Any
+) -> None:
+    """Of whatever type, or none at all; the entries are in order, and no more is said."""
+    of_row(client, **{attribute: value})
+    is_a_hash = attribute == "head_hash" and value is not GONE and "S" in value
+    assert named() == [("head_differs" if is_a_hash else "balance_edited", None)]
+
+
+def test_balance_without_anything_is_named(client: "DynamoDBClient", named: Callable[[], list[KIND_AND_PLACE]]) -> None:
+    """Like one that is not there, though it was noted when the owner was active."""
+    of_row(client, balance=GONE, entry_count=GONE, head_hash=GONE, updated_at=GONE)
+    assert named() == [("balance_edited", None)]
+
+
+@pytest.mark.parametrize("number", [2, 3])
+@pytest.mark.parametrize(
+    "respelt",
+    [
+        lambda text: text.replace("Z", "+00:00"),
+        lambda text: text.replace("T", " "),
+        lambda text: text.replace("Z", "000Z"),
+        lambda text: "zzz",
+        lambda text: "-1",
+        lambda text: str(int(NOON.timestamp())),
+    ],
+)
+def test_respelt_time_in_the_store_is_named(
+    client: "DynamoDBClient",
+    ledger: OperationProcessor,
+    named: Callable[[], list[KIND_AND_PLACE]],
+    respelt: Callable[[str], str],
+    number: int,
+) -> None:
+    """Though it means the same, or stands before or behind all times that there are."""
+    item = ledger.store.rows("ada", until=None)[0][number - 1]
+    of_entry(client, number, created_at={"S": respelt(item["created_at"])})
+    assert named()
+
+
+def test_respelt_time_of_the_balance_is_named(
+    client: "DynamoDBClient", ledger: OperationProcessor, named: Callable[[], list[KIND_AND_PLACE]]
+) -> None:
+    """As an entry's is."""
+    updated_at = ledger.store.stored_head("ada").updated_at
+    assert updated_at
+    of_row(client, updated_at={"S": updated_at.replace("Z", "+00:00")})
+    assert named() == [("balance_edited", None)]
+
+
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("more", [{"v": {"N": "2"}}, {"app": {"S": "game"}}, {"lots": {"L": [{"B": b"\xff"}]}}])
+def test_another_format_is_said_to_be_one(
+    client: "DynamoDBClient", named: Callable[[], list[KIND_AND_PLACE]], number: int, more: dict[str, Any]
+) -> None:
+    """An entry or a balance with an attribute that this version does not know was not tampered with."""
+    of_row(client, **more)
+    assert named() == [("unknown_format", None)]
+    of_entry(client, number, **more, hash={"S": "of-another-format"}, balance_after={"N": "99"})
+    assert named() == [("unknown_format", number), ("unknown_format", None)]
+
+
+def test_what_was_done_before_another_format_is_named(
+    client: "DynamoDBClient", named: Callable[[], list[KIND_AND_PLACE]]
+) -> None:
+    """And what comes after it is not judged, but for what is of another format too."""
+    of_entry(client, 1, amount={"N": "9"})
+    of_entry(client, 2, v={"N": "2"})
+    of_entry(client, 3, v={"N": "2"}, amount={"N": "9"})
+    assert named() == [("changed", 1), ("unknown_format", 2)]
+
+
+def test_deleted_entries_are_named(client: "DynamoDBClient", named: Callable[[], list[KIND_AND_PLACE]]) -> None:
+    """The table, which is asked for what the index does not show, does not have them either; others' are others'."""
+    table = os.environ["LEDGER_ENTRIES_TABLE"]
+    client.delete_item(TableName=table, Key={"entry_key": {"S": "ada#n2"}})
+    assert named() == [("deleted", 2)]
+    client.delete_item(TableName=table, Key={"entry_key": {"S": "ada#n3"}})
+    assert named() == [("tail_cut", 2)]
+
+
+def test_entry_that_no_index_has_is_missing(
+    client: "DynamoDBClient", named: Callable[[], list[KIND_AND_PLACE]]
+) -> None:
+    """Without its time it is not waited for, though it is in the table."""
+    of_entry(client, 3, created_at=GONE)
+    assert named() == [("tail_cut", 3)]
+
+
+@pytest.mark.parametrize("hidden", [1, 2, 3])
+def test_index_that_is_behind_for_long_is_no_tampering(
+    client: "DynamoDBClient", ledger: OperationProcessor, monkeypatch: pytest.MonkeyPatch, hidden: int
+) -> None:
+    """Whichever entry it does not show: no audit is done, no export made, and all is well once it shows it."""
+    query, is_behind = client.query, [True]
+
+    def behind(**arguments: Any) -> Any:
+        answer = query(**arguments)
+        if is_behind:
+            answer["Items"] = [item for item in answer["Items"] if item["id"] != {"N": str(hidden)}]
+        return answer
+
+    monkeypatch.setattr(client, "query", behind, raising=False)
+    monkeypatch.setattr("ledger_core.audit.store_audit.INDEX_LAG_PAUSES_SECONDS", (0.0,))
+    with pytest.raises(UnavailableError):
+        audit_store(ledger.store, "ada", read=once)
+    with pytest.raises(UnavailableError):
+        list(export(ledger.store, "ada", read=once))
+    api = LambdaApi(create_handler(create_app(client)))
+    answer = api("GET", "/ledger/ada/verify")
+    assert (answer.status, answer.body["code"]) == (503, "unavailable")
+    assert "ledger verify" in answer.body["detail"]
+    is_behind.clear()
+    assert audit_store(ledger.store, "ada", read=once).valid
+
+
+def test_ledger_that_is_too_long_for_http_is_refused_for_good(
+    client: "DynamoDBClient", ledger: OperationProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the time is up between two pages: with what to do instead, which has no limit; one page more is enough."""
+    query = client.query
+    monkeypatch.setattr(client, "query", lambda **options: query(**options | {"Limit": 1}), raising=False)
+    for calls, status, code in ((4, 422, "too_long"), (6, 200, None)):
+        times = iter([number * TIMEOUT_SECONDS / calls for number in range(99)])
+        processor = OperationProcessor(ledger.store, ExampleAppOperations, monotonic=partial(next, times))
+        api = LambdaApi(create_handler(create_api("App", LedgerRouter(processor), auth=AuthMode.NONE)))
+        answer = api("GET", "/ledger/ada/verify")
+        assert (answer.status, answer.body.get("code")) == (status, code)
+        assert ("ledger verify" in answer.body.get("detail", "")) is (status == 422)
+        assert answer.body.get("valid", False) is (status == 200)
+
+
+def written(entries: int) -> tuple[Head, list[dict[str, Any]]]:
+    head, rows = Head(owner_id="ada"), []
+    for number in range(1, entries + 1):
+        request = add(number, f"n{number}").model_copy(update={"metadata": {"k": 'ü"{}'}})
+        entry = entry_after(head, request, amount=number, now=NOON)
+        head = Head.at(entry)
+        rows.append(entry.model_dump(mode="json"))
+    return head, rows
+
+
+def test_file_that_is_cut_off_says_where() -> None:
+    """In the middle of a line, the head's or an entry's, wherever; in the middle of a letter too."""
+    head, rows = written(2)
+    whole = "".join(f"{line}\n" for line in (head_line(head), *map(row_line, rows))).encode()
+    for end in range(1, len(whole)):
+        lines = whole[:end].decode(errors="replace").splitlines(keepends=True)
+        if b"\n" in whole[end - 1 : end + 1]:  # the line is whole
+            (report,) = audit_export(lines)
+            assert found(report) in ([], [("tail_cut", len(lines))])
+        else:
+            with pytest.raises(InvalidRequestError, match=f"^the export is cut off in line {len(lines)}$"):
+                list(audit_export(lines))
+
+
+@pytest.mark.parametrize("name", ["created_at", "updated_at"])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_respelt_time_in_an_export_is_named(name: str, number: int) -> None:
+    """Also with its hash, which is right for the time that it means."""
+    exact = written(3)[1][number - 1][name]
+    at_one = exact.replace("T12:", "T13:").replace("Z", "+01:00")
+    seconds = datetime.fromisoformat(exact).timestamp()
+    for respelt in (at_one, exact.replace("Z", "+00:00"), exact.replace("T", " "), seconds, str(seconds)):
+        head, rows = written(3)
+        rows[number - 1][name] = respelt
+        (report,) = audit_export([head_line(head), *map(json.dumps, rows)])
+        assert found(report) == [("changed", number)]
+        assert [(one.entry_id, one.field, one.expected) for one in report.discrepancies] == [(number, name, exact)]
+        assert report.discrepancies[0].found == str(respelt)
+
+
+def alone(at: int, changed: dict[str, Any]) -> Report:
+    """An audit of a ledger in which only this is wrong: all hashes are made anew, those after it and the head's too."""
+    rows, head = written(3)[1], Head(owner_id="ada")
+    for number, row in enumerate(rows, start=1):
+        row |= {"prev_hash": head.head_hash} | (changed if number == at else {})
+        row["hash"] = LedgerEntry(**row).computed_hash()
+        head = Head.at(LedgerEntry(**row))
+    (report,) = audit_export([head_line(replace(head, owner_id="ada")), *map(json.dumps, rows)])
+    return report
+
+
+def times(microseconds: int) -> dict[str, str]:
+    text = format_time(NOON.replace(microsecond=microseconds))
+    return {"created_at": text, "updated_at": text}
+
+
+@pytest.mark.parametrize("at", [2, 3])
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        (lambda at: times(at - 2), "created_at"),
+        (lambda at: dict.fromkeys(times(0), "2020-01-01T00:00:00.000000Z"), "created_at"),
+        (lambda at: {"owner_id": "eve"}, "owner_id"),
+    ],
+    ids=["equal times", "times that go back", "another owner's entry"],
+)
+def test_what_is_wrong_alone_is_named(at: int, changed: Callable[[int], dict[str, Any]], field: str) -> None:
+    """Equal times, times that go back, and another owner's entry: nothing else is wrong, every hash is right."""
+    report = alone(at, changed(at))
+    assert [(one.entry_id, one.field) for one in report.discrepancies] == [(at, field)]
+    assert found(report) == [("rewritten", at)]

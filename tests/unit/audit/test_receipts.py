@@ -1,0 +1,290 @@
+"""Receipts: signed heads, which show what the chain of an owner's ledger alone cannot."""
+
+import base64
+import json
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import jwt
+import pytest
+from botocore.exceptions import (
+    ClientError,
+    ConnectTimeoutError,
+    CredentialRetrievalError,
+    InvalidRegionError,
+    NoRegionError,
+)
+from botocore.parsers import ResponseParserError
+from botocore.session import Session
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from functions.example_app.app import create_app
+from infra.issuer import kept_key
+from ledger_core import UnavailableError
+from ledger_core.account import GENESIS_HASH, Head
+from ledger_core.audit import Receipt, read_keys, read_receipt, signed
+from ledger_core.audit.receipts import TYPE
+from ledger_core.dynamodb import KmsKey, jwk
+from ledger_core.errors import InvalidRequestError, StoreError
+from ledger_core.fields import BALANCE_MAX, OWNER_ID_LENGTH_MAX
+from ledger_core.http import create_handler
+from ledger_core.wiring import create_receipt_key
+from tests.support import NOON, Answer, LambdaApi, wire
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+HEAD = Head(owner_id="ada", balance=7, entry_count=2, head_hash="a" * 64, updated_at=NOON)
+RECEIPT = Receipt.of(HEAD, NOON)
+
+
+@pytest.fixture(params=["kms", "pem"])
+def key_name(request: pytest.FixtureRequest, client: "DynamoDBClient", tmp_path: Path) -> str:
+    """A key of KMS, as the template makes it; one in a file, as `make run` does."""
+    if request.param == "kms":
+        kms = boto3.client("kms", region_name="us-east-1")
+        return str(kms.create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["Arn"])
+    kept_key(tmp_path / "receipts.pem", lambda: ec.generate_private_key(ec.SECP256R1()))
+    return str(tmp_path / "receipts.pem")
+
+
+@pytest.fixture(params=["http_api", "rest_api"])
+def api(
+    request: pytest.FixtureRequest, client: "DynamoDBClient", key_name: str, monkeypatch: pytest.MonkeyPatch
+) -> LambdaApi:
+    """The Example App with a key, called by API Gateway's HTTP API and by its REST API."""
+    monkeypatch.setenv("LEDGER_RECEIPT_KEY", key_name)
+    return LambdaApi(create_handler(create_app(client)), rest_api=request.param == "rest_api")
+
+
+def post(api: LambdaApi, amount: int, nonce: str) -> Answer:
+    body = {"owner_id": "ada", "operation": "CREDIT_ADD", "nonce": nonce, "amount": amount}
+    return api("POST", "/ledger/entry", {**body, "metadata": {"note": "secret-note"}})
+
+
+def public_keys(name: str) -> list[Any]:
+    key = create_receipt_key(name)
+    assert key
+    return [jwk(key.public(), key.key_id)]
+
+
+def test_receipt_is_the_head_signed(
+    api: LambdaApi, client: "DynamoDBClient", key_name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is a JWT of the balance and the hash of the last entry, of one strongly consistent read; no log has it."""
+    post(api, 3, "secret-nonce-1")
+    entry = post(api, 4, "secret-nonce-2").body
+    sent = wire(client)
+    answer = api("GET", "/ledger/ada/receipt")
+    assert (answer.status, list(answer.body), sent) == (200, ["receipt"], ["GetItem"])
+    receipt = answer.body["receipt"]
+    (key,) = public_keys(key_name)
+    claims = jwt.decode(receipt, jwt.PyJWK(key), algorithms=["ES256"])
+    assert claims == {
+        "sub": "ada",
+        "balance": 7,
+        "entry_count": 2,
+        "head_hash": entry["hash"],
+        "updated_at": entry["created_at"],
+        "iat": claims["iat"],
+    }
+    kid = key_name.rpartition("/")[2] if key_name.startswith("arn:") else "local"
+    assert jwt.get_unverified_header(receipt) == {"alg": "ES256", "kid": kid, "typ": TYPE}
+    assert read_receipt(json.dumps(answer.body), [key]) == Receipt(**claims)
+    out = "".join(capfd.readouterr())
+    assert not [part for part in (*receipt.split("."), "secret-nonce") if part in out]
+
+
+def test_receipt_of_an_owner_never_seen(api: LambdaApi) -> None:
+    """It says so."""
+    claims = jwt.decode(api("GET", "/ledger/nobody/receipt").body["receipt"], options={"verify_signature": False})
+    assert (claims["balance"], claims["entry_count"], claims["head_hash"]) == (0, 0, GENESIS_HASH)
+    assert claims["updated_at"] is None
+
+
+def test_without_a_key_there_are_no_receipts(client: "DynamoDBClient") -> None:
+    """It is a 404 that says what is missing, and the OpenAPI document has the route and its problems."""
+    api = LambdaApi(create_handler(create_app(client)))
+    answer = api("GET", "/ledger/ada/receipt")
+    assert (answer.status, answer.body["code"]) == (404, "not_found")
+    assert "LEDGER_RECEIPT_KEY" in answer.body["detail"]
+    responses = api("GET", "/openapi.json").body["paths"]["/ledger/{owner_id}/receipt"]["get"]["responses"]
+    assert {"200", "403", "404", "422", "500", "503"} <= set(responses)
+
+
+def test_every_signature_has_its_64_bytes(key_name: str) -> None:
+    """However short its numbers come out, of the longest receipt that there is."""
+    key = create_receipt_key(key_name)
+    assert key
+    head = Head(owner_id="\U0001f600" * OWNER_ID_LENGTH_MAX, balance=BALANCE_MAX, entry_count=BALANCE_MAX)
+    for number in range(50):
+        token = signed(Receipt.of(head, NOON + timedelta(seconds=number)), key)
+        assert len(token) < 4096  # which is what KMS signs at once
+        assert len(base64.urlsafe_b64decode(token.rpartition(".")[2] + "==")) == 64
+        assert read_receipt(token, public_keys(key_name)).sub == head.owner_id
+
+
+def other_key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def by(key: Any, algorithm: str = "ES256", claims: Any = None, **header: Any) -> str:
+    return jwt.encode(claims or RECEIPT.model_dump(), key, algorithm, headers={"kid": "local", "typ": TYPE} | header)
+
+
+def altered(token: str) -> str:
+    header, _, signature = token.split(".")
+    claims = json.dumps({**RECEIPT.model_dump(), "balance": 700}).encode()
+    return ".".join([header, base64.urlsafe_b64encode(claims).rstrip(b"=").decode(), signature])
+
+
+FORGERIES: dict[str, Callable[[ec.EllipticCurvePrivateKey], str]] = {
+    "other claims": lambda key: altered(by(key)),
+    "another key": lambda key: by(other_key()),
+    "no signature": lambda key: by(None, "none"),
+    "a secret of one's own": lambda key: by("k" * 32, "HS256"),
+    "another curve": lambda key: by(ec.generate_private_key(ec.SECP384R1()), "ES384"),
+    "the id of another key": lambda key: by(key, kid="other"),
+    "no id of a key": lambda key: jwt.encode(RECEIPT.model_dump(), key, "ES256", headers={"typ": TYPE}),
+    "a token that is no receipt": lambda key: by(key, typ="JWT"),
+    "claims that are none": lambda key: by(key, claims={"sub": "ada"}),
+    "a balance that is text": lambda key: by(key, claims={**RECEIPT.model_dump(), "balance": "7"}),
+    "nothing": lambda key: "",
+    "text": lambda key: "a.b.c",
+    "an answer without one": lambda key: "{}",
+    "an answer that is none": lambda key: "{",
+    "a list": lambda key: '{"receipt": []}',
+}
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_forged_receipt_is_refused(forgery: str) -> None:
+    """Whatever is not signed as a receipt, by one of the keys, is none."""
+    key = other_key()
+    public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    keys = [jwk(public, "local")]
+    assert read_receipt(by(key), keys) == RECEIPT
+    with pytest.raises(InvalidRequestError):
+        read_receipt(FORGERIES[forgery](key), keys)
+
+
+def pem_of(key: ec.EllipticCurvePrivateKey) -> str:
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def test_public_keys_come_as_jwk_set_or_pem() -> None:
+    """Either opens the same receipts; a JWK set may hold those of before; anything else is refused."""
+    key, older = other_key(), other_key()
+    public = [one.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for one in (older, key)]
+    keys = json.dumps({"keys": [{"kty": "RSA"}, jwk(public[0], "older"), jwk(public[1], "local")]})
+    for text in (keys, pem_of(key)):
+        assert read_receipt(by(key), read_keys(text)) == RECEIPT
+    assert read_receipt(by(older, kid="older"), read_keys(keys)) == RECEIPT
+    for text in ("", "{}", "[]", '{"keys": [{}]}', pem_of(ec.generate_private_key(ec.SECP384R1()))):
+        with pytest.raises(InvalidRequestError):
+            read_keys(text)
+
+
+@pytest.mark.parametrize("module", ["jwt", "cryptography"])
+def test_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    """Checking takes what the functions do not have, and one line says what to install."""
+    if module == "jwt":
+        monkeypatch.setitem(sys.modules, "jwt", None)
+    else:
+        monkeypatch.setattr(jwt.algorithms, "has_crypto", False)
+    with pytest.raises(InvalidRequestError, match=r"pip install 'pyjwt\[crypto\]'"):
+        read_receipt("", [])
+
+
+def client_error(code: str, status: int) -> ClientError:
+    error: Any = {"Error": {"Code": code, "Message": "m"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(error, "Sign")
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (client_error("ThrottlingException", 400), UnavailableError),
+        (client_error("KMSInternalException", 500), UnavailableError),
+        (client_error("KeyUnavailableException", 500), UnavailableError),
+        (client_error("408", 408), UnavailableError),
+        (client_error("TooManyRequests", 429), UnavailableError),
+        (client_error("ExpiredTokenException", 400), UnavailableError),
+        (CredentialRetrievalError(provider="container-role", error_msg="no answer"), UnavailableError),
+        (
+            RuntimeError("the refreshed credentials are still expired."),
+            UnavailableError,
+        ),
+        (ResponseParserError("half an answer"), UnavailableError),
+        (ConnectTimeoutError(endpoint_url="http://kms"), UnavailableError),
+        (client_error("AccessDeniedException", 400), StoreError),
+        (client_error("DisabledException", 400), StoreError),
+        (NoRegionError(), StoreError),
+        (InvalidRegionError(region_name="nowhere at all"), StoreError),
+        (RuntimeError("a bug"), RuntimeError),
+    ],
+)
+def test_trouble_with_kms_is_translated(error: Exception, raised: type[Exception]) -> None:
+    """What may go well later is tried again within the request's time and is 503; what will not is 500."""
+
+    class Kms:
+        def sign(self, **_: Any) -> Any:
+            raise error
+
+    with pytest.raises(raised):
+        KmsKey(Kms, "key").sign(b"")
+
+
+def test_trouble_with_kms_that_lasts_is_503_and_asks_to_come_back(
+    client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With Retry-After, as every 503."""
+
+    class Kms:
+        def sign(self, **_: Any) -> Any:
+            raise CredentialRetrievalError(provider="container-role", error_msg="no answer")
+
+    monkeypatch.setattr("ledger_core.http.executor.TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr("functions.example_app.app.create_receipt_key", lambda: KmsKey(Kms, "key"))
+    answer = LambdaApi(create_handler(create_app(client)))("GET", "/ledger/ada/receipt")
+    assert (answer.status, answer.body["code"], answer.headers["retry-after"]) == (503, "unavailable", "1")
+
+
+def test_a_200_that_is_not_kms_s_is_no_signature() -> None:
+    """An answer without a signature, or without a key, is a lost one."""
+
+    class Proxy:
+        def sign(self, **_: Any) -> Any:
+            return {"ResponseMetadata": {"HTTPStatusCode": 200}}
+
+        get_public_key = sign
+
+    key = KmsKey(Proxy, "key")
+    with pytest.raises(UnavailableError):
+        key.sign(b"")
+    with pytest.raises(UnavailableError):
+        key.public()
+
+
+def test_kms_is_asked_for_nothing_until_a_receipt_is(client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cold start makes no client of KMS, nor does any other request; the first receipt makes the one there is."""
+    made: list[str] = []
+    key = boto3.client("kms", region_name="us-east-1").create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")
+    new_client: Any = Session.create_client
+
+    def counted(session: Session, service: str, *arguments: Any, **options: Any) -> Any:
+        made.append(service)
+        return new_client(session, service, *arguments, **options)
+
+    monkeypatch.setattr(Session, "create_client", counted)
+    monkeypatch.setenv("LEDGER_RECEIPT_KEY", key["KeyMetadata"]["KeyId"])
+    api = LambdaApi(create_handler(create_app(client)))
+    post(api, 1, "n")
+    assert made == []
+    assert {api("GET", "/ledger/ada/receipt").status for _ in range(2)} == {200}
+    assert made == ["kms"]

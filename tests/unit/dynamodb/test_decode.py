@@ -1,0 +1,221 @@
+"""What is made of DynamoDB's answers: accounts, entries, reasons, units."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from ledger_core.account import Account, Head, entry_after
+from ledger_core.dynamodb import Cancelled, StoredHead
+from ledger_core.dynamodb.decode import (
+    account_from,
+    cancelled_from,
+    entry_from,
+    head_from,
+    row_from,
+    stored_head_from,
+    units_from,
+)
+from ledger_core.dynamodb.expressions import entry_item
+from ledger_core.errors import StoreError, UnavailableError
+from ledger_core.fields import format_time
+from tests.support import NOON, operation
+
+ENTRY = entry_after(Head(owner_id="ada"), operation(metadata={"k": "v"}), amount=3, now=NOON)
+HEAD = Head.at(ENTRY)
+ROW: dict[str, Any] = {
+    "owner_id": {"S": "ada"},
+    "balance": {"N": "3"},
+    "entry_count": {"N": "1"},
+    "head_hash": {"S": ENTRY.hash},
+    "updated_at": {"S": format_time(NOON)},
+}
+DAY = {"DAILY_REWARD:day": "2026-11-22"}
+MARKED = {**ROW, "mark:DAILY_REWARD:day": {"S": "2026-11-22"}}
+NONE, LOST = {"Code": "None"}, {"Code": "ConditionalCheckFailed"}
+BUSY = {"Code": "TransactionConflict"}
+STORED = {**LOST, "Item": entry_item(ENTRY)}
+
+
+@pytest.mark.parametrize(
+    ("reasons", "cancelled"),
+    [
+        ([{**LOST, "Item": entry_item(ENTRY)}, NONE], Cancelled((ENTRY,), None, contended=False)),
+        ([NONE, {**LOST, "Item": ROW}], Cancelled((), HEAD, contended=False)),
+        ([NONE, {**LOST, "Item": MARKED}], Cancelled((), HEAD, contended=False, marks=DAY)),
+        ([NONE, LOST], Cancelled((), Head(owner_id="ada"), contended=False)),
+        ([{**LOST, "Item": entry_item(ENTRY)}, {**LOST, "Item": ROW}], Cancelled((ENTRY,), HEAD, contended=False)),
+        ([NONE, STORED, {**LOST, "Item": ROW}], Cancelled((ENTRY,), HEAD, contended=False)),
+        ([NONE, STORED, NONE], Cancelled((ENTRY,), None, contended=False)),
+        ([NONE, NONE, {**LOST, "Item": ROW}], Cancelled((), HEAD, contended=False)),
+        ([BUSY, {**LOST, "Item": ROW}], Cancelled((), HEAD, contended=True)),
+        ([NONE, BUSY], Cancelled((), None, contended=True)),
+        ([{"Code": "ThrottlingError"}, NONE], Cancelled((), None, contended=True)),
+        ([NONE, {"Code": "ProvisionedThroughputExceeded"}], Cancelled((), None, contended=True)),
+        ([NONE, NONE], Cancelled((), None, contended=False)),
+    ],
+)
+def test_reasons_are_read_by_position(reasons: list[dict[str, Any]], cancelled: Cancelled) -> None:
+    """The first tells of the nonce, the second of the balance, and either whether to wait."""
+    assert cancelled_from("ada", reasons) == cancelled
+
+
+@pytest.mark.parametrize(
+    ("reasons", "contended", "message"),
+    [
+        ([{**LOST, "Item": {"id": {"N": "1"}}}, NONE], False, "a stored entry is malformed"),
+        ([BUSY, {**LOST, "Item": {"entry_count": {"N": "1"}}}], True, "a stored balance is malformed"),
+        ([{"Code": "ValidationError"}, NONE], False, "DynamoDB refused: ValidationError$"),
+        (
+            [{"Code": "ValidationError"}, {"Code": "ItemCollectionSizeLimitExceeded"}],
+            False,
+            "DynamoDB refused: ItemCollectionSizeLimitExceeded, ValidationError$",
+        ),
+        ([{"Code": "ValidationError"}, BUSY], True, "DynamoDB refused: ValidationError$"),
+    ],
+)
+def test_what_is_wrong_for_good_is_said(reasons: list[dict[str, Any]], contended: bool, message: str) -> None:
+    """A row that is broken, or a write that DynamoDB never takes, is no loss of a race."""
+    cancelled = cancelled_from("ada", reasons)
+    assert (cancelled.stored, cancelled.head, cancelled.contended, cancelled.marks) == ((), None, contended, {})
+    with pytest.raises(StoreError, match=message):
+        raise cancelled.error or AssertionError("there is no error")
+
+
+def test_refusal_beside_a_lost_race_says_both() -> None:
+    """What is stored is told even when the other write was refused."""
+    cancelled = cancelled_from("ada", [{"Code": "ValidationError"}, {**LOST, "Item": ROW}])
+    assert (cancelled.head, str(cancelled.error)) == (HEAD, "DynamoDB refused: ValidationError")
+
+
+@pytest.mark.parametrize(
+    ("response", "units"),
+    [
+        ({"ConsumedCapacity": []}, 0.0),
+        ({"ConsumedCapacity": {}}, 0.0),
+        ({"ConsumedCapacity": {"CapacityUnits": 0.5}}, 0.5),
+        ({"ConsumedCapacity": [{"CapacityUnits": 3.0}, {}, {"CapacityUnits": 2.0}]}, 5.0),
+    ],
+)
+def test_units_are_those_of_all_tables(response: dict[str, Any], units: float) -> None:
+    """One table's or several; what is not said is nothing."""
+    assert units_from({"ResponseMetadata": {"RequestId": "r"}, **response}) == units
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        {},
+        {"ResponseMetadata": {"HTTPStatusCode": 200, "HTTPHeaders": {}}},
+        {"ResponseMetadata": {"RequestId": "r"}},
+        {"ResponseMetadata": {"RequestId": ""}, "ConsumedCapacity": []},
+        {"ConsumedCapacity": {"CapacityUnits": 0.5}},
+        {"message": "<html>Sign in to the network</html>"},
+    ],
+)
+def test_a_200_that_is_not_dynamodb_s_is_no_answer(response: dict[str, Any]) -> None:
+    """What has no request id or no consumed capacity is a lost answer, to be asked for again under the same token."""
+    with pytest.raises(UnavailableError):
+        units_from(response)
+
+
+def test_stored_entry_is_read_as_it_was_written() -> None:
+    """All fields come back, and of attributes that no field is for nothing."""
+    item = {**entry_item(ENTRY), "later": {"S": "x"}}
+    assert entry_from(item) == ENTRY
+    assert row_from(item) == {
+        **ENTRY.model_dump(),
+        "created_at": format_time(NOON),
+        "updated_at": format_time(NOON),
+    } | {"later": "x"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "plain"),
+    [
+        ({"N": "7"}, 7),
+        ({"N": "-7"}, -7),
+        ({"N": "0"}, 0),
+        ({"N": "1.5"}, ["N", "1.5"]),
+        ({"N": "7-"}, ["N", "7-"]),
+        ({"N": "--7"}, ["N", "--7"]),
+        ({"N": "X7"}, ["N", "X7"]),
+        ({"S": "7"}, "7"),
+        ({"S": "text"}, "text"),
+        ({"M": {"k": {"S": "v"}, "n": {"M": {"k": {"N": "1"}}}}}, {"k": "v", "n": {"k": 1}}),
+        ({"BOOL": True}, True),
+        ({"NULL": True}, None),
+        ({"B": b"\xff"}, ["B", "/w=="]),
+        ({"BS": [b"\xff", b""]}, ["BS", "/w==", ""]),
+        ({"SS": ["a", "b"]}, ["SS", "a", "b"]),
+        ({"NS": ["1"]}, ["NS", "1"]),
+        ({"L": [{"N": "1"}, {"B": b""}, {"M": {"k": {"L": []}}}]}, ["L", 1, ["B", ""], {"k": ["L"]}]),
+    ],
+)
+def test_whatever_is_stored_is_read(typed: dict[str, Any], plain: Any) -> None:
+    """A row that is no entry can still be looked at; what an entry never has is what no field of it takes."""
+    assert row_from({"entry_key": {"S": "ada#n"}, "amount": typed}) == {"amount": plain, "updated_at": None}
+
+
+def test_a_broken_entry_is_told_by_field_and_not_by_content() -> None:
+    """The error names what is wrong, without a value and without a link."""
+    with pytest.raises(StoreError) as failure:
+        entry_from({**entry_item(ENTRY), "amount": {"N": "1.5"}})
+    assert str(failure.value).startswith("a stored entry is malformed: [{'type': 'int_type', 'loc': ('amount',)")
+    assert "input" not in str(failure.value).replace("Input should be", "")
+    assert "url" not in str(failure.value)
+    assert failure.value.__cause__ is not None
+
+
+@pytest.mark.parametrize("item", [None, {}, {"owner_id": {"S": "ada"}, "mark:DAILY_REWARD:day": {"S": "2026-11-22"}}])
+def test_row_without_an_entry_is_the_head_of_a_new_ledger(item: dict[str, Any] | None) -> None:
+    """Whatever else is in it."""
+    assert head_from("ada", item) == Head(owner_id="ada")
+
+
+def test_time_that_is_stored_twice_is_read_by_audits_alone() -> None:
+    """An entry has one time. A second one that is written into it changes only what an audit says."""
+    item = {**entry_item(ENTRY), "updated_at": {"S": "later"}}
+    assert entry_from(item) == ENTRY
+    assert row_from(item)["updated_at"] == "later"
+
+
+def test_stored_head_is_the_row_less_what_is_noted_beside() -> None:
+    """Whatever is in it; one that holds nothing else is a new ledger's."""
+    noted = {"created_at": {"S": "x"}, "active_at": {"N": "1"}, "mark:DAILY_REWARD:day": {"BOOL": True}}
+    assert stored_head_from("ada", ROW | noted) == StoredHead.of(HEAD)
+    assert stored_head_from("ada", {"owner_id": {"S": "ada"}, **noted}) == StoredHead.of(Head(owner_id="ada"))
+    assert stored_head_from("ada", None) == StoredHead.of(Head(owner_id="ada"))
+    broken = stored_head_from("ada", {"balance": {"S": "3"}, "lots": {"L": []}})
+    assert (broken.fields, broken.unknown, broken.head()) == ({"balance": "3", "lots": ["L"]}, ["lots"], None)
+
+
+def test_account_is_the_whole_row() -> None:
+    """The head, the times and the marks; of a row from before there was `active_at` the time of the last entry."""
+    account = Account(head=HEAD, created_at=None, active_at=NOON, marks={})
+    assert account_from("ada", ROW) == account
+    assert account_from("ada", None) == Account(head=Head(owner_id="ada"), created_at=None, active_at=None, marks={})
+    earlier, later = NOON - timedelta(days=1), NOON + timedelta(days=1)
+    row = {**MARKED, "created_at": {"S": format_time(earlier)}, "active_at": {"S": format_time(later)}}
+    assert account_from("ada", row) == Account(head=HEAD, created_at=earlier, active_at=later, marks=DAY)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ({"balance": {"S": "3"}}, "KeyError 'N'"),
+        ({"balance": {"N": "3.5"}}, "ValueError invalid literal"),
+        ({"entry_count": {"N": "many"}}, "ValueError invalid literal"),
+        ({"head_hash": {"N": "1"}}, "KeyError 'S'"),
+        ({"updated_at": {"S": "noon"}}, "ValueError Invalid isoformat"),
+        ({"updated_at": {"S": "2026-11-22T12:00:00"}}, "ValueError a time without its offset"),
+        ({"created_at": {"S": "2026-11-22T12:00:00"}}, "ValueError a time without its offset"),
+        ({"active_at": {"N": "1"}}, "KeyError 'S'"),
+        ({"mark:DAILY_REWARD:day": {"N": "1"}}, "KeyError 'S'"),
+    ],
+)
+def test_broken_row_is_an_error_that_says_why(broken: dict[str, Any], message: str) -> None:
+    """No part of a row is guessed."""
+    with pytest.raises(StoreError, match=f"^a stored balance is malformed: {message}") as failure:
+        account_from("ada", ROW | broken)
+    assert isinstance(failure.value.__cause__, (KeyError, ValueError))

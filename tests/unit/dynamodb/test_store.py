@@ -1,0 +1,289 @@
+"""What DynamoDB says, in our words: its errors, its reasons, its pages."""
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import botocore.session
+import pytest
+from botocore.exceptions import (
+    ClientError,
+    CredentialRetrievalError,
+    EndpointConnectionError,
+    MetadataRetrievalError,
+    NoCredentialsError,
+    ReadTimeoutError,
+)
+from botocore.parsers import ResponseParserError
+
+from ledger_core import ContentionError, UnavailableError
+from ledger_core.account import Head, entry_after
+from ledger_core.audit import audit_store
+from ledger_core.dynamodb import LedgerStore
+from ledger_core.dynamodb.decode import BUSY
+from ledger_core.dynamodb.errors import ERRORS
+from ledger_core.dynamodb.store import HISTORY_EVALUATED_MAX, HISTORY_QUERIES_MAX
+from ledger_core.errors import StoreError
+from ledger_core.fields import BALANCE_MAX, format_time
+from ledger_core.models import LedgerEntry
+from ledger_core.posting import OperationProcessor
+from ledger_core.wiring import create_store
+from tests.support import NOON, add, operation, wire
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+NEVER_TRIED_AGAIN = {
+    "ResourceNotFoundException",
+    "IdempotentParameterMismatchException",
+    "TransactionCanceledException",
+}
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, client: Any, error: Exception) -> None:
+    def fail(**_: Any) -> None:
+        raise error
+
+    for call in ("get_item", "transact_write_items", "transact_get_items", "query", "scan"):
+        monkeypatch.setattr(client, call, fail, raising=False)
+
+
+def refusal(code: str, *reasons: str, status: int = 400) -> ClientError:
+    response: Any = {"Error": {"Code": code, "Message": "secret"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    if reasons:
+        response["CancellationReasons"] = [{"Code": reason} for reason in reasons]
+    return ClientError(response, "Call")
+
+
+CALLS: list[Callable[[LedgerStore], Any]] = [
+    lambda store: store.head("ada", consistent=True),
+    lambda store: store.look_up("ada", "n"),
+    lambda store: store.latest("ada"),
+    lambda store: store.page("ada", limit=1),
+    lambda store: store.rows("ada", until=None),
+    lambda store: store.last_row("ada"),
+    lambda store: store.stored_head("ada"),
+    lambda store: store.table_ids("ada"),
+    lambda store: store.append([an_entry()], head=Head(owner_id="ada"), token="t"),
+]
+
+
+def an_entry() -> LedgerEntry:
+    return entry_after(Head(owner_id="ada"), operation(), amount=3, now=NOON)
+
+
+@pytest.mark.parametrize(
+    ("error", "ours"),
+    [
+        (refusal("ThrottlingException"), UnavailableError),
+        (refusal("InternalServerError", status=500), UnavailableError),
+        (refusal("502", status=502), UnavailableError),
+        (refusal("408", status=408), UnavailableError),
+        (refusal("TooManyRequests", status=429), UnavailableError),
+        (refusal("403", status=403), UnavailableError),
+        (refusal("ExpiredTokenException"), UnavailableError),
+        (refusal("TransactionInProgressException"), UnavailableError),
+        (refusal("TransactionCanceledException", "None", "TransactionConflict"), ContentionError),
+        (refusal("TransactionCanceledException", "ThrottlingError", "None"), UnavailableError),
+        (refusal("TransactionCanceledException", "ValidationError", "None"), StoreError),
+        (refusal("ResourceNotFoundException"), StoreError),
+        (refusal("AccessDeniedException"), StoreError),
+        (EndpointConnectionError(endpoint_url="http://nowhere"), UnavailableError),
+        (ReadTimeoutError(endpoint_url="http://nowhere"), UnavailableError),
+        (ResponseParserError("half an answer"), UnavailableError),
+        (AttributeError("an answer that is a list"), UnavailableError),
+        (CredentialRetrievalError(provider="container-role", error_msg="no answer"), UnavailableError),
+        (MetadataRetrievalError(error_msg="no answer"), UnavailableError),
+        (NoCredentialsError(), StoreError),
+    ],
+    ids=lambda value: str(value)[:60] if isinstance(value, Exception) else "",
+)
+@pytest.mark.parametrize("call", CALLS)
+def test_errors_of_botocore_become_ours(
+    monkeypatch: pytest.MonkeyPatch,
+    client: "DynamoDBClient",
+    call: Callable[[LedgerStore], Any],
+    error: Exception,
+    ours: type[Exception],
+) -> None:
+    """Every call translates every error: try again, or do not."""
+    failing(monkeypatch, client, error)
+    with pytest.raises(ours) as failure:
+        call(create_store(client))
+    assert failure.value.__cause__ is error
+
+
+@pytest.mark.parametrize("answer", [{}, {"ResponseMetadata": {"RequestId": "r"}}, {"ConsumedCapacity": []}])
+@pytest.mark.parametrize("call", CALLS)
+def test_a_200_that_is_not_dynamodb_s_is_a_lost_answer(
+    monkeypatch: pytest.MonkeyPatch,
+    client: "DynamoDBClient",
+    call: Callable[[LedgerStore], Any],
+    answer: dict[str, Any],
+) -> None:
+    """No call is done before DynamoDB has said so: with its request id, and what it consumed."""
+    for name in ("get_item", "transact_write_items", "transact_get_items", "query", "scan"):
+        monkeypatch.setattr(client, name, lambda **_: answer)
+    with pytest.raises(UnavailableError, match="not DynamoDB's"):
+        call(create_store(client))
+
+
+def test_table_of_errors_is_complete() -> None:
+    """Every error that DynamoDB declares for the calls that the store makes is one we decided about."""
+    model = botocore.session.get_session().get_service_model("dynamodb")
+    calls = ("GetItem", "Query", "TransactGetItems", "TransactWriteItems")
+    declared = {shape.name for call in calls for shape in model.operation_model(call).error_shapes}
+    assert declared <= set(ERRORS) | NEVER_TRIED_AGAIN
+    assert set(ERRORS) >= BUSY
+
+
+def test_item_is_small_enough_for_one_write_unit(store: LedgerStore, client: "DynamoDBClient") -> None:
+    """With a 20-character owner, a 36-character nonce and 200 bytes of metadata an entry is below 1 KB."""
+    request = operation(owner_id="o" * 20, nonce="n" * 36, metadata={"k" * 20: "v" * 180})
+    entry = entry_after(
+        Head(owner_id="o" * 20, balance=BALANCE_MAX - 3, entry_count=10**9), request, amount=3, now=NOON
+    )
+    store.append([entry], head=Head(owner_id="o" * 20), token="t")
+    item = client.scan(TableName=os.environ["LEDGER_ENTRIES_TABLE"])["Items"][0]
+    assert sum(len(name) + size(value) for name, value in item.items()) < 1000
+
+
+def size(typed: Any) -> int:
+    """Bytes of a value, by DynamoDB's published rules, rounded up."""
+    ((kind, value),) = typed.items()
+    if kind == "M":
+        return 3 + sum(1 + len(name.encode()) + size(inner) for name, inner in value.items())
+    return len(value) // 2 + 2 if kind == "N" else len(value.encode())
+
+
+@pytest.fixture
+def ten_entries(store: LedgerStore) -> list[LedgerEntry]:
+    """Ada's ten entries, a second apart, newest first; every third is a signup credit."""
+    times = iter(NOON + timedelta(seconds=second) for second in range(10))
+    from functions.example_app.operations import ExampleAppOperations
+
+    processor = OperationProcessor(store, ExampleAppOperations, clock=lambda: next(times))
+    requests = [operation(nonce=f"n{n}") if n % 3 == 0 else add(1, f"n{n}") for n in range(10)]
+    return [processor.process(request) for request in requests][::-1]
+
+
+def at(second: int) -> Any:
+    return NOON + timedelta(seconds=second)
+
+
+@pytest.mark.parametrize("limit", [1, 3, 5, 10, 11])
+def test_pages_join_without_gap_or_overlap(
+    store: LedgerStore, client: "DynamoDBClient", ten_entries: list[LedgerEntry], limit: int
+) -> None:
+    """Whatever the limit, pages hold every entry once, newest first, one request each, and the last says it is."""
+    sent = wire(client)
+    pages: list[list[LedgerEntry]] = []
+    before = None
+    while not pages or before:
+        page, before = store.page("ada", before=before, limit=limit)
+        pages.append(page)
+    assert [entry for page in pages for entry in page] == ten_entries
+    assert len(sent) == len(pages) == -(-10 // limit)
+
+
+@pytest.mark.parametrize(
+    ("since", "before", "ids"),
+    [
+        (None, at(2), [2, 1]),
+        (at(8), None, [10, 9]),
+        (at(3), at(5), [5, 4]),
+        (at(3), at(3), []),
+        (at(-9), at(0), []),
+        (at(10), None, []),
+    ],
+)
+def test_interval_includes_its_start_and_excludes_its_end(
+    store: LedgerStore, ten_entries: list[LedgerEntry], since: Any, before: Any, ids: list[int]
+) -> None:
+    """Intervals are half open, as accounting periods are, so that periods join."""
+    assert [entry.id for entry in store.page("ada", since=since, before=before, limit=50)[0]] == ids
+
+
+def test_operation_filters_and_still_fills_the_page(store: LedgerStore, ten_entries: list[LedgerEntry]) -> None:
+    """Only the operation asked for is returned, in pages as full as can be."""
+    page, before = store.page("ada", operation="SIGNUP_CREDIT", limit=3)
+    assert [entry.id for entry in page] == [10, 7, 4]
+    assert [entry.id for entry in store.page("ada", operation="SIGNUP_CREDIT", before=before, limit=3)[0]] == [1]
+
+
+def test_filtered_page_is_bounded_in_requests(
+    monkeypatch: pytest.MonkeyPatch, store: LedgerStore, client: "DynamoDBClient", ten_entries: list[LedgerEntry]
+) -> None:
+    """A rare operation in a long history costs at most HISTORY_QUERIES_MAX requests a page, and paging goes on."""
+    assert HISTORY_EVALUATED_MAX >= 100
+    monkeypatch.setattr("ledger_core.dynamodb.store.HISTORY_EVALUATED_MAX", 2)
+    sent = wire(client)
+    page, before = store.page("ada", operation="SIGNUP_CREDIT", limit=9)
+    assert [entry.id for entry in page] == [10, 7, 4]
+    assert len(sent) == HISTORY_QUERIES_MAX
+    assert [entry.id for entry in store.page("ada", operation="SIGNUP_CREDIT", before=before, limit=9)[0]] == [1]
+
+
+def test_latest_at_an_instant(store: LedgerStore, ten_entries: list[LedgerEntry]) -> None:
+    """The last entry at or before an instant, or none before the first."""
+    assert [(found := store.latest("ada", at=at(second))) and found.id for second in (-1, 0, 5, 99)] == [None, 1, 6, 10]
+    assert store.latest("bob") is None
+
+
+def test_rows_come_in_pages(
+    monkeypatch: pytest.MonkeyPatch, store: LedgerStore, client: "DynamoDBClient", ten_entries: list[LedgerEntry]
+) -> None:
+    """An audit reads all entries, oldest first, page by page to the end."""
+    query = client.query
+    monkeypatch.setattr(client, "query", lambda **arguments: query(**{"Limit": 3, **arguments}), raising=False)
+    sent = wire(client)
+    assert audit_store(store, "ada", read=lambda call: call()).entries_checked == 10
+    assert sent == ["Query", "GetItem", *["Query"] * 4]
+    assert [row["id"] for row in store.rows("ada", until=format_time(at(1)))[0]] == [1, 2]
+
+
+def test_row_without_an_entry_is_a_new_ledger(store: LedgerStore, client: "DynamoDBClient") -> None:
+    """A balance row that holds something else only does not stand in the way of the first entry."""
+    client.put_item(
+        TableName=os.environ["LEDGER_BALANCES_TABLE"], Item={"owner_id": {"S": "ada"}, "mark": {"S": "2026-11-22"}}
+    )
+    head = store.head("ada", consistent=True)
+    assert head == Head(owner_id="ada")
+    assert store.append([an_entry()], head=head, token="t") is None
+    assert store.head("ada", consistent=True).balance == 3
+
+
+def test_malformed_balance_is_an_error_of_the_store(store: LedgerStore, client: "DynamoDBClient") -> None:
+    """A balance row that is broken is named as such."""
+    client.put_item(
+        TableName=os.environ["LEDGER_BALANCES_TABLE"], Item={"owner_id": {"S": "ada"}, "entry_count": {"N": "1"}}
+    )
+    with pytest.raises(StoreError, match="stored balance is malformed"):
+        store.head("ada", consistent=True)
+
+
+def test_attribute_of_a_later_version_is_no_obstacle(store: LedgerStore, client: "DynamoDBClient") -> None:
+    """An entry with an attribute more is still read, so that versions can run side by side."""
+    store.append([an_entry()], head=Head(owner_id="ada"), token="t")
+    table = os.environ["LEDGER_ENTRIES_TABLE"]
+    client.put_item(TableName=table, Item={**client.scan(TableName=table)["Items"][0], "later": {"S": "x"}})
+    assert store.latest("ada") == an_entry()
+
+
+def test_malformed_stored_entry_is_named_without_its_content(store: LedgerStore, client: "DynamoDBClient") -> None:
+    """An item that is no entry is an error of the store, which does not show what is in it."""
+    client.put_item(
+        TableName=os.environ["LEDGER_ENTRIES_TABLE"],
+        Item={
+            "entry_key": {"S": "ada#n"},
+            "owner_id": {"S": "ada"},
+            "created_at": {"S": "2026-11-22T12:00:00.000000Z"},
+            "amount": {"N": "1.5"},
+            "metadata": {"M": {"k": {"S": "secret"}}},
+        },
+    )
+    with pytest.raises(StoreError, match="malformed") as failure:
+        store.page("ada", limit=1)
+    assert "amount" in str(failure.value)
+    assert "secret" not in str(failure.value)

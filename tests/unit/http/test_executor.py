@@ -1,0 +1,150 @@
+"""How a server's requests wait for their turns, and what happens to those that wait no longer."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+from fastapi import Request
+
+from ledger_core.errors import UnavailableError
+from ledger_core.http.executor import Executor
+from ledger_core.posting import TIMEOUT_SECONDS
+from ledger_core.settings import CONNECTIONS_MAX
+
+SECONDS_MAX = 30
+
+
+def request() -> Request:
+    return Request({"type": "http"})
+
+
+def in_a_loop(run: Callable[[Executor], Coroutine[Any, Any, None]]) -> None:
+    async def begin() -> None:
+        await run(Executor())
+
+    asyncio.run(asyncio.wait_for(begin(), SECONDS_MAX))
+
+
+def test_time_that_is_up_in_line_ends_in_503_unless_all_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose entry another has written meanwhile is told so, however long the other goes on."""
+    monkeypatch.setattr("ledger_core.http.executor.TIMEOUT_SECONDS", 0.1)
+
+    async def run(calls: Executor) -> None:
+        go_on = threading.Event()
+        first = asyncio.create_task(calls.run(request(), lambda _: go_on.wait(SECONDS_MAX), queue="ada"))
+        await asyncio.sleep(0)
+        asked: list[float] = []
+        known = iter([True])  # at the end; at its turn it would be asked as well
+        await calls.run(request(), asked.append, queue="ada", is_over=lambda: next(known))
+        assert asked == [0]
+        with pytest.raises(UnavailableError):
+            await calls.run(request(), asked.append, queue="ada")
+        go_on.set()
+        assert await first is True
+
+    in_a_loop(run)
+
+
+def test_time_out_of_the_call_itself_is_its_own() -> None:
+    """It does not take a place in the line."""
+
+    def fail(_seconds: float) -> None:
+        raise TimeoutError("of the call")
+
+    async def run(calls: Executor) -> None:
+        with pytest.raises(TimeoutError, match="of the call"):
+            await calls.run(request(), fail)
+
+    in_a_loop(run)
+
+
+def test_cancelled_request_keeps_its_place_until_its_call_ends() -> None:
+    """The next one of the queue does not begin before that, and takes no thread while it waits."""
+
+    async def run(calls: Executor) -> None:
+        go_on, begun = threading.Event(), threading.Event()
+
+        def call(_seconds: float) -> None:
+            begun.set()
+            assert go_on.wait(SECONDS_MAX)
+
+        first = asyncio.create_task(calls.run(request(), call, queue="ada"))
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
+        first.cancel()
+        second = asyncio.create_task(calls.run(request(), lambda _: go_on.is_set(), queue="ada"))
+        await asyncio.sleep(0.05)
+        assert not first.done()
+        assert not second.done()
+        go_on.set()
+        assert await second is True
+        with pytest.raises(asyncio.CancelledError):
+            await first
+
+    in_a_loop(run)
+
+
+def test_calls_of_one_request_have_its_time_in_common(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second has what the first has left."""
+    monkeypatch.setattr("ledger_core.http.executor.TIMEOUT_SECONDS", 5)
+
+    async def run(calls: Executor) -> None:
+        one = request()
+        first = await calls.run(one, lambda seconds: seconds)
+        await asyncio.sleep(0.02)
+        assert await calls.run(one, lambda seconds: seconds) <= first - 0.02
+
+    in_a_loop(run)
+
+
+def test_no_more_calls_at_once_than_there_are_connections() -> None:
+    """Those beyond wait for a turn, and as long as they have time; one that ends makes room for one."""
+
+    async def run(calls: Executor) -> None:
+        go_on, begun = threading.Semaphore(0), list[float]()
+
+        def call(seconds: float) -> None:
+            begun.append(seconds)
+            assert go_on.acquire(timeout=SECONDS_MAX)
+
+        running = [asyncio.create_task(calls.run(request(), call)) for _ in range(CONNECTIONS_MAX + 2)]
+        while len(begun) < CONNECTIONS_MAX:
+            await asyncio.sleep(0.001)
+        with pytest.raises(UnavailableError):
+            await calls.run(Request({"type": "http", "state": {"deadline": asyncio.get_running_loop().time()}}), call)
+        assert len(begun) == CONNECTIONS_MAX
+        go_on.release()
+        while len(begun) < CONNECTIONS_MAX + 1:
+            await asyncio.sleep(0.001)
+        assert sum(task.done() for task in running) <= 1
+        for _ in running:
+            go_on.release()
+        await asyncio.gather(*running)
+        assert len(begun) == CONNECTIONS_MAX + 2
+
+    in_a_loop(run)
+
+
+@pytest.mark.parametrize("queue", ["ada", None])
+def test_time_spent_waiting_is_part_of_the_time_there_is(queue: str | None) -> None:
+    """In its owner's line, or for its turn: a call has what is left of the time, not all of it."""
+
+    async def run(calls: Executor) -> None:
+        go_on, loop = threading.Event(), asyncio.get_running_loop()
+        others = 1 if queue else CONNECTIONS_MAX
+        first = [
+            asyncio.create_task(calls.run(request(), lambda _: go_on.wait(SECONDS_MAX), queue=queue))
+            for _ in range(others)
+        ]
+        await asyncio.sleep(0)
+        begun = loop.time()
+        second = asyncio.create_task(calls.run(request(), lambda seconds: seconds, queue=queue))
+        await asyncio.sleep(0.05)
+        waited = loop.time() - begun
+        go_on.set()
+        assert await second <= TIMEOUT_SECONDS - waited
+        assert all(await asyncio.gather(*first))
+
+    in_a_loop(run)

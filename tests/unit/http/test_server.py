@@ -1,0 +1,143 @@
+"""Under a server: requests overlap, none waits for another owner's."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import uvicorn
+from starlette.types import ASGIApp
+
+from functions.example_app.app import create_app
+from infra.processes import free_port
+from ledger_core.settings import CONNECTIONS_MAX
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+SECONDS_MAX = 30
+HOT_REQUESTS = CONNECTIONS_MAX + 10
+
+
+@contextmanager
+def serving(
+    client: "DynamoDBClient", *, root_path: str = "", around: Callable[[ASGIApp], ASGIApp] = lambda app: app
+) -> Iterator[httpx.Client]:
+    """A server of the Example App in a thread, and a client of it."""
+    port = free_port()
+    config = uvicorn.Config(around(create_app(client)), port=port, log_level="warning", root_path=root_path)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    transport = httpx.HTTPTransport(retries=10)
+    try:
+        with httpx.Client(transport=transport, base_url=f"http://127.0.0.1:{port}", timeout=SECONDS_MAX) as http:
+            yield http
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+class Gate:
+    """Stops a client's method for one owner until it is opened."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient", owner_id: str) -> None:
+        self.reached, self.opened = threading.Event(), threading.Event()
+        self.owner_id = owner_id
+        self.entries: list[int] = []
+        """Of each of its transactions."""
+        self.transact = client.transact_write_items
+        monkeypatch.setattr(client, "transact_write_items", self, raising=False)
+
+    def __call__(self, **arguments: Any) -> Any:
+        if arguments["TransactItems"][-1]["Update"]["Key"]["owner_id"]["S"] == self.owner_id:
+            self.entries.append(len(arguments["TransactItems"]) - 1)
+            self.reached.set()
+            assert self.opened.wait(SECONDS_MAX)
+        return self.transact(**arguments)
+
+
+def signup(http: httpx.Client, owner_id: str, nonce: str = "n") -> httpx.Response:
+    return http.post("/ledger/entry", json={"owner_id": owner_id, "operation": "SIGNUP_CREDIT", "nonce": nonce})
+
+
+def test_requests_overlap(monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient") -> None:
+    """As many calls as there are connections are under way at once: none returns before all have begun."""
+    together = threading.Barrier(CONNECTIONS_MAX)
+    get_item = client.get_item
+
+    def wait_for_all(**arguments: Any) -> Any:
+        together.wait(SECONDS_MAX)
+        return get_item(**arguments)
+
+    monkeypatch.setattr(client, "get_item", wait_for_all, raising=False)
+    with serving(client) as http, ThreadPoolExecutor(CONNECTIONS_MAX) as threads:
+        paths = [f"/ledger/owner-{number}/balance" for number in range(CONNECTIONS_MAX)]
+        assert {response.status_code for response in threads.map(http.get, paths)} == {200}
+
+
+def test_hot_owner_with_a_slow_call_blocks_nobody_else(
+    monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient"
+) -> None:
+    """While one owner's call hangs and more of its requests wait than there are threads, others are answered."""
+    gate = Gate(monkeypatch, client, "hot")
+    with serving(client) as http, ThreadPoolExecutor(HOT_REQUESTS) as threads:
+        hot: list[Future[httpx.Response]] = [
+            threads.submit(signup, http, "hot", f"n{number}") for number in range(HOT_REQUESTS)
+        ]
+        assert gate.reached.wait(SECONDS_MAX)
+        assert http.get("/health").status_code == 200
+        assert signup(http, "other").status_code == 200
+        assert http.get("/ledger/hot/balance").json()["balance"] == 0
+        assert not any(future.done() for future in hot)
+        gate.opened.set()
+        assert {future.result().status_code for future in hot} == {200}
+        assert http.get("/ledger/hot/balance").json()["entry_count"] == HOT_REQUESTS
+        # Those that waited went together, but for any that had not arrived.
+        assert sum(gate.entries) == HOT_REQUESTS
+        assert len(gate.entries) < HOT_REQUESTS / 2
+
+
+def test_waiting_in_an_owner_s_line_ends_in_503(monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient") -> None:
+    """A request whose turn does not come in time is told to come back."""
+    monkeypatch.setattr("ledger_core.http.executor.TIMEOUT_SECONDS", 0.2)
+    gate = Gate(monkeypatch, client, "hot")
+    with serving(client) as http, ThreadPoolExecutor(1) as threads:
+        first = threads.submit(signup, http, "hot", "first")
+        assert gate.reached.wait(SECONDS_MAX)
+        second = signup(http, "hot", "second")
+        assert (second.status_code, second.json()["code"]) == (503, "unavailable")
+        gate.opened.set()
+        assert first.result().status_code == 200
+
+
+def test_a_request_that_nobody_waits_for_is_given_up(monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient") -> None:
+    """What was told to come back is not written by the next request of its owner, which might be its own second try."""
+    gate = Gate(monkeypatch, client, "hot")
+    with serving(client) as http, ThreadPoolExecutor(1) as threads:
+        first = threads.submit(signup, http, "hot", "first")
+        assert gate.reached.wait(SECONDS_MAX)
+        with monkeypatch.context() as short:
+            short.setattr("ledger_core.http.executor.TIMEOUT_SECONDS", 0.2)
+            assert signup(http, "hot", "given up").status_code == 503
+        gate.opened.set()
+        assert first.result().status_code == 200
+        assert signup(http, "hot", "third").json()["id"] == 2
+        nonces = [entry["nonce"] for entry in http.get("/ledger/hot/entries").json()["entries"]]
+        assert nonces == ["third", "first"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/ledger/entry"), ("POST", "/content/c/access"), ("PUT", "/content/c")]
+)
+def test_idempotency_key_in_two_lines_is_refused(client: "DynamoDBClient", method: str, path: str) -> None:
+    """A server hands on every line of a header; a key that is sent twice is 422, be it the same or another."""
+    body = {"owner_id": "ada"} | ({"operation": "SIGNUP_CREDIT"} if path == "/ledger/entry" else {})
+    with serving(client) as http:
+        for second in ("a", "b"):
+            keys = [("Idempotency-Key", "a"), ("Idempotency-Key", second)]
+            answer = http.request(method, path, json=body, headers=keys)
+            assert (answer.status_code, answer.json()["code"]) == (422, "invalid")

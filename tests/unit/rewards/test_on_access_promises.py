@@ -1,0 +1,219 @@
+"""What a reward at the first touch promises, beside being granted once: what it costs, and what it leaves alone."""
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from functions.example_app.operations import ExampleAppOperations, ExampleAppOperationType
+from ledger_core import BaseLedgerOperations, LedgerOperationType
+from ledger_core.account import Account
+from ledger_core.fields import BALANCE_MAX
+from ledger_core.http import LedgerRouter, create_api, create_handler
+from ledger_core.operations import every_owner
+from ledger_core.posting import OperationProcessor
+from ledger_core.rewards import GrantOnAccess
+from ledger_core.settings import AuthMode
+from ledger_core.wiring import create_account_store, load_settings
+from tests.fakes.cloud import patched
+from tests.support import NOON, LambdaApi, add, operation, spend, wire
+from tests.unit.rewards.test_on_access import accrual
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+NONCE = "ledger:daily-reward:2026-11-22"
+
+
+class PickyOperations(BaseLedgerOperations):
+    """A reward for the rich, and a fee."""
+
+    APP_CONFIG = dict(ExampleAppOperations.APP_CONFIG)
+    SCHEDULED = {
+        LedgerOperationType.DAILY_REWARD: lambda account, _day: account.head.balance >= 9,
+        ExampleAppOperationType.CONTENT_CREATION: every_owner,
+    }
+
+
+def another(processor: OperationProcessor) -> OperationProcessor:
+    """A process that remembers nothing, over the same tables."""
+    return OperationProcessor(processor.store, PickyOperations)
+
+
+def api_of(processor: OperationProcessor, here: GrantOnAccess) -> LambdaApi:
+    return LambdaApi(create_handler(create_api("Test", LedgerRouter(processor, here), auth=AuthMode.JWT)))
+
+
+@pytest.mark.parametrize("met_before", [True, False])
+@pytest.mark.parametrize("stale_looks", [1, 9])
+def test_stale_look_sets_no_mark_back(processor: OperationProcessor, met_before: bool, stale_looks: int) -> None:
+    """The day after was granted since: this day's reward comes too, and the mark goes only forward."""
+    processor.process(operation())
+    before = processor.store.account("ada", consistent=True)
+    assert accrual(another(processor), day=1).touch("ada") is not None
+    here = accrual(processor if met_before else another(processor))
+    stale, real = iter([before] * stale_looks), processor.store.account
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            processor.store,
+            "account",
+            lambda owner, consistent: next(stale, None) or real(owner, consistent=consistent),
+        )
+        entry = here.touch("ada")
+    assert entry is not None
+    assert (entry.nonce, entry.id) == (NONCE, 3)
+    assert processor.store.account("ada", consistent=True).marks == {"DAILY_REWARD:day": "2026-11-23"}
+
+
+@pytest.mark.parametrize("met_before", [True, False])
+def test_touch_begins_no_ledger(processor: OperationProcessor, client: "DynamoDBClient", met_before: bool) -> None:
+    """Whose account was erased since the look gets no new one, and nobody is warned of it."""
+    processor.process(operation())
+    before = processor.store.account("ada", consistent=True)
+    key: Any = {"owner_id": {"S": "ada"}}
+    client.delete_item(TableName=load_settings().balances_table, Key=key)
+    here = accrual(processor if met_before else another(processor))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processor.store, "account", lambda _owner, consistent: before)
+        assert here.touch("ada") is None
+    assert processor.store.head("ada", consistent=True).entry_count == 0
+    assert create_account_store(client).owners_with(NONCE, ["ada"]) == set()
+
+
+@pytest.mark.parametrize(
+    ("given", "operation_", "looks"),
+    [
+        ([], "DAILY_REWARD", ["GetItem"]),
+        ([operation()], "DAILY_REWARD", ["GetItem"]),
+        ([operation()], "CONTENT_CREATION", ["GetItem", "TransactGetItems"]),
+    ],
+    ids=["no entry", "not by the rule", "too few credits"],
+)
+def test_who_is_not_eligible_is_asked_about_once_a_period(
+    processor: OperationProcessor, client: "DynamoDBClient", given: list[Any], operation_: str, looks: list[str]
+) -> None:
+    """As often as who is: at the first touch, however often they come, and again in the next period."""
+    for request in given:
+        processor.process(request)
+    now = [NOON]
+    here = GrantOnAccess(processor, PickyOperations, operation=operation_, clock=lambda: now[0])
+    sent = wire(client)
+    for _ in range(3):
+        assert here.touch("ada") is None
+        assert here.is_over_for("ada")
+    assert len(sent) == len(looks)
+    assert sorted(sent)[-len(looks) :] == sorted(looks)
+    now[0] += timedelta(days=1)
+    assert not here.is_over_for("ada")
+    assert here.touch("ada") is None
+    assert sent == looks * 2
+
+
+def test_balance_that_is_full_is_asked_about_once_a_period(
+    processor: OperationProcessor, client: "DynamoDBClient"
+) -> None:
+    """And granted once there is room again."""
+    processor.process(operation())
+    client.update_item(
+        TableName=load_settings().balances_table,
+        Key={"owner_id": {"S": "ada"}},
+        UpdateExpression="SET balance = :full",
+        ExpressionAttributeValues={":full": {"N": str(BALANCE_MAX)}},
+    )
+    other = another(processor)
+    here = accrual(other)
+    assert here.touch("ada") is None
+    sent = wire(client)
+    assert here.touch("ada") is None
+    assert sent == []
+    other.process(spend(1, "room"))
+    assert here.touch("ada") is not None
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_who_becomes_eligible_is_granted_it_once_this_process_sees_it(
+    processor: OperationProcessor, client: "DynamoDBClient", elsewhere: bool
+) -> None:
+    """By an entry that it posts, or by the balance that it reads for a caller after another process has posted one."""
+    processor.process(operation())
+    here = GrantOnAccess(processor, PickyOperations, clock=lambda: NOON)
+    api = api_of(processor, here)
+    api.claims = {"sub": "ada"}
+    sent = wire(client)
+    assert [api("GET", "/ledger/ada/balance").body["balance"] for _ in range(2)] == [3, 3]
+    assert sent == ["GetItem"] * 3  # the touch, and each balance
+    (another(processor) if elsewhere else processor).process(add(6, "rich"))
+    balances = [api("GET", "/ledger/ada/balance").body["balance"] for _ in range(3)]
+    assert balances == ([9, 10, 10] if elsewhere else [10, 10, 10])
+
+
+@pytest.mark.parametrize(
+    ("time_zone", "day"),
+    [("UTC", "2026-11-22"), ("Asia/Tokyo", "2026-11-23"), ("America/New_York", "2026-11-22"), (None, "2026-11-22")],
+)
+def test_day_is_the_zone_s(processor: OperationProcessor, time_zone: str | None, day: str) -> None:
+    """Four o'clock in the afternoon in Greenwich is tomorrow in Tokyo; what is eligible is asked for that day."""
+    asked = set[str]()
+
+    def rule(_account: Account, first_day: date) -> bool:
+        asked.add(str(first_day))
+        return True
+
+    class Operations(BaseLedgerOperations):
+        SCHEDULED = {LedgerOperationType.DAILY_REWARD: rule}
+
+    processor.process(operation())
+    zone: Any = {"time_zone": time_zone} if time_zone else {}
+    here = GrantOnAccess(processor, Operations, clock=lambda: datetime(2026, 11, 22, 16, tzinfo=UTC), **zone)
+    entry = here.touch("ada")
+    assert entry is not None
+    assert (entry.nonce, asked) == (f"ledger:daily-reward:{day}", {day})
+    assert processor.store.account("ada", consistent=True).marks == {"DAILY_REWARD:day": day}
+
+
+@pytest.mark.parametrize(("method", "balance"), [("GET", 3), ("POST", 4)])
+def test_reward_that_cannot_be_granted_leaves_the_request_its_time(
+    processor: OperationProcessor, client: "DynamoDBClient", method: str, balance: int
+) -> None:
+    """Half of it at least: enough to try again, for three seconds, what the request itself is about."""
+    processor.process(operation())
+    now, own = [0.0], list[float]()
+    slow = OperationProcessor(
+        processor.store,
+        ExampleAppOperations,
+        monotonic=lambda: now[0],
+        sleep=lambda seconds: now.__setitem__(0, now[0] + seconds),
+        random=lambda: 1.0,
+    )
+
+    class Context:
+        """What Lambda tells of its time: ten seconds for the request, and what a last call may take."""
+
+        def get_remaining_time_in_millis(self) -> float:
+            return (13.0 - now[0]) * 1000
+
+    def fails(real: Callable[..., Any], **arguments: Any) -> Any:
+        if "TransactItems" in arguments:
+            nonce = arguments["TransactItems"][0]["Put"]["Item"]["nonce"]["S"]
+            if nonce != NONCE:
+                own.append(now[0])
+        elif arguments["ConsistentRead"]:
+            own.append(now[0])
+        else:
+            return real(**arguments)
+        if own and now[0] > own[0] + 3.0:
+            return real(**arguments)
+        raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "no"}}, "any")
+
+    api = api_of(slow, accrual(slow))
+    api.claims, api.context = {"sub": "shop", "scope": "ledger/read ledger/write"}, Context()
+    with patched(client, transact_write_items=fails, get_item=fails):
+        if method == "GET":
+            answer = api("GET", "/ledger/ada/balance")
+        else:
+            answer = api("POST", "/ledger/entry", add(1, "own").model_dump(exclude_none=True))
+    told = answer.body.get("balance", answer.body.get("balance_after"))
+    assert (answer.status, told) == (200, balance)
+    assert 4.0 < now[0] < 10.0

@@ -10,9 +10,9 @@ import pytest
 from ledger_core import InvalidRequestError, LedgerError, UnavailableError
 from ledger_core.account import GENESIS_HASH, Head, entry_after
 from ledger_core.audit import Receipt, Report, audit_export, audit_store, export
-from ledger_core.audit.store_audit import INDEX_LAG_PAUSES_SECONDS
 from ledger_core.audit.export_format import head_line
 from ledger_core.audit.findings import Finding, FindingKind
+from ledger_core.audit.store_audit import INDEX_LAG_PAUSES_SECONDS
 from ledger_core.dynamodb import StoredHead
 from ledger_core.errors import StoreError, TooLongError
 from ledger_core.fields import format_time

@@ -4,13 +4,17 @@ The values that an app imports. What does the work is in packages beside them (`
 `ledger_core.dynamodb`, `ledger_core.http`, ...), which this does not import: it needs neither FastAPI nor botocore.
 """
 
+from ledger_core.account import Account
 from ledger_core.errors import (
+    ConfigurationError,
     ContentionError,
     DuplicateNonceError,
     ForbiddenError,
     InsufficientBalanceError,
     InvalidRequestError,
     LedgerError,
+    StoreError,
+    TooLongError,
     UnauthorizedError,
     UnavailableError,
     UnknownOperationError,
@@ -23,10 +27,12 @@ from ledger_core.operations import (
     active_within,
     every_owner,
 )
+from ledger_core.periods import Period
 
 __all__ = [
     "Account",
     "BaseLedgerOperations",
+    "ConfigurationError",
     "ContentionError",
     "DuplicateNonceError",
     "ForbiddenError",
@@ -38,6 +44,8 @@ __all__ = [
     "OperationConfig",
     "OperationRequest",
     "Period",
+    "StoreError",
+    "TooLongError",
     "UnauthorizedError",
     "UnavailableError",
     "UnknownOperationError",

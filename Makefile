@@ -20,7 +20,7 @@ SAM := .local/sam/bin/sam
 # No metrics of ours to its makers, and no look for a newer version.
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: run token run-stack build test cold e2e simulate prove bench bench-rewards mutants lint format clean
+.PHONY: run token run-stack build test cold e2e simulate prove bench bench-rewards mutants openapi lint format clean
 
 run: .venv/ready
 	@exec .venv/bin/python -m infra.run --port $(PORT) --data $(DATA) --auth $(AUTH) --issuer-port $(ISSUER_PORT) \
@@ -71,6 +71,9 @@ lint: .venv/ready .local/sam/ready
 	.venv/bin/cfn-lint template.yaml
 	$(SAM) validate --lint
 	$(UV) lock --check --quiet
+
+openapi: .venv/ready
+	.venv/bin/python -m infra.openapi
 
 format: .venv/ready
 	.venv/bin/ruff check --fix

@@ -42,7 +42,10 @@ def main(artifact: Path) -> None:
     _prune(artifact)
     for package in PACKAGES:
         shutil.copytree(
-            ROOT / package, artifact / package, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True
+            ROOT / package,
+            artifact / package,
+            ignore=shutil.ignore_patterns("__pycache__", "openapi.json"),
+            dirs_exist_ok=True,
         )
     # Bytecode that is never checked against its source: nothing is compiled, nor looked at, when a function starts.
     compiling = [str(LAMBDA_PYTHON), "-m", "compileall", "-q", "-f", "-j", "0", "--invalidation-mode", "unchecked-hash"]

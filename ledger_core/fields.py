@@ -113,20 +113,53 @@ Instant = Annotated[
 OwnerId = Annotated[
     str,
     # A nonce may hold '#', an owner may not, so `owner_id#nonce` names one pair only; the rest keep URLs unambiguous.
-    Field(min_length=1, max_length=OWNER_ID_LENGTH_MAX, pattern=r"^[^\s#/?%\\]+$", strict=True),
+    Field(
+        min_length=1,
+        max_length=OWNER_ID_LENGTH_MAX,
+        pattern=r"^[^\s#/?%\\]+$",
+        strict=True,
+        description="Whose ledger it is: the id that the app knows its user by.",
+        examples=["ada"],
+    ),
     AfterValidator(_printable),
     AfterValidator(_not_a_path_step),
 ]
 
 Nonce = Annotated[
     str,
-    Field(min_length=1, max_length=NONCE_LENGTH_MAX, pattern=r"^\S(.*\S)?$", strict=True),
+    Field(
+        min_length=1,
+        max_length=NONCE_LENGTH_MAX,
+        pattern=r"^\S(.*\S)?$",
+        strict=True,
+        description="Names the request: the ledger accepts a nonce once for each owner. "
+        "Send the same nonce again when an answer got lost.",
+        examples=["order-1001"],
+    ),
     AfterValidator(_printable),
     AfterValidator(_not_reserved),
 ]
 
 MetadataKey = Annotated[str, Field(pattern=rf"^[A-Za-z0-9_.:-]{{1,{METADATA_KEY_LENGTH_MAX}}}$", strict=True)]
 
-Magnitude = Annotated[int, Field(ge=1, le=AMOUNT_MAX, strict=True)]
+Magnitude = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=AMOUNT_MAX,
+        strict=True,
+        description="How many credits, without a sign: the operation says whether they are added "
+        "or taken. Only for operations that let the caller choose.",
+        examples=[5],
+    ),
+]
 
-Metadata = Annotated[dict[MetadataKey, StrictStr], Field(max_length=METADATA_KEYS_MAX), AfterValidator(_small)]
+Metadata = Annotated[
+    dict[MetadataKey, StrictStr],
+    Field(
+        max_length=METADATA_KEYS_MAX,
+        description="What the app wants to know about the entry later. The ledger keeps it and never reads it.",
+        examples=[{"order_id": "1001"}],
+    ),
+    AfterValidator(_small),
+]

@@ -16,6 +16,20 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "create_app", "handler"]
 
+INFO = {
+    "version": "0.1.0",
+    "description": "An app on the shared ledger of user credits. It posts operations for owners, each "
+    "under a nonce. Every accepted operation becomes one immutable entry and moves the balance: "
+    "atomically, exactly once, never below zero.",
+    "contact": {
+        "name": "Example App",
+        "url": "https://app.example/support",
+        "email": "support@app.example",
+    },
+    "license": {"name": "MIT", "url": "https://opensource.org/license/mit"},
+}
+"""Of the OpenAPI document; `make openapi` writes it to openapi.json."""
+
 
 def create_app(client: "DynamoDBClient | None" = None) -> FastAPI:
     """The Example App over the tables that the environment names; `client` is for tests and local runs."""
@@ -25,6 +39,8 @@ def create_app(client: "DynamoDBClient | None" = None) -> FastAPI:
         "Example App",
         ledger,
         create_app_router(ledger),
+        info=INFO,
+        tags={"content": "The app's own business, which costs credits."},
         auth=settings.auth,
         base_path=settings.base_path,
         allowed_origins=settings.allowed_origins,

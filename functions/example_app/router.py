@@ -12,7 +12,14 @@ from ledger_core.models import LedgerEntry, OperationRequest
 
 __all__ = ["create_app_router"]
 
-ContentId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+ContentId = Annotated[
+    str,
+    Path(
+        pattern=r"^[A-Za-z0-9_-]{1,64}$",
+        description="The id of the content; the app chooses it.",
+        examples=["essay-1"],
+    ),
+]
 
 
 class ContentCreation(BaseModel):

@@ -1,7 +1,8 @@
 """From routers to an ASGI app and a Lambda handler that know who is calling, and tell of every request."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
@@ -12,7 +13,7 @@ from ledger_core.http.authorization import Caller
 from ledger_core.http.docs_page import DOCS_PATHS, add_docs
 from ledger_core.http.lambda_handler import UNREADABLE, Gateway
 from ledger_core.http.middleware import BODY_BYTES_MAX, Answers, Bodies, HeadAsGet, check_query, route_path
-from ledger_core.http.openapi import complete
+from ledger_core.http.openapi import complete, operation_id
 from ledger_core.http.problems import handle_errors, ledger_problem, unreadable_problem
 from ledger_core.http.telemetry import CAPACITY_HEADER, Telemetry
 from ledger_core.settings import AuthMode
@@ -37,7 +38,13 @@ logger = logging.getLogger(__name__)
 
 
 def create_api(
-    title: str, *routers: APIRouter, auth: AuthMode, base_path: str = "", allowed_origins: Sequence[str] = ()
+    title: str,
+    *routers: APIRouter,
+    auth: AuthMode,
+    base_path: str = "",
+    allowed_origins: Sequence[str] = (),
+    info: Mapping[str, Any] = MappingProxyType({}),
+    tags: Mapping[str, str] = MappingProxyType({}),
 ) -> FastAPI:
     """An ASGI app of the ledger's router and the app's own.
 
@@ -49,6 +56,8 @@ def create_api(
         auth: how callers are known; AuthMode.NONE lets everybody do everything.
         base_path: what comes before every path, as a stage's or a mapping's; requests may have it or not.
         allowed_origins: whose pages may call from a browser, where no gateway answers that.
+        info: the OpenAPI document's `version`, `description`, `contact` and `license`.
+        tags: what the tags of the app's own routes mean, by name.
     """
     api = _Api(
         title=title,
@@ -57,9 +66,11 @@ def create_api(
         docs_url=None,  # whose parts come from elsewhere; ours are here
         redoc_url=None,
         dependencies=[Depends(check_query)],
+        generate_unique_id_function=operation_id,  # which clients name their functions by
         telemetry={"tracing": False, "metrics": False, "logs": False},  # which ours is, and tells no values
     )
     api.auth, api.base_path, api.allowed_origins = auth, base_path, allowed_origins
+    api.info, api.tags = info, tags
     for router in routers:
         api.include_router(router)
     add_docs(api)
@@ -83,6 +94,8 @@ class _Api(FastAPI):
     auth: AuthMode
     base_path: str
     allowed_origins: Sequence[str]
+    info: Mapping[str, Any]
+    tags: Mapping[str, str]
 
     def build_middleware_stack(self) -> ASGIApp:
         stack = super().build_middleware_stack()
@@ -99,7 +112,13 @@ class _Api(FastAPI):
         return Answers(Telemetry(stack), open_paths=OPEN_PATHS, base_path=self.base_path)
 
     def openapi(self) -> dict[str, Any]:
-        return complete(super().openapi(), tokens=self.auth is AuthMode.JWT, open_paths=OPEN_PATHS)
+        return complete(
+            super().openapi(),
+            tokens=self.auth is AuthMode.JWT,
+            open_paths=OPEN_PATHS,
+            info=self.info,
+            tags=self.tags,
+        )
 
 
 class _Authentication:

@@ -3,15 +3,19 @@
 All of it is made when somebody asks for the document, none of it when the app is imported.
 """
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
+from fastapi.routing import APIRoute
+
 from ledger_core.errors import RequestState
+from ledger_core.http.field_descriptions import FIELDS, PARAMETERS, Described
+from ledger_core.http.field_descriptions import HEADERS as HEADER_DESCRIPTIONS
 from ledger_core.http.openapi_clients import for_clients
 from ledger_core.http.problems import CODE, HEADERS, PROBLEM_MEDIA_TYPE, STATUS
 
-__all__ = ["complete"]
+__all__ = ["complete", "operation_id"]
 
 DESCRIPTIONS = {
     401: "There is no valid token.",
@@ -57,6 +61,7 @@ GATEWAY_ALONE = frozenset({429})
 ORIGINAL = {"entry": {"$ref": "#/components/schemas/LedgerEntry"}, "replay": {"type": "boolean"}}
 FIELD_ERROR = {
     "title": "FieldError",
+    "description": "A field of the request that is wrong.",
     "type": "object",
     "required": ["field", "message"],
     "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
@@ -67,28 +72,62 @@ MORE: dict[int, dict[str, Any]] = {
         "properties": {"balance": {"type": "integer"}, "required": {"type": "integer"}},
     },
     409: {"required": ["replay"], "properties": ORIGINAL},
-    422: {"properties": {"errors": {"type": "array", "items": FIELD_ERROR}, **ORIGINAL}},
+    422: {
+        "properties": {
+            "errors": {"type": "array", "items": {"$ref": "#/components/schemas/FieldError"}},
+            **ORIGINAL,
+        }
+    },
 }
 """What a problem holds besides; `balance` and `entry` only for those who may read the ledger."""
+TOKEN = {
+    "type": "http",
+    "scheme": "bearer",
+    "bearerFormat": "JWT",
+    "description": "A token of the issuer that the stack trusts. Its `sub` is the owner. Its scopes are "
+    "`ledger/read` (any owner's ledger) and `ledger/write` (any operation).",
+}
+TAGS = {"ledger": "Post operations for owners; read and verify their ledgers."}
+"""Of the ledger's own routes."""
 
 
-def complete(document: dict[str, Any], *, tokens: bool, open_paths: Container[str]) -> dict[str, Any]:
-    """The document with every refusal of every operation, and the token that it needs.
+def operation_id(route: APIRoute) -> str:
+    """The name of a route's function as programs have it in JSON: `post_entry` is `postEntry`."""
+    first, *others = route.name.split("_")
+    return first + "".join(map(str.capitalize, others))
+
+
+def complete(
+    document: dict[str, Any],
+    *,
+    tokens: bool,
+    open_paths: Container[str],
+    info: Mapping[str, Any],
+    tags: Mapping[str, str],
+) -> dict[str, Any]:
+    """The document with each operation's refusals and token, and with what fields mean.
 
     Args:
         document: what FastAPI made of the routes; it is changed.
         tokens: whether callers have to bring one, but for `open_paths`.
+        info: fields of the document's `info`, besides the title.
+        tags: what the app's own tags mean, by name.
     """
+    document["info"] |= info
+    described = sorted({**TAGS, **tags}.items())
+    document["tags"] = [{"name": name, "description": meaning} for name, meaning in described]
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     for validation_error in ("HTTPValidationError", "ValidationError"):
         schemas.pop(validation_error, None)
-    for status in DESCRIPTIONS.keys() - GATEWAY_ALONE:
-        schemas[f"Problem{status}"] = deepcopy(_problem(status))
-    schemas |= {"ProblemState": STATE, "GatewayMessage": MESSAGE}
+    for status in DESCRIPTIONS:
+        if status not in GATEWAY_ALONE:
+            schemas[f"Problem{status}"] = deepcopy(_problem(status))
+    for schema in (STATE, MESSAGE, FIELD_ERROR):
+        schemas[schema["title"]] = deepcopy(schema)
     components["responses"] = {f"Problem{status}": _response(status) for status in DESCRIPTIONS}
     if tokens:
-        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
+        components["securitySchemes"] = {"token": TOKEN}
     for path, operations in document["paths"].items():
         needs_token = tokens and path not in open_paths
         for operation in operations.values():
@@ -100,8 +139,13 @@ def complete(document: dict[str, Any], *, tokens: bool, open_paths: Container[st
                 responses.setdefault(str(status), {"$ref": f"#/components/responses/Problem{status}"})
             for response in responses.values():
                 if "$ref" not in response:
-                    response.setdefault("headers", {})["X-Request-Id"] = _header(required=True)
+                    response.setdefault("headers", {})["X-Request-Id"] = _header("x-request-id", required=True)
             operation["responses"] = dict(sorted(responses.items()))
+            for parameter in operation.get("parameters", []):
+                meanings = PARAMETERS.get(operation["operationId"], {})
+                _describe(parameter, parameter["schema"], meanings.get(parameter["name"]))
+    _describe_fields(schemas)
+    components["schemas"] = dict(sorted(schemas.items()))
     for_clients(document)
     return document
 
@@ -125,6 +169,7 @@ def _problem(status: int) -> dict[str, Any]:
     only: dict[str, Any] = {"status": {"const": status}, "code": {"enum": codes}}
     return {
         "title": f"Problem{status}",
+        "description": DESCRIPTIONS[status],
         "type": "object",
         "required": [*PROBLEM, *more.get("required", [])],
         "properties": {**PROBLEM, **only, **more.get("properties", {})},
@@ -143,10 +188,30 @@ def _response(status: int) -> dict[str, Any]:
     required = status not in GATEWAY
     return {
         "description": DESCRIPTIONS[status],
-        "headers": {name.title(): _header(required=required) for name in headers},
+        "headers": {name.title(): _header(name, required=required) for name in headers},
         "content": content,
     }
 
 
-def _header(*, required: bool) -> dict[str, Any]:
-    return {"required": required, "schema": {"type": "string"}}
+def _header(name: str, *, required: bool) -> dict[str, Any]:
+    return {
+        "description": HEADER_DESCRIPTIONS[name],
+        "required": required,
+        "schema": {"type": "string"},
+    }
+
+
+def _describe_fields(schemas: Mapping[str, dict[str, Any]]) -> None:
+    problems = {f"Problem{status}": "Problem" for status in DESCRIPTIONS}
+    for name, schema in schemas.items():
+        meanings = FIELDS.get(problems.get(name, name), {})
+        for field, content in schema.get("properties", {}).items():
+            _describe(content, content, meanings.get(field))
+
+
+def _describe(place: dict[str, Any], schema: dict[str, Any], meaning: Described | None) -> None:
+    """Say what a field or parameter means, and give an example in its schema."""
+    if meaning:
+        place["description"] = meaning.description
+        if meaning.example is not None:
+            schema["examples"] = [meaning.example]

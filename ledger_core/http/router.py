@@ -23,6 +23,7 @@ from ledger_core.http.schemas import (
     REPLAYABLE,
     Balance,
     EntryRequest,
+    Health,
     History,
     Operation,
     Operations,
@@ -55,7 +56,7 @@ class LedgerRouter(APIRouter):
     def __init__(
         self, processor: OperationProcessor, accrual: GrantOnAccess | None = None, receipt_key: ReceiptKey | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(tags=["ledger"])
         self.processor = processor
         self._accrual = accrual
         self._receipt_key = receipt_key
@@ -69,12 +70,12 @@ class LedgerRouter(APIRouter):
             openapi_extra=KEYED,
             route_class_override=EntryRoute,
         )
-        self.add_api_route("/ledger/operations", self.operations)
-        self.add_api_route("/ledger/{owner_id}/balance", self.balance)
-        self.add_api_route("/ledger/{owner_id}/entries", self.entries)
-        self.add_api_route("/ledger/{owner_id}/verify", self.verify)
-        self.add_api_route("/ledger/{owner_id}/receipt", self.receipt)
-        self.add_api_route("/health", self.health)
+        self.add_api_route("/ledger/operations", self.get_operations)
+        self.add_api_route("/ledger/{owner_id}/balance", self.get_balance)
+        self.add_api_route("/ledger/{owner_id}/entries", self.get_entries)
+        self.add_api_route("/ledger/{owner_id}/verify", self.verify_ledger)
+        self.add_api_route("/ledger/{owner_id}/receipt", self.get_receipt)
+        self.add_api_route("/health", self.get_health)
 
     async def post_operation(self, request: Request, operation: OperationRequest) -> LedgerEntry:
         """Post an operation for the caller of `request`, and return its entry.
@@ -118,12 +119,12 @@ class LedgerRouter(APIRouter):
             entry, headers = error.entry, {"idempotency-replayed": "true"}
         return Response(entry.model_dump_json(), headers=headers, media_type="application/json")
 
-    async def operations(self) -> Operations:
+    async def get_operations(self) -> Operations:
         """What may be posted, and for how many credits."""
         items = self.processor.operations.items()
         return Operations(operations=[Operation(operation=name, **vars(config)) for name, config in items])
 
-    async def balance(self, request: Request, owner_id: OwnerId, at: QueryInstant | None = None) -> Balance:
+    async def get_balance(self, request: Request, owner_id: OwnerId, at: QueryInstant | None = None) -> Balance:
         """The balance now, strongly consistent; or as it was at an instant, from the index."""
         self._check_may_read(request, owner_id)
         if at is None:
@@ -134,7 +135,7 @@ class LedgerRouter(APIRouter):
             head = Head.at(entry) if entry else Head(owner_id=owner_id)
         return Balance.model_validate(head)
 
-    async def entries(
+    async def get_entries(
         self,
         request: Request,
         owner_id: OwnerId,
@@ -161,13 +162,13 @@ class LedgerRouter(APIRouter):
         entries, following = await self._calls.run(request, lambda seconds: page(read=patience(seconds).read))
         return History(entries=entries, next_cursor=cursor_at(owner_id, following) if following else None)
 
-    async def verify(self, request: Request, owner_id: OwnerId) -> Report:
+    async def verify_ledger(self, request: Request, owner_id: OwnerId) -> Report:
         """Fold the owner's entries and compare the outcome with its balance."""
         self._check_may_read(request, owner_id)
         store, patience = self.processor.store, self.processor.patience
         return await self._calls.run(request, lambda seconds: audit_store(store, owner_id, read=patience(seconds).read))
 
-    async def receipt(self, request: Request, owner_id: OwnerId) -> SignedReceipt:
+    async def get_receipt(self, request: Request, owner_id: OwnerId) -> SignedReceipt:
         """The balance now and the hash of the last entry, signed: a JWT to keep, and to hold against the ledger later.
 
         404 where the ledger has no key to sign with.
@@ -178,15 +179,20 @@ class LedgerRouter(APIRouter):
         receipt = await self._calls.run(request, partial(self._receipt, owner_id, self._receipt_key))
         return SignedReceipt(receipt=receipt)
 
-    async def health(self) -> dict[str, str]:
+    async def get_health(self) -> Health:
         """Whether the process answers; asks nothing of DynamoDB."""
-        return {"status": "ok"}
+        return Health()
 
     def _post_entry(self) -> Callable[..., Coroutine[Any, Any, Response]]:
         by_name = {str(operation): operation for operation in self.processor.operations}
         name = Annotated[StrictStr, Field(json_schema_extra={"enum": list(by_name)})]
         # Made here, so that OpenAPI lists the app's operations.
-        body_model = create_model("EntryRequest", __base__=EntryRequest, operation=(name, ...))
+        body_model = create_model(
+            "EntryRequest",
+            __base__=EntryRequest,
+            __doc__=EntryRequest.__doc__,
+            operation=(name, ...),
+        )
 
         async def post_entry(request: Request, body: body_model) -> Response:  # type: ignore[valid-type]
             """Post an operation. A nonce in the body is refused the second time (409, with the original entry); one in

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictStr, TypeAdapter, ValidationError
 
 from ledger_core.errors import InvalidRequestError
 from ledger_core.fields import Instant, Magnitude, Metadata, Nonce, OwnerId
+from ledger_core.http.field_descriptions import HEADERS
 from ledger_core.models import LedgerEntry
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "REPLAYABLE",
     "Balance",
     "EntryRequest",
+    "Health",
     "History",
     "Operation",
     "Operations",
@@ -25,7 +27,14 @@ __all__ = [
 ]
 
 REPLAYABLE: dict[int | str, dict[str, Any]] = {
-    200: {"headers": {"Idempotency-Replayed": {"schema": {"type": "string", "const": "true"}}}}
+    200: {
+        "headers": {
+            "Idempotency-Replayed": {
+                "description": HEADERS["idempotency-replayed"],
+                "schema": {"type": "string", "const": "true"},
+            }
+        }
+    }
 }
 """For the OpenAPI document: an answer may be one that was given before."""
 KEYED: dict[str, Any] = {
@@ -87,6 +96,12 @@ class SignedReceipt(BaseModel):
     """A receipt, as a compact JWS."""
 
     receipt: str
+
+
+class Health(BaseModel):
+    """What a process says that answers."""
+
+    status: Literal["ok"] = "ok"
 
 
 class History(BaseModel):

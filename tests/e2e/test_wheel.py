@@ -1,4 +1,4 @@
-"""The wheel in an environment of its own: what it holds, and an app of another repository that uses it."""
+"""The wheel in an environment of its own: what it holds, and another team's app that uses it."""
 
 import os
 import subprocess
@@ -66,7 +66,9 @@ MISTAKES = {
     "misspelt_operation": Mistake(
         right="operation=GameOperation.LEVEL_UP,",
         wrong='operation="LEVLE_UP",',
-        error='Argument "operation" to "OperationRequest" has incompatible type "str"; expected "StrEnum"  [arg-type]',
+        error=(
+            'Argument "operation" to "OperationRequest" has incompatible type "str"; expected "StrEnum"  [arg-type]'
+        ),
     ),
     "unknown_field": Mistake(
         right="OperationConfig(amount=2)",
@@ -86,7 +88,14 @@ MISTAKES = {
 def run(*command: str | Path, folder: Path) -> str:
     """What a command prints; it must succeed, and it sees no variable of this machine but PATH."""
     variables = {"PATH": os.environ["PATH"], **ENVIRONMENT}
-    done = subprocess.run([*map(str, command)], cwd=folder, capture_output=True, text=True, env=variables, check=False)
+    done = subprocess.run(
+        [*map(str, command)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=variables,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -151,7 +160,7 @@ def complaints(python: Path, apps: Path) -> list[str]:
 
 
 def test_wheel_holds_the_library_and_its_command(wheel: Path) -> None:
-    """The wheel holds `ledger_core` with its types and the command, no other package, and names its extras."""
+    """The wheel holds `ledger_core` with its types, its command and its extras, and nothing else."""
     with ZipFile(wheel) as archive:
         names = archive.namelist()
         (info,) = {name.partition("/")[0] for name in names} - {"ledger_core"}

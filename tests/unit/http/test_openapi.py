@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from datetime import datetime
 from enum import IntEnum
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,12 +11,15 @@ import pytest
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from functions.example_app.app import create_app
+from functions.example_app.app import INFO, create_app
+from infra import openapi
 from ledger_core.http import create_api
 from ledger_core.http.app import OPEN_PATHS
+from ledger_core.http.field_descriptions import FIELDS, PARAMETERS
 from ledger_core.http.openapi_clients import BOUNDS
 from ledger_core.http.problems import CODE, STATUS
 from ledger_core.settings import AuthMode
+from tests.support import ROOT
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -31,6 +35,73 @@ def document(client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch) -> Any:
     """The Example App's where tokens are asked for."""
     monkeypatch.setenv("LEDGER_AUTH", "jwt")
     return document_of(client)
+
+
+def test_document_is_committed(client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file beside the Example App is its document; `make openapi` writes it anew."""
+    monkeypatch.setenv("LEDGER_AUTH", "jwt")
+    assert openapi.document_text(create_app(client)) == openapi.PATH.read_text()
+
+
+def test_document_has_the_version_of_the_package(document: Any) -> None:
+    """SemVer covers the HTTP API together with the package, so both have one version."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert document["info"] == {"title": "Example App", **INFO, "version": project["version"]}
+
+
+def test_operations_have_plain_names(document: Any) -> None:
+    """A generated client names its functions as we name ours."""
+    assert {operation["operationId"] for operation in operations(document)} == {
+        "accessContent",
+        "createContent",
+        "getBalance",
+        "getEntries",
+        "getHealth",
+        "getOperations",
+        "getReceipt",
+        "postEntry",
+        "verifyLedger",
+    }
+
+
+def operations(document: Any) -> list[Any]:
+    """Every operation of a document."""
+    return [operation for path in document["paths"].values() for operation in path.values()]
+
+
+def described(document: Any) -> list[Any]:
+    """Every part of a document that has to say what it is: operations, parameters, headers, schemas, fields."""
+    schemas = document["components"]["schemas"].values()
+    fields = [field for schema in schemas for field in schema.get("properties", {}).values()]
+    parameters = [one for operation in operations(document) for one in operation.get("parameters", [])]
+    answers = list(document["components"]["responses"].values())
+    for operation in operations(document):
+        answers += operation["responses"].values()
+    headers = [header for answer in answers for header in answer.get("headers", {}).values()]
+    return [*operations(document), *parameters, *headers, *schemas, *fields]
+
+
+def test_everything_is_described(document: Any) -> None:
+    """Each operation, parameter, header, schema and field has a description."""
+    parts = described(document)
+    assert len(parts) > 200
+    assert not [part for part in parts if not part.get("description")]
+
+
+def test_descriptions_are_of_fields_that_exist(document: Any) -> None:
+    """The tables describe no field and no parameter that the document lacks."""
+    schemas = document["components"]["schemas"]
+    fields = {name: set(schema.get("properties", {})) for name, schema in schemas.items()}
+    problems = [names for schema, names in fields.items() if re.fullmatch(r"Problem\d+", schema)]
+    fields["Problem"] = set.union(*problems)
+    for name, descriptions in FIELDS.items():
+        assert descriptions.keys() <= fields[name]
+    parameters = {
+        operation["operationId"]: {one["name"] for one in operation.get("parameters", [])}
+        for operation in operations(document)
+    }
+    for name, descriptions in PARAMETERS.items():
+        assert descriptions.keys() <= parameters[name]
 
 
 def problem(document: Any, status: int) -> Any:

@@ -1,21 +1,24 @@
-"""Every way the ledger says no. Callers switch on `code`; people read the message and the state.
+"""Every way the ledger says no. Programs switch on `code`; people read the message and the state.
 
-LedgerError                       code                  raised when
-├── InvalidRequestError           invalid               a field, a limit or a rule of the operation is broken
-├── UnknownOperationError         unknown_operation     the app has no such operation
-├── DuplicateNonceError           duplicate_nonce       the owner has used this nonce; carries the original entry
-├── InsufficientBalanceError      insufficient_balance  the balance would fall below zero
-├── UnauthorizedError             unauthorized          nobody is known to be calling
-├── ForbiddenError                forbidden             the caller may not do this
-├── ContentionError               contention            other writers kept winning until the time was up; try again
-├── UnavailableError              unavailable           DynamoDB did not answer in time or throttled; try again
-├── TooLongError                  too_long              the ledger is too long to be verified in the time there is
-├── StoreError                    internal              DynamoDB refused: a table, a permission, a bug
-└── ConfigurationError            (at start only)       a setting or an app's operations are wrong
+LedgerError                       code                  status  raised when
+├── InvalidRequestError           invalid               422     a field, a limit or a rule of the operation is broken
+├── UnknownOperationError         unknown_operation     422     the app has no such operation
+├── DuplicateNonceError           duplicate_nonce       409     the owner has used this nonce; has the original entry
+├── InsufficientBalanceError      insufficient_balance  402     the balance would fall below zero
+├── UnauthorizedError             unauthorized          401     the caller is unknown
+├── ForbiddenError                forbidden             403     the caller may not do this
+├── ContentionError               contention            503     other writers kept winning until the time was up
+├── UnavailableError              unavailable           503     DynamoDB did not answer in time or throttled
+├── TooLongError                  too_long              422     the ledger is too long to be verified in time
+├── StoreError                    internal              500     DynamoDB refused: a table, a permission, a bug
+└── ConfigurationError            (at start only)       500     a setting or an app's operations are wrong
+
+`status` is the status of the HTTP answer. An app derives its own errors, with a code and a status of
+their own; see `LedgerError`.
 """
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 if TYPE_CHECKING:
     from ledger_core.models import LedgerEntry
@@ -50,26 +53,57 @@ class RequestState(StrEnum):
 
 
 class LedgerError(Exception):
-    """The root: `code` is stable and for programs, `state` says where the request was, the message is for people."""
+    """The root of all errors. An app may derive its own:
 
-    code: ClassVar[str]
+        class OutOfStockError(LedgerError):
+            code = "out_of_stock"
+            status = 409
+
+    The API answers `raise OutOfStockError("There are no swords left.")` with status 409, this code,
+    its state, and the message as `detail`. A status of 500 marks a fault: the message goes to the
+    log, and the client learns only that the ledger failed.
+
+    Args:
+        message: for people.
+        state: where the request was; by default the `state` of the class.
+    """
+
+    code: ClassVar[str] = "internal"
+    """Stable, for programs."""
+    status: ClassVar[int] = 500
+    """Of the HTTP answer."""
     state: RequestState = RequestState.PROCESSING
+
+    def __init__(self, message: str = "", *, state: RequestState | None = None) -> None:
+        super().__init__(message)
+        if state is not None:
+            self.state = state
+
+    def in_state(self, state: RequestState) -> Self:
+        """A copy of this error for a request that was in `state`."""
+        copy = type(self).__new__(type(self), *self.args)
+        copy.__dict__.update(self.__dict__, state=state)
+        copy.__cause__ = self.__cause__
+        return copy.with_traceback(self.__traceback__)
 
 
 class InvalidRequestError(LedgerError):
     code = "invalid"
+    status = 422
     state = RequestState.VALIDATING
 
 
 class UnknownOperationError(LedgerError):
     code = "unknown_operation"
+    status = 422
     state = RequestState.VALIDATING
 
 
 class DuplicateNonceError(LedgerError):
-    """`entry` is the original; `replay` is true when this request asked for the same as the one that made it."""
+    """`entry` is the original; `replay` says whether this request asked for what made it."""
 
     code = "duplicate_nonce"
+    status = 409
     state = RequestState.CHECKING_NONCE
 
     def __init__(self, *, entry: "LedgerEntry", replay: bool) -> None:
@@ -80,9 +114,10 @@ class DuplicateNonceError(LedgerError):
 
 
 class InsufficientBalanceError(LedgerError):
-    """`balance` is what the owner has, `required` what the operation takes; both in credits, neither negative."""
+    """`balance` is what the owner has, `required` what the operation takes; in credits, neither negative."""
 
     code = "insufficient_balance"
+    status = 402
     state = RequestState.CHECKING_BALANCE
 
     def __init__(self, *, balance: int, required: int) -> None:
@@ -93,35 +128,48 @@ class InsufficientBalanceError(LedgerError):
 
 class UnauthorizedError(LedgerError):
     code = "unauthorized"
+    status = 401
     state = RequestState.RECEIVED
 
 
 class ForbiddenError(LedgerError):
     code = "forbidden"
+    status = 403
     state = RequestState.RECEIVED
 
 
 class ContentionError(LedgerError):
     code = "contention"
+    status = 503
 
 
 class UnavailableError(LedgerError):
     code = "unavailable"
+    status = 503
 
 
 class TooLongError(LedgerError):
     code = "too_long"
+    status = 422
 
 
 class StoreError(LedgerError):
-    """The message goes to the log, never to a client. `dynamodb_code` is None when what is stored is malformed."""
+    """Its message goes to the log, never to a client. `dynamodb_code` is None when an item is malformed."""
 
     code = "internal"
+    status = 500
 
-    def __init__(self, message: str, *, dynamodb_code: str | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str,
+        *,
+        dynamodb_code: str | None = None,
+        state: RequestState | None = None,
+    ) -> None:
+        super().__init__(message, state=state)
         self.dynamodb_code = dynamodb_code
 
 
 class ConfigurationError(LedgerError):
     code = "configuration"
+    status = 500

@@ -15,6 +15,7 @@ from ledger_core.http.lambda_handler import UNREADABLE, Gateway
 from ledger_core.http.middleware import BODY_BYTES_MAX, Answers, Bodies, HeadAsGet, check_query, route_path
 from ledger_core.http.openapi import complete, operation_id
 from ledger_core.http.problems import handle_errors, ledger_problem, unreadable_problem
+from ledger_core.http.request_context import context_of
 from ledger_core.http.telemetry import CAPACITY_HEADER, Telemetry
 from ledger_core.settings import AuthMode
 
@@ -48,7 +49,7 @@ def create_api(
 ) -> FastAPI:
     """An ASGI app of the ledger's router and the app's own.
 
-    Every path but OPEN_PATHS needs a known caller, who is then `request.state.caller`.
+    Every path except OPEN_PATHS needs a known caller; `caller_of(request)` says who it is.
 
     Args:
         title: the app's name in its OpenAPI document.
@@ -134,7 +135,7 @@ class _Authentication:
             return
         if scope["type"] == "http":
             try:
-                scope.setdefault("state", {})["caller"] = self._caller(scope)
+                context_of(scope).caller = self._caller(scope)
             except UnauthorizedError as error:
                 if route_path(scope) not in OPEN_PATHS:
                     response = await ledger_problem(Request(scope), error)

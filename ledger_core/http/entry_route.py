@@ -10,10 +10,9 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import ValidationError
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from ledger_core.errors import ConfigurationError
+from ledger_core.errors import ConfigurationError, InvalidRequestError
 from ledger_core.http.middleware import check_query
 from ledger_core.http.problems import is_json
 
@@ -44,7 +43,7 @@ class EntryRoute(APIRoute):
                 content = await request.body() if is_json(request) else b""
                 body = model.model_validate_json(content.removeprefix(BOM))
             except ClientDisconnect:
-                raise HTTPException(400) from None
+                raise InvalidRequestError("body: ended before it was complete; send it again") from None
             except ValidationError as error:
                 errors = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
                 raise RequestValidationError(errors) from None

@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 from fastapi import Request
 
 from ledger_core.errors import UnavailableError
+from ledger_core.http.request_context import context_of
 from ledger_core.posting import TIMEOUT_SECONDS
 from ledger_core.settings import CONNECT_SECONDS_MAX, CONNECTIONS_MAX, READ_SECONDS_MAX
 
@@ -56,7 +57,10 @@ class Executor:
         if _in_lambda(request):
             return call(seconds)
         loop = asyncio.get_running_loop()
-        deadline: float = request.scope.setdefault("state", {}).setdefault("deadline", loop.time() + seconds)
+        context = context_of(request.scope)
+        if context.deadline is None:
+            context.deadline = loop.time() + seconds
+        deadline = context.deadline
         try:
             async with asyncio.timeout_at(deadline) as waiting, self._queue(queue):
                 if is_over():

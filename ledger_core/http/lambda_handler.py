@@ -19,7 +19,8 @@ from mangum.protocols import HTTPCycle
 from mangum.types import ASGI
 from starlette.types import Scope
 
-from ledger_core.http.problems import PROBLEM_MEDIA_TYPE, REQUEST_ID_HEADER, request_id, unforeseen_problem
+from ledger_core.http.problems import PROBLEM_MEDIA_TYPE, REQUEST_ID_HEADER, fault_problem
+from ledger_core.http.request_context import context_of
 
 __all__ = ["UNREADABLE", "Gateway"]
 
@@ -70,8 +71,9 @@ class Gateway:
         try:
             return translate(HTTPCycle(scope, body)(self._api))
         except Exception as error:
-            problem = unforeseen_problem(Request(scope), error)
-            headers = [*problem.raw_headers, (REQUEST_ID_HEADER, request_id(scope).encode()), NO_STORE]
+            problem = fault_problem(Request(scope), error)
+            known_as = (REQUEST_ID_HEADER, context_of(scope).request_id.encode())
+            headers = [*problem.raw_headers, known_as, NO_STORE]
             return _plainly({"status": problem.status_code, "headers": headers, "body": problem.body})
 
     def _read(self, event: Any, context: Any) -> tuple[Scope, bytes, Callable[[Any], dict[str, Any]]]:

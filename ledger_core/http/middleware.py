@@ -12,7 +12,8 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ledger_core.http.problems import REQUEST_ID_HEADER, request_id
+from ledger_core.http.problems import REQUEST_ID_HEADER
+from ledger_core.http.request_context import context_of
 
 __all__ = ["BODY_BYTES_MAX", "Answers", "Bodies", "HeadAsGet", "check_query", "route_path"]
 
@@ -88,7 +89,7 @@ class Answers:
 
         async def send_complete(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = [*message.get("headers", ()), (REQUEST_ID_HEADER, request_id(scope).encode())]
+                headers = [*message.get("headers", ()), (REQUEST_ID_HEADER, context_of(scope).request_id.encode())]
                 if route_path(scope) not in self._open_paths and all(name != NO_STORE[0] for name, _ in headers):
                     headers.append(NO_STORE)
                 message["headers"] = headers
@@ -157,6 +158,7 @@ def _check_keys(body: bytes) -> None:
     try:
         _KEYS.decode(body.decode(detect_encoding(body), "surrogatepass"))
     except _RepeatedKeyError:
+        # FastAPI hands on no other exception that the reading of a body raises.
         raise HTTPException(422, "body: an object has the same key twice") from None
     except (ValueError, RecursionError):
         pass

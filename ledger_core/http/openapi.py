@@ -9,13 +9,16 @@ from typing import Any
 
 from fastapi.routing import APIRoute
 
-from ledger_core.errors import RequestState
+from ledger_core.errors import DuplicateNonceError, LedgerError, RequestState
 from ledger_core.http.field_descriptions import FIELDS, PARAMETERS, Described
 from ledger_core.http.field_descriptions import HEADERS as HEADER_DESCRIPTIONS
 from ledger_core.http.openapi_clients import for_clients
-from ledger_core.http.problems import CODE, HEADERS, PROBLEM_MEDIA_TYPE, STATUS
+from ledger_core.http.problems import CODE, HEADERS, INTERNAL, PROBLEM_MEDIA_TYPE
 
-__all__ = ["complete", "operation_id"]
+__all__ = ["ERRORS", "complete", "operation_id"]
+
+ERRORS = [cls for cls in LedgerError.__subclasses__() if cls.__module__ == LedgerError.__module__]
+"""The ledger's own errors, whose codes are documented; an app documents its own at its routes."""
 
 DESCRIPTIONS = {
     401: "There is no valid token.",
@@ -163,10 +166,8 @@ def _statuses(path: str, operation: dict[str, Any], *, needs_token: bool) -> Ite
 
 
 def _problem(status: int) -> dict[str, Any]:
-    codes = [code for code, of in STATUS.items() if of == status or (status, code) == (422, "duplicate_nonce")]
-    codes += [code for of, code in CODE.items() if of == status]
     more = MORE.get(status, {})
-    only: dict[str, Any] = {"status": {"const": status}, "code": {"enum": codes}}
+    only: dict[str, Any] = {"status": {"const": status}, "code": {"enum": _codes(status)}}
     return {
         "title": f"Problem{status}",
         "description": DESCRIPTIONS[status],
@@ -174,6 +175,17 @@ def _problem(status: int) -> dict[str, Any]:
         "required": [*PROBLEM, *more.get("required", [])],
         "properties": {**PROBLEM, **only, **more.get("properties", {})},
     }
+
+
+def _codes(status: int) -> list[str]:
+    """The codes of the problems that have a status."""
+    if status == 500:
+        return [INTERNAL]
+    also = {DuplicateNonceError} if status == 422 else set()
+    codes = [error.code for error in ERRORS if error.status == status or error in also]
+    if status in CODE and CODE[status] not in codes:
+        codes.append(CODE[status])
+    return codes
 
 
 def _response(status: int) -> dict[str, Any]:

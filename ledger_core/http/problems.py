@@ -1,68 +1,73 @@
-"""Every failure as a problem document (RFC 9457).
+"""Every failure as a problem (RFC 9457): the ledger's own, an app's, and those of HTTP itself.
 
-Each has `code`, `state` and `request_id`, and names fields without repeating what was in them. The code and the state
-are left in the request's state too, for the log.
+Each problem has `code`, `state` and `request_id`. It names the fields that are wrong, and never
+repeats their values. The code and the state go to the request's log line too.
 """
 
 import logging
 import re
 from collections.abc import Mapping
 from typing import Any
-from uuid import uuid4
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.types import Scope
 
-from ledger_core.errors import DuplicateNonceError, InsufficientBalanceError, LedgerError, RequestState, StoreError
-from ledger_core.http.authorization import Caller
+from ledger_core.errors import (
+    DuplicateNonceError,
+    InsufficientBalanceError,
+    LedgerError,
+    RequestState,
+)
+from ledger_core.http.request_context import RequestContext, context_of
 
 __all__ = [
     "CODE",
     "ERRORS_MAX",
     "HEADERS",
+    "INTERNAL",
     "PROBLEM_MEDIA_TYPE",
     "REQUEST_ID_HEADER",
-    "STATUS",
     "TITLES",
+    "fault_problem",
     "handle_errors",
     "is_json",
     "ledger_problem",
-    "request_id",
-    "unforeseen_problem",
     "unreadable_problem",
 ]
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 REQUEST_ID_HEADER = b"x-request-id"
-"""Of every answer."""
+"""The header of every answer with the request's id."""
 RETRY_AFTER_SECONDS = 1
 ERRORS_MAX = 10
-"""Errors that one 422 names, however many there are."""
-
-STATUS: Mapping[str, int] = {
-    "invalid": 422,
-    "unknown_operation": 422,
-    "duplicate_nonce": 409,
-    "insufficient_balance": 402,
-    "unauthorized": 401,
-    "forbidden": 403,
-    "contention": 503,
-    "unavailable": 503,
-    "too_long": 422,
-    "internal": 500,
-}
-"""By the code of a LedgerError."""
+"""The most errors that one 422 names, however many there are."""
+INTERNAL = "internal"
+"""The code of every fault, whose cause only the log tells."""
+BODY_UNREADABLE = "There was an error parsing the body"
+"""What FastAPI says, with a status of 400, of a body that it cannot read at all."""
 
 CODE: Mapping[int, str] = {
     404: "not_found",
     405: "method_not_allowed",
     413: "too_large",
     415: "unsupported_media_type",
+    422: "invalid",
+    500: INTERNAL,
 }
-"""By the status of what HTTP itself refuses; `invalid` for any other 4xx."""
+"""The code of an HTTPException, by its status. Any other status has its title as the code: `gone`."""
+STATE: Mapping[int, RequestState] = {
+    400: RequestState.VALIDATING,
+    401: RequestState.RECEIVED,
+    403: RequestState.RECEIVED,
+    404: RequestState.RECEIVED,
+    405: RequestState.RECEIVED,
+    413: RequestState.RECEIVED,
+    415: RequestState.RECEIVED,
+    422: RequestState.VALIDATING,
+}
+"""The state in which an HTTPException fails, by its status; `Processing` for any other status."""
 
 TITLES: Mapping[int, str] = {
     400: "Bad Request",
@@ -88,13 +93,13 @@ TITLES: Mapping[int, str] = {
     503: "Service Unavailable",
     504: "Gateway Timeout",
 }
-"""By status, as RFC 9110 has them, for Python's own change with its version; `Error` for any other of an app's."""
+"""As in RFC 9110, because Python's own titles change with its version; `Error` for any other status."""
 
 HEADERS: Mapping[int, Mapping[str, str]] = {
     401: {"www-authenticate": "Bearer"},
     503: {"retry-after": str(RETRY_AFTER_SECONDS)},
 }
-"""What goes with an answer, by its status."""
+"""Headers of an answer, by its status; an app's HTTPException may have others instead."""
 
 JSON = re.compile(r"(application/(.+\+)?json)?")
 
@@ -102,87 +107,117 @@ logger = logging.getLogger(__name__)
 
 
 def handle_errors(api: FastAPI) -> None:
-    """Answer every error that `api` meets with its problem document."""
+    """Answer every error of `api` with its problem."""
     api.add_exception_handler(LedgerError, ledger_problem)
     api.add_exception_handler(RequestValidationError, _validation_problem)
     api.add_exception_handler(HTTPException, _http_problem)
-    api.add_exception_handler(Exception, _unforeseen_problem)
+    api.add_exception_handler(Exception, _fault_problem)
 
 
 def is_json(request: Request) -> bool:
-    """Whether the body is declared to be JSON, or nothing."""
+    """True if the request declares its body to be JSON, or declares no type."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     return JSON.fullmatch(media_type) is not None
 
 
 async def ledger_problem(request: Request, error: Exception) -> JSONResponse:
-    """The problem that a LedgerError is."""
+    """The problem of a LedgerError: its status, code, state and message."""
     assert isinstance(error, LedgerError)
-    status, detail, more = STATUS[error.code], str(error), dict[str, Any]()
+    context = context_of(request.scope)
     if isinstance(error, DuplicateNonceError):
-        more = {"replay": error.replay}
-        if _may_read(request):
-            more["entry"] = error.entry.model_dump(mode="json")
-        else:
-            detail = f"The nonce was used, for {'the same' if error.replay else 'a different'} request."
-        if getattr(request.state, "nonce_in_header", False):
-            status = 422  # the convention of Idempotency-Key for another request under a used key
-    elif isinstance(error, InsufficientBalanceError):
-        more = {"required": error.required}
-        if _may_read(request):
-            more["balance"] = error.balance
-        else:
-            detail = f"The operation takes {error.required} credits and the balance is less."
-    elif isinstance(error, StoreError):
-        return unforeseen_problem(request, error)
-    return _problem(request, status, error.code, error.state, detail, more)
+        return _duplicate_problem(context, error)
+    if isinstance(error, InsufficientBalanceError):
+        return _insufficient_problem(context, error)
+    if error.status == 500:
+        return fault_problem(request, error)
+    return _problem(context, error.status, error.code, error.state, str(error))
 
 
 def unreadable_problem(request: Request) -> JSONResponse:
-    """The problem of what cannot even be read as an HTTP request."""
-    return _problem(request, 422, "invalid", RequestState.RECEIVED, "The request cannot be read.")
+    """The problem of an event that is no HTTP request."""
+    detail = "The request cannot be read."
+    return _problem(context_of(request.scope), 422, CODE[422], RequestState.RECEIVED, detail)
 
 
-def unforeseen_problem(request: Request, error: Exception) -> JSONResponse:
-    """The problem that a fault of the ledger is; the log tells what it was."""
+def fault_problem(request: Request, error: Exception) -> JSONResponse:
+    """The problem of a fault of the ledger or of the app, which is written to the log."""
+    context = context_of(request.scope)
     state = error.state if isinstance(error, LedgerError) else RequestState.PROCESSING
-    told = request_id(request.scope)
-    logger.error("request_id=%s failed", told, exc_info=error, extra={"request_id": told})
-    return _problem(request, 500, "internal", state, "The ledger failed; its log tells why under this request id.")
+    logger.error(
+        "request_id=%s failed",
+        context.request_id,
+        exc_info=error,
+        extra={"request_id": context.request_id},
+    )
+    detail = "The ledger failed; its log tells why under this request id."
+    return _problem(context, 500, INTERNAL, state, detail)
 
 
-def _may_read(request: Request) -> bool:
-    """Whether the caller may learn of the owner's ledger; who may only write gets no balance from a refusal."""
-    caller: Caller = request.state.caller
-    return caller.may_read(getattr(request.state, "owner_id", ""))  # "" is nobody: no owner has been named
+def _duplicate_problem(context: RequestContext, error: DuplicateNonceError) -> JSONResponse:
+    detail = str(error)
+    members: dict[str, Any] = {"replay": error.replay}
+    if _may_read(context):
+        members["entry"] = error.entry.model_dump(mode="json")
+    else:
+        same = "the same" if error.replay else "a different"
+        detail = f"The nonce was used, for {same} request."
+    status = error.status
+    if context.nonce_in_header:
+        status = 422  # the convention of Idempotency-Key when another request has a used key
+    return _problem(context, status, error.code, error.state, detail, members)
+
+
+def _insufficient_problem(context: RequestContext, error: InsufficientBalanceError) -> JSONResponse:
+    detail = str(error)
+    members: dict[str, Any] = {"required": error.required}
+    if _may_read(context):
+        members["balance"] = error.balance
+    else:
+        detail = f"The operation takes {error.required} credits and the balance is less."
+    return _problem(context, error.status, error.code, error.state, detail, members)
+
+
+def _may_read(context: RequestContext) -> bool:
+    """True if the caller may read the owner's ledger: only then does a refusal tell its balance."""
+    owner_id = context.owner_id or ""  # which is nobody: only a reader of any owner may read it
+    return context.caller is not None and context.caller.may_read(owner_id)
 
 
 async def _validation_problem(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    if any(e["loc"][0] == "body" for e in error.errors()) and not is_json(request):
-        detail = "The body must be JSON, with Content-Type: application/json."
-        return _problem(request, 415, CODE[415], RequestState.RECEIVED, detail)
+    context = context_of(request.scope)
     found = error.errors()
+    if any(e["loc"][0] == "body" for e in found) and not is_json(request):
+        detail = "The body must be JSON, with Content-Type: application/json."
+        return _problem(context, 415, CODE[415], RequestState.RECEIVED, detail)
     errors = [{"field": _field(e), "message": _message(e)} for e in found[:ERRORS_MAX]]
     detail = "; ".join(f"{e['field']}: {e['message']}" for e in errors)
     if len(found) > ERRORS_MAX:
         detail += f"; and {len(found) - ERRORS_MAX} more"
-    return _problem(request, 422, "invalid", RequestState.VALIDATING, detail, {"errors": errors})
+    return _problem(context, 422, CODE[422], RequestState.VALIDATING, detail, {"errors": errors})
 
 
-async def _http_problem(request: Request, error: Exception) -> JSONResponse:
+async def _http_problem(request: Request, error: Exception) -> Response:
+    """The answer that an HTTPException means: its status, its detail of any type, its headers."""
     assert isinstance(error, HTTPException)
-    if error.status_code == 400:  # what FastAPI says of a body in which it cannot even look for an error
-        return _problem(request, 422, "invalid", RequestState.VALIDATING, "body: cannot be read as JSON")
-    code, headers = CODE.get(error.status_code, "invalid"), dict(error.headers or {})
-    if "GET" in (methods := headers.get("Allow", "").split(", ")):
-        headers["Allow"] = ", ".join(sorted({"HEAD", *methods}))
-    state = RequestState.VALIDATING if error.status_code == 422 else RequestState.RECEIVED
-    return _problem(request, error.status_code, code, state, str(error.detail), headers=headers)
+    context = context_of(request.scope)
+    status = error.status_code
+    if (status, error.detail) == (400, BODY_UNREADABLE):
+        detail = "body: cannot be read; send JSON"
+        return _problem(context, 422, CODE[422], RequestState.VALIDATING, detail)
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    if status < 400:
+        return Response(status_code=status, headers=headers)
+    methods = headers.get("allow", "").split(", ")
+    if "GET" in methods:
+        headers["allow"] = ", ".join(sorted({"HEAD", *methods}))
+    code = CODE.get(status) or _title(status).lower().replace(" ", "_")
+    state = STATE.get(status, RequestState.PROCESSING)
+    return _problem(context, status, code, state, error.detail, headers=headers)
 
 
-async def _unforeseen_problem(request: Request, error: Exception) -> JSONResponse:
-    return unforeseen_problem(request, error)
+async def _fault_problem(request: Request, error: Exception) -> JSONResponse:
+    return fault_problem(request, error)
 
 
 def _field(error: Mapping[str, Any]) -> str:
@@ -195,33 +230,28 @@ def _message(error: Mapping[str, Any]) -> str:
     return str(error["msg"]).removeprefix("Value error, ")
 
 
+def _title(status: int) -> str:
+    return TITLES.get(status, "Error")
+
+
 def _problem(
-    request: Request,
+    context: RequestContext,
     status: int,
     code: str,
     state: RequestState,
-    detail: str,
-    more: Mapping[str, Any] | None = None,
+    detail: Any,
+    members: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    request.state.code, request.state.failed_in = code, state
-    body = {
-        "title": TITLES.get(status, "Error"),
+    context.fail(code, state)
+    problem = {
+        "title": _title(status),
         "status": status,
         "code": code,
         "state": state,
         "detail": detail,
-        "request_id": request_id(request.scope),
-        **(more or {}),
+        "request_id": context.request_id,
+        **(members or {}),
     }
-    return JSONResponse(body, status, {**HEADERS.get(status, {}), **(headers or {})}, PROBLEM_MEDIA_TYPE)
-
-
-def request_id(scope: Scope) -> str:
-    """API Gateway's id of the request, or one of ours; the same whenever it is asked for."""
-    state = scope.setdefault("state", {})
-    if "request_id" not in state:
-        context = (scope.get("aws.event") or {}).get("requestContext") or {}
-        state["request_id"] = str(context.get("requestId") or uuid4())
-    known: str = state["request_id"]
-    return known
+    all_headers = {**HEADERS.get(status, {}), **(headers or {})}
+    return JSONResponse(problem, status, all_headers, PROBLEM_MEDIA_TYPE)

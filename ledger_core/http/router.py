@@ -18,6 +18,7 @@ from ledger_core.http.authorization import Caller
 from ledger_core.http.cursor import CURSOR_LENGTH_MAX, cursor_at, cursor_position
 from ledger_core.http.entry_route import EntryRoute
 from ledger_core.http.executor import Executor
+from ledger_core.http.request_context import caller_of, context_of
 from ledger_core.http.schemas import (
     KEYED,
     REPLAYABLE,
@@ -86,8 +87,10 @@ class LedgerRouter(APIRouter):
             LedgerError: what `OperationProcessor.process` raises.
         """
         sent_once(request.headers.getlist("idempotency-key"))
-        request.state.owner_id, request.state.operation = operation.owner_id, operation.operation
-        caller: Caller = request.state.caller
+        context = context_of(request.scope)
+        context.owner_id = operation.owner_id
+        context.operation = operation.operation
+        caller = caller_of(request)
         caller.check_may_post(operation.owner_id, self.processor.config_of(operation.operation))
         if self._accrual and not self._accrual.is_over_for(operation.owner_id):
             await self._calls.run(request, partial(self._accrue, operation.owner_id), queue=operation.owner_id)
@@ -101,7 +104,7 @@ class LedgerRouter(APIRouter):
             )
         finally:
             ticket.abandon(UnavailableError("Nobody waits for it any more."))
-        request.state.code = "accepted"
+        context.code = "accepted"
         return entry
 
     async def answer(
@@ -112,10 +115,11 @@ class LedgerRouter(APIRouter):
         try:
             entry = await self.post_operation(request, operation(one_nonce(nonce, in_header)))
         except DuplicateNonceError as error:
-            request.state.nonce_in_header = in_header is not None
+            context = context_of(request.scope)
+            context.nonce_in_header = in_header is not None
             if in_header is None or not error.replay:
                 raise
-            request.state.code = error.code
+            context.code = error.code
             entry, headers = error.entry, {"idempotency-replayed": "true"}
         return Response(entry.model_dump_json(), headers=headers, media_type="application/json")
 
@@ -128,7 +132,7 @@ class LedgerRouter(APIRouter):
         """The balance now, strongly consistent; or as it was at an instant, from the index."""
         self._check_may_read(request, owner_id)
         if at is None:
-            head = await self._calls.run(request, partial(self._head, request.state.caller, owner_id))
+            head = await self._calls.run(request, partial(self._head, caller_of(request), owner_id))
         else:
             latest = partial(self.processor.store.latest, owner_id, at=at)
             entry = await self._calls.run(request, lambda seconds: self.processor.read(latest, timeout_seconds=seconds))
@@ -223,6 +227,5 @@ class LedgerRouter(APIRouter):
         return patience.read(partial(signed, Receipt.of(head, datetime.now(UTC)), key))
 
     def _check_may_read(self, request: Request, owner_id: str) -> None:
-        request.state.owner_id = owner_id
-        caller: Caller = request.state.caller
-        caller.check_may_read(owner_id)
+        context_of(request.scope).owner_id = owner_id
+        caller_of(request).check_may_read(owner_id)

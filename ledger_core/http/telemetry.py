@@ -8,14 +8,15 @@ import os
 import re
 from collections.abc import Mapping
 from time import perf_counter
+from typing import Any
 
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger_core.errors import RequestState
 from ledger_core.fields import owner_hash
-from ledger_core.http.authorization import Caller
-from ledger_core.http.problems import request_id
+from ledger_core.http.problems import INTERNAL
+from ledger_core.http.request_context import context_of
 from ledger_core.observability import RequestMetrics, measure_request, request_lines
 
 __all__ = ["CAPACITY_HEADER", "OUTCOMES", "Telemetry"]
@@ -63,7 +64,7 @@ class Telemetry:
             try:
                 await self._app(scope, receive, send_with_capacity)
             except BaseException:  # a request that is cancelled has no answer either
-                request.state.code, request.state.failed_in = "internal", RequestState.PROCESSING
+                context_of(scope).fail(INTERNAL, RequestState.PROCESSING)
                 raise
             finally:
                 try:
@@ -73,20 +74,19 @@ class Telemetry:
 
     def tell(self, request: Request, status: int, usage: RequestMetrics, seconds: float) -> None:
         """Write the line of one request that ended with `status` after `seconds`."""
-        state = request.scope.setdefault("state", {})
-        code, failed_in = state.get("code", "answered"), state.get("failed_in")
-        caller: Caller | None = state.get("caller")
-        line = {
-            "request_id": request_id(request.scope),
+        context = context_of(request.scope)
+        caller = context.caller
+        line: dict[str, Any] = {
+            "request_id": context.request_id,
             "function_request_id": getattr(request.scope.get("aws.context"), "aws_request_id", None),
             "trace_id": _trace_id(),
             "method": request.method,
             "route": getattr(request.scope.get("route"), "path", None),
             "status": status,
-            "code": code,
-            "state": failed_in or RequestState.COMPLETED,
-            "owner": owner_hash(state["owner_id"]) if "owner_id" in state else None,
-            "operation": state.get("operation"),
+            "code": context.code,
+            "state": context.failed_in or RequestState.COMPLETED,
+            "owner": owner_hash(context.owner_id) if context.owner_id else None,
+            "operation": context.operation,
             "client_id": caller and caller.client_id,
             "caller": owner_hash(caller.subject) if caller and caller.subject else None,
             "attempts": usage.attempts,
@@ -100,8 +100,8 @@ class Telemetry:
             "cold_start": self._cold_start,
         }
         counts = {
-            OUTCOMES.get(code, f"Failed{failed_in}"): 1,
-            **({code.capitalize(): 1} if code in ALARMING else {}),
+            OUTCOMES.get(context.code, f"Failed{context.failed_in}"): 1,
+            **({context.code.capitalize(): 1} if context.code in ALARMING else {}),
             "Retries": usage.retries,
             "StaleHeads": usage.stale_heads,
             "ReadUnits": usage.read_units,

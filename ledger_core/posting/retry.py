@@ -61,10 +61,10 @@ class RetryBudget:
                 self.begun = True
                 return call()
             except LedgerError as error:
-                error.state = state
+                failure = error.in_state(state)
                 if not isinstance(error, (ContentionError, UnavailableError)):
-                    raise
-                self.pause(error)
+                    raise failure from error.__cause__
+                self.pause(failure)
 
     def read(self, call: Callable[[], T], /) -> T:
         """`retry` for a call that is not part of posting."""

@@ -181,9 +181,8 @@ class LaneWriter:
         if head.balance + amount < 0:
             raise InsufficientBalanceError(balance=head.balance, required=-amount)
         if head.balance + amount > BALANCE_MAX:
-            error = InvalidRequestError(f"amount: the balance is {head.balance} and cannot exceed {BALANCE_MAX}")
-            error.state = RequestState.CHECKING_BALANCE
-            raise error
+            detail = f"amount: the balance is {head.balance} and cannot exceed {BALANCE_MAX}"
+            raise InvalidRequestError(detail, state=RequestState.CHECKING_BALANCE)
         return head
 
     def _duplicate(self, entry: LedgerEntry, ticket: Ticket) -> DuplicateNonceError:

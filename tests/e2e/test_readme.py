@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ledger_core import BaseLedgerOperations
-from ledger_core.http.problems import CODE, STATUS
+from ledger_core import BaseLedgerOperations, ConfigurationError
+from ledger_core.http.openapi import ERRORS
+from ledger_core.http.problems import CODE
 from tests.e2e.server import Server
 from tests.support import ROOT
 
@@ -81,7 +82,8 @@ def test_own_app_in_the_readme_works() -> None:
 def test_every_error_code_is_in_the_table() -> None:
     """Whatever code an answer may have, the README says when it comes and what to do."""
     table = README.split("### Errors")[1].split("###")[0]
-    assert {code for code in {*STATUS, *CODE.values()} if f"`{code}`" not in table} == set()
+    codes = {error.code for error in ERRORS if error is not ConfigurationError} | {*CODE.values()}
+    assert {code for code in codes if f"`{code}`" not in table} == set()
 
 
 def test_every_proof_exists() -> None:

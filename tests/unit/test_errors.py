@@ -2,27 +2,64 @@
 
 import re
 
+import pytest
+
 from ledger_core import errors
-from ledger_core.http.problems import STATUS
+from ledger_core.errors import (
+    InsufficientBalanceError,
+    InvalidRequestError,
+    LedgerError,
+    RequestState,
+    StoreError,
+    UnavailableError,
+)
 
 
-def error_classes() -> dict[str, type[errors.LedgerError]]:
-    return {cls.__name__: cls for cls in errors.LedgerError.__subclasses__()}
+def error_classes() -> dict[str, type[LedgerError]]:
+    """The errors of the ledger itself; other tests derive their own."""
+    found = LedgerError.__subclasses__()
+    return {cls.__name__: cls for cls in found if cls.__module__ == errors.__name__}
 
 
 def test_tree_in_the_docstring_is_the_tree() -> None:
-    """The drawing names every class with its code, and no other."""
-    drawn = dict(re.findall(r"[├└]── (\w+) +(\w+|\(at start only\))", errors.__doc__ or ""))
-    assert drawn.pop("ConfigurationError") == "(at start only)"
-    assert drawn == {name: cls.code for name, cls in error_classes().items() if name != "ConfigurationError"}
+    """The drawing names every class with its code and its status, and no other class."""
+    lines = re.findall(r"[├└]── (\w+) +(\w+|\(at start only\)) +(\d+) ", errors.__doc__ or "")
+    drawn = {name: (code, int(status)) for name, code, status in lines}
+    assert drawn.pop("ConfigurationError") == ("(at start only)", 500)
+    known = {name: (cls.code, cls.status) for name, cls in error_classes().items()}
+    del known["ConfigurationError"]
+    assert drawn == known
 
 
-def test_every_code_has_a_status() -> None:
-    """No error of a request is without its HTTP status, and each code is one class's."""
-    codes = [cls.code for cls in error_classes().values() if cls is not errors.ConfigurationError]
-    assert sorted(codes) == sorted(STATUS)
+def test_every_code_is_one_class_s() -> None:
+    """Programs that switch on a code meet one kind of error."""
+    codes = [cls.code for cls in error_classes().values()]
+    assert len(codes) == len(set(codes))
 
 
 def test_all_errors_are_public() -> None:
     """An app imports all errors from one place."""
     assert {*error_classes(), "LedgerError", "RequestState"} == set(errors.__all__)
+
+
+def test_state_is_given_when_an_error_is_raised() -> None:
+    """Without one an error has the state of its class; no error changes that of another."""
+    assert InvalidRequestError("amount: too large").state is RequestState.VALIDATING
+    moved = InvalidRequestError("amount: too large", state=RequestState.CHECKING_BALANCE)
+    assert (moved.state, str(moved)) == (RequestState.CHECKING_BALANCE, "amount: too large")
+    refused = StoreError("no table", dynamodb_code="X", state=RequestState.CHECKING_NONCE)
+    assert (refused.state, refused.dynamodb_code) == (RequestState.CHECKING_NONCE, "X")
+    assert InvalidRequestError("amount: too large").state is RequestState.VALIDATING
+
+
+def test_error_in_another_state_is_a_copy() -> None:
+    """It has the message, the fields, the cause and the traceback of the error, which stays as it is."""
+    with pytest.raises(UnavailableError) as raised:
+        raise UnavailableError("no answer") from OSError("reset")
+    found = raised.value.in_state(RequestState.CHECKING_NONCE)
+    assert (str(found), found.state) == ("no answer", RequestState.CHECKING_NONCE)
+    assert isinstance(found.__cause__, OSError)
+    assert found.__traceback__ is raised.value.__traceback__
+    assert raised.value.state is RequestState.PROCESSING
+    poor = InsufficientBalanceError(balance=3, required=5).in_state(RequestState.PROCESSING)
+    assert (poor.balance, poor.required) == (3, 5)

@@ -38,7 +38,7 @@ VALUES = (
 PUBLIC: Mapping[str, Sequence[str]] = {
     "ledger_core.audit": ("audit", "audit_export", "audit_store"),
     "ledger_core.dynamodb": ("LedgerStore",),
-    "ledger_core.http": ("LedgerRouter", "create_api", "create_handler"),
+    "ledger_core.http": ("Caller", "LedgerRouter", "caller_of", "create_api", "create_handler"),
     "ledger_core.posting": ("OperationProcessor",),
     "ledger_core.rewards": ("GrantOnAccess",),
     "ledger_core.wiring": (

@@ -10,6 +10,7 @@ from fastapi import Request
 
 from ledger_core.errors import UnavailableError
 from ledger_core.http.executor import Executor
+from ledger_core.http.request_context import context_of
 from ledger_core.posting import TIMEOUT_SECONDS
 from ledger_core.settings import CONNECTIONS_MAX
 
@@ -112,8 +113,10 @@ def test_no_more_calls_at_once_than_there_are_connections() -> None:
         running = [asyncio.create_task(calls.run(request(), call)) for _ in range(CONNECTIONS_MAX + 2)]
         while len(begun) < CONNECTIONS_MAX:
             await asyncio.sleep(0.001)
+        late = request()
+        context_of(late.scope).deadline = asyncio.get_running_loop().time()
         with pytest.raises(UnavailableError):
-            await calls.run(Request({"type": "http", "state": {"deadline": asyncio.get_running_loop().time()}}), call)
+            await calls.run(late, call)
         assert len(begun) == CONNECTIONS_MAX
         go_on.release()
         while len(begun) < CONNECTIONS_MAX + 1:

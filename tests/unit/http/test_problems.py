@@ -1,0 +1,196 @@
+"""Errors that an app raises itself: each is answered as the app means it."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pytest
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
+
+from functions.example_app.operations import ExampleAppOperations
+from ledger_core import ConfigurationError, InsufficientBalanceError, LedgerError, StoreError
+from ledger_core.errors import RequestState
+from ledger_core.http import Caller, LedgerRouter, caller_of, create_api, create_handler
+from ledger_core.http.request_context import context_of
+from ledger_core.settings import AuthMode
+from ledger_core.wiring import create_processor
+from tests.support import LambdaApi
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+
+class OutOfStockError(LedgerError):
+    code = "out_of_stock"
+    status = 409
+
+
+class SoldOutError(OutOfStockError):
+    code = "sold_out"
+    state = RequestState.VALIDATING
+
+
+class PaymentsDownError(LedgerError):
+    code = "payments_down"
+    status = 503
+
+
+class BrokenShelfError(LedgerError):
+    code = "broken_shelf"
+
+
+def api_raising(error: Exception, *, auth: AuthMode = AuthMode.NONE) -> LambdaApi:
+    """An app with one route, which raises an error."""
+    router = APIRouter()
+
+    @router.get("/thing")
+    async def thing() -> None:
+        raise error
+
+    return LambdaApi(create_handler(create_api("Things", router, auth=auth)))
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code", "state"),
+    [
+        (OutOfStockError("There are no swords left."), 409, "out_of_stock", "Processing"),
+        (SoldOutError("There are no swords left."), 409, "sold_out", "Validating"),
+        (
+            OutOfStockError("There are no swords left.", state=RequestState.CHECKING_BALANCE),
+            409,
+            "out_of_stock",
+            "CheckingBalance",
+        ),
+        (PaymentsDownError("There are no swords left."), 503, "payments_down", "Processing"),
+    ],
+)
+def test_error_of_an_app_has_its_own_status_code_and_state(
+    error: LedgerError, status: int, code: str, state: str
+) -> None:
+    """A LedgerError that an app derives is answered with what it declares, and its message."""
+    answer = api_raising(error)("GET", "/thing")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.status, answer.body["status"]) == (status, status)
+    assert (answer.body["code"], answer.body["state"]) == (code, state)
+    assert answer.body["detail"] == "There are no swords left."
+
+
+@pytest.mark.parametrize(
+    "error",
+    [BrokenShelfError("secret"), LedgerError("secret"), StoreError("secret"), ConfigurationError("secret")],
+)
+def test_error_without_a_status_is_a_fault(error: LedgerError, caplog: pytest.LogCaptureFixture) -> None:
+    """Its message is in the log only."""
+    answer = api_raising(error)("GET", "/thing")
+    assert (answer.status, answer.body["code"]) == (500, "internal")
+    assert "secret" not in str(answer.body)
+    assert "secret" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "state"),
+    [
+        (HTTPException(400, "no such colour"), "bad_request", "Validating"),
+        (HTTPException(401, "who?"), "unauthorized", "Received"),
+        (HTTPException(403, "not you"), "forbidden", "Received"),
+        (HTTPException(404, "no such thing"), "not_found", "Received"),
+        (HTTPException(409, {"left": 0, "names": ["sword"]}), "conflict", "Processing"),
+        (HTTPException(410, ["gone", 7]), "gone", "Processing"),
+        (HTTPException(422, "size: too large"), "invalid", "Validating"),
+        (HTTPException(429, "slowly"), "too_many_requests", "Processing"),
+        (HTTPException(500, "I am broken"), "internal", "Processing"),
+        (HTTPException(503, "later"), "service_unavailable", "Processing"),
+    ],
+)
+def test_http_exception_of_an_app_keeps_its_status_and_detail(error: HTTPException, code: str, state: str) -> None:
+    """A detail of any type is the detail of the problem."""
+    answer = api_raising(error)("GET", "/thing")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.status, answer.body["status"]) == (error.status_code, error.status_code)
+    assert (answer.body["code"], answer.body["state"]) == (code, state)
+    assert answer.body["detail"] == error.detail
+
+
+def test_http_exception_of_an_app_keeps_its_headers() -> None:
+    """They take the place of the ledger's own, however they are spelt."""
+    later = api_raising(HTTPException(503, "later", headers={"Retry-After": "120", "X-Why": "night"}))
+    answer = later("GET", "/thing")
+    assert (answer.headers["retry-after"], answer.headers["x-why"]) == ("120", "night")
+    unknown = api_raising(HTTPException(401, "who?", headers={"WWW-Authenticate": "Basic"}))
+    assert unknown("GET", "/thing").headers["www-authenticate"] == "Basic"
+
+
+def test_http_exception_that_is_no_failure_is_no_problem(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A redirect has no body, and is counted as answered."""
+    api = api_raising(HTTPException(307, headers={"Location": "/there", "Content-Type": "text/plain"}))
+    answer = api("GET", "/thing")
+    assert (answer.status, answer.headers["location"], answer.body) == (307, "/there", "")
+    assert '"code":"answered"' in capsys.readouterr().out
+
+
+def test_app_s_own_handler_comes_first() -> None:
+    """An app may still answer an error in its own way, as with any FastAPI app."""
+    router = APIRouter()
+
+    @router.get("/thing")
+    async def thing() -> None:
+        raise OutOfStockError("There are no swords left.")
+
+    async def answer_plainly(_request: Request, error: Exception) -> Response:
+        return Response(str(error), 418, media_type="text/plain")
+
+    api = create_api("Things", router, auth=AuthMode.NONE)
+    api.add_exception_handler(OutOfStockError, answer_plainly)
+    answer = LambdaApi(create_handler(api))("GET", "/thing")
+    assert (answer.status, answer.body) == (418, "There are no swords left.")
+
+
+def test_app_asks_who_is_calling(client: "DynamoDBClient") -> None:
+    """`caller_of` is a dependency of an app's endpoint; the state beside it is the app's own."""
+    router = APIRouter()
+
+    @router.get("/me")
+    async def me(request: Request, caller: Annotated[Caller, Depends(caller_of)]) -> dict[str, Any]:
+        request.state.visits = 1
+        return {"subject": caller.subject, "visits": request.state.visits}
+
+    ledger = LedgerRouter(create_processor(ExampleAppOperations, client))
+    api = LambdaApi(create_handler(create_api("Me", ledger, router, auth=AuthMode.JWT)))
+    assert api("GET", "/me").body == {"subject": "shop", "visits": 1}
+
+
+def test_nobody_is_the_caller_of_an_open_path_without_a_token() -> None:
+    """A handler that asks all the same is told 401, and learns no balance from a refusal."""
+    router = APIRouter()
+
+    @router.get("/health")
+    async def health(caller: Annotated[Caller, Depends(caller_of)]) -> str | None:
+        return caller.subject
+
+    api = LambdaApi(create_handler(create_api("Open", router, auth=AuthMode.JWT)))
+    assert api("GET", "/health").body == "shop"
+    api.claims = None
+    answer = api("GET", "/health")
+    assert (answer.status, answer.body["code"]) == (401, "unauthorized")
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def test_refusal_tells_an_unknown_caller_no_balance() -> None:
+    """What an open path of an app raises is answered without it."""
+    router = APIRouter()
+
+    @router.get("/health")
+    async def health() -> None:
+        raise InsufficientBalanceError(balance=3, required=5)
+
+    api = LambdaApi(create_handler(create_api("Open", router, auth=AuthMode.JWT)))
+    assert api("GET", "/health").body["balance"] == 3
+    api.claims = None
+    assert "balance" not in api("GET", "/health").body
+
+
+def test_context_is_one_object_per_request() -> None:
+    """Whatever asks for it gets the same one; another request has another id."""
+    scope: dict[str, Any] = {"type": "http"}
+    assert context_of(scope) is context_of(scope)
+    assert context_of(scope).request_id != context_of({"type": "http"}).request_id

@@ -132,6 +132,7 @@ def test_fixed_amount_takes_no_magnitude() -> None:
         OperationConfig(amount=3).signed_amount(3)
 
 
+@pytest.mark.slow
 def test_type_checker_catches_a_misspelt_operation(tmp_path: Path) -> None:
     """In app code a misspelt operation, or a plain string for one, does not pass mypy."""
     source = tmp_path / "app.py"

@@ -4,7 +4,11 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.support import ROOT
+
+pytestmark = pytest.mark.slow
 
 LEAVING_NO_LOOP = "tests/unit/http/test_router.py::test_client_that_leaves_in_the_middle_of_its_body_is_no_failure"
 ASKING_FOR_ONE = "tests/unit/http/test_telemetry.py::test_websockets_are_turned_away"

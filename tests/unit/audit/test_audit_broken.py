@@ -27,6 +27,8 @@ from tests.support import NOON, LambdaApi, add
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
+pytestmark = pytest.mark.slow
+
 T = TypeVar("T")
 ENTRIES = 3
 KIND_AND_PLACE = tuple[str, int | None]

@@ -34,6 +34,8 @@ from tests.support import NOON, add, item_from
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
+pytestmark = pytest.mark.slow
+
 LEDGER = str(Path(sys.executable).parent / "ledger")
 SECONDS_MAX = 60
 FOREIGN = "añø-日本-😀"

@@ -18,6 +18,8 @@ from ledger_core.settings import CONNECTIONS_MAX
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
+pytestmark = pytest.mark.slow
+
 SECONDS_MAX = 30
 HOT_REQUESTS = CONNECTIONS_MAX + 10
 

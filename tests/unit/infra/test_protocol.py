@@ -19,6 +19,8 @@ from infra.processes import free_port
 from infra.protocol import Http1Protocol
 from tests.support import new_seed
 
+pytestmark = pytest.mark.slow
+
 BODY = b'{"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "n"}'
 H2C = {
     "Connection": "Upgrade, HTTP2-Settings",

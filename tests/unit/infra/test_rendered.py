@@ -19,6 +19,8 @@ from tests.fakes.cloudformation import ACCOUNT, Rendered, transformed, walk
 from tests.fakes.service_model import objections
 from tests.support import ROOT
 
+pytestmark = pytest.mark.slow
+
 TOPIC = f"arn:aws:sns:eu-central-1:{ACCOUNT}:alarms"
 CHOICES: dict[str, tuple[dict[str, str], ...]] = {
     "Stage": ({"Stage": "dev"}, {"Stage": "prod", "AlarmTopicArn": TOPIC}),

@@ -44,7 +44,7 @@ def main(artifact: Path) -> None:
         shutil.copytree(
             ROOT / package,
             artifact / package,
-            ignore=shutil.ignore_patterns("__pycache__", "openapi.json"),
+            ignore=shutil.ignore_patterns("__pycache__", "openapi.json", "*.md"),
             dirs_exist_ok=True,
         )
     # Bytecode that is never checked against its source: nothing is compiled, nor looked at, when a function starts.

@@ -27,6 +27,7 @@ from ledger_core.observability.metric_lines import METRICS_NAMESPACE
 from ledger_core.periods import Period
 from ledger_core.posting import TIMEOUT_SECONDS
 from ledger_core.settings import CONNECT_SECONDS_MAX, READ_SECONDS_MAX, SWEEP_READ_SECONDS_MAX
+from tests.fakes.pages import page
 from tests.support import ROOT
 
 CORE = sorted(ROOT.glob("ledger_core/**/*.py"))
@@ -139,11 +140,13 @@ def test_tests_say_what_they_test() -> None:
 
 
 def test_repository_root_holds_nothing_else() -> None:
-    """The root is a table of contents."""
+    """The root is a table of contents: what the project is made of, and what tools need there."""
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    assert {name.partition("/")[0] for name in tracked if not name.startswith(".")} <= {
+    assert {name.partition("/")[0] for name in tracked} <= {
         *("pyproject.toml", "functions", "ledger_core", "infra", "template.yaml", "tests", "README.md"),
         *("Makefile", "uv.lock", "LICENSE", "CHANGELOG.md"),
+        *(".ci", ".github", ".gitattributes", ".gitignore"),
+        *(".editorconfig", ".pre-commit-config.yaml"),
     }
 
 
@@ -402,7 +405,7 @@ def alarms() -> dict[str, Any]:
 
 def test_every_alarm_says_why_and_what_to_do() -> None:
     """Each alarm gives its reason, is on the dashboard, and has a section for operators that says what to do."""
-    manual = (ROOT / "infra/operations.md").read_text()
+    manual = page("infra")
     dashboard = TEMPLATE.read_text().split("DashboardBody")[1]
     assert len(alarms()) == 15
     for name, alarm in alarms().items():

@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 
 from ledger_core import BaseLedgerOperations, LedgerOperationType, OperationConfig, every_owner
+from tests.fakes.pages import page
 from tests.invariants import INVARIANTS
 from tests.simulator.broken import BROKEN, Broken, Naive
 from tests.simulator.explore import explore, failure, retold, shrunk
@@ -107,11 +108,11 @@ def test_failing_history_shrinks_to_one_that_a_person_can_read() -> None:
     assert len(short) < min(40, len(long) / 3)
 
 
-def test_history_in_the_readme_is_the_one_that_is_told() -> None:
-    """The README shows what its command prints last."""
+def test_history_in_the_page_is_the_one_that_is_printed() -> None:
+    """The page shows what its command prints last."""
     new = simulation_of(BROKEN["balance before nonce"])
     history = retold(Choices(repeat=shrunk(0, new, steps=80)), new, steps=80)
-    assert "\n".join(history) in (ROOT / "README.md").read_text()
+    assert "\n".join(history) in page("tests")
 
 
 def simulation_of(broken: Broken) -> Callable[..., Simulation]:

@@ -73,7 +73,7 @@ def test_rewards_are_counted_estimated_and_granted(cloud: Cloud, cli: Any) -> No
 
 
 def test_price_of_a_million() -> None:
-    """Five write units each, which is what the README says."""
+    """Five write units each, which is what the pages say."""
     assert round(1_000_000 * WRITE_UNITS_PER_REWARD * WRITE_UNIT_DOLLARS, 3) == 3.125
 
 

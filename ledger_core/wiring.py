@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -91,13 +91,19 @@ def create_receipt_key(name: str | None = None) -> ReceiptKey | None:
 
 
 def load_settings() -> Settings:
-    """The settings of the environment. Exits with one line when one is missing or wrong."""
-    return _or_exit(partial(Settings.from_environment, os.environ))
+    """The settings of the environment, read once. Exits with one line when one is missing or wrong."""
+    return _or_exit(partial(_settings_of, frozenset(os.environ.items())))
 
 
 def load_reward_settings() -> RewardSettings:
     """Those that the scheduled function needs beside them."""
     return _or_exit(partial(RewardSettings.from_environment, os.environ))
+
+
+@lru_cache(maxsize=1)
+def _settings_of(environment: frozenset[tuple[str, str]]) -> Settings:
+    """The settings of one environment: a test changes it, a process does not."""
+    return Settings.from_environment(dict(environment))
 
 
 def _or_exit(create: Callable[[], T]) -> T:

@@ -12,9 +12,15 @@ from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
-from ledger_core.errors import ConfigurationError, InvalidRequestError
+from ledger_core.errors import (
+    ConfigurationError,
+    InvalidRequestError,
+    LedgerError,
+    UnknownOperationError,
+)
 from ledger_core.http.middleware import check_query
 from ledger_core.http.problems import is_json
+from ledger_core.http.schemas import UNKNOWN_OPERATION
 
 __all__ = ["EntryRoute"]
 
@@ -45,9 +51,16 @@ class EntryRoute(APIRoute):
             except ClientDisconnect:
                 raise InvalidRequestError("body: ended before it was complete; send it again") from None
             except ValidationError as error:
-                errors = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
-                raise RequestValidationError(errors) from None
+                raise _refusal(error) from None
             response: Response = await endpoint(request, body)
             return response
 
         return handle
+
+
+def _refusal(error: ValidationError) -> LedgerError | RequestValidationError:
+    """What a body is refused with: an unknown operation counts only if all else is right."""
+    found = error.errors()
+    if {problem["type"] for problem in found} == {UNKNOWN_OPERATION}:
+        return UnknownOperationError(f"operation: {found[0]['msg']}")
+    return RequestValidationError([{**problem, "loc": ("body", *problem["loc"])} for problem in found])

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import Field, StrictStr, create_model
 from starlette.exceptions import HTTPException
 
 from ledger_core.account import Head
@@ -23,13 +22,13 @@ from ledger_core.http.schemas import (
     KEYED,
     REPLAYABLE,
     Balance,
-    EntryRequest,
     Health,
     History,
     Operation,
     Operations,
     QueryInstant,
     SignedReceipt,
+    entry_request,
     one_nonce,
     sent_once,
 )
@@ -188,23 +187,19 @@ class LedgerRouter(APIRouter):
         return Health()
 
     def _post_entry(self) -> Callable[..., Coroutine[Any, Any, Response]]:
-        by_name = {str(operation): operation for operation in self.processor.operations}
-        name = Annotated[StrictStr, Field(json_schema_extra={"enum": list(by_name)})]
-        # Made here, so that OpenAPI lists the app's operations.
-        body_model = create_model(
-            "EntryRequest",
-            __base__=EntryRequest,
-            __doc__=EntryRequest.__doc__,
-            operation=(name, ...),
-        )
+        body_model = entry_request(self.processor.operations)
 
         async def post_entry(request: Request, body: body_model) -> Response:  # type: ignore[valid-type]
             """Post an operation. A nonce in the body is refused the second time (409, with the original entry); one in
             `Idempotency-Key` gets the original answer again when the request is the same, 422 when it differs."""
-            sent: EntryRequest = body
-            self.processor.config_of(sent.operation)
-            fields = {**dict(sent), "operation": by_name[sent.operation]}
-            return await self.answer(request, sent.nonce, lambda nonce: OperationRequest(**fields | {"nonce": nonce}))
+            sent: OperationRequest = body
+
+            def under(nonce: str) -> OperationRequest:
+                if nonce == sent.nonce:
+                    return sent
+                return sent.model_copy(update={"nonce": nonce})
+
+            return await self.answer(request, sent.nonce, under)
 
         return post_entry
 

@@ -1,27 +1,40 @@
 """What the ledger takes and gives over HTTP, besides entries themselves."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictStr, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictStr,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+)
+from pydantic_core import PydanticCustomError
 
 from ledger_core.errors import InvalidRequestError
-from ledger_core.fields import Instant, Magnitude, Metadata, Nonce, OwnerId
+from ledger_core.fields import Instant, Metadata, Nonce
 from ledger_core.http.field_descriptions import HEADERS
-from ledger_core.models import LedgerEntry
+from ledger_core.models import LedgerEntry, OperationRequest
 
 __all__ = [
     "KEYED",
     "REPLAYABLE",
+    "UNKNOWN_OPERATION",
     "Balance",
-    "EntryRequest",
     "Health",
     "History",
     "Operation",
     "Operations",
     "QueryInstant",
     "SignedReceipt",
+    "entry_request",
     "one_nonce",
     "sent_once",
 ]
@@ -50,6 +63,8 @@ KEYED: dict[str, Any] = {
 }
 """For the OpenAPI document: the header that a nonce may come in, which is read where repetitions show."""
 
+UNKNOWN_OPERATION = "unknown_operation"
+"""The type of a validation error: the app has no operation of that name."""
 NONCE: TypeAdapter[str] = TypeAdapter(Nonce)
 QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 """A string as RFC 8941 writes it."""
@@ -65,20 +80,32 @@ def _written_as_time(value: Any) -> Any:
 QueryInstant = Annotated[Instant, BeforeValidator(_written_as_time)]
 
 
-def _left_out(value: Any) -> Any:
+def _empty_if_null(value: Any) -> Any:
     return {} if value is None else value
 
 
-class EntryRequest(BaseModel):
-    """An operation to post. The nonce goes here or in the `Idempotency-Key` header."""
+def entry_request(operations: Iterable[StrEnum]) -> type[OperationRequest]:
+    """The model of the body of POST /ledger/entry: the request that a processor of `operations` takes.
 
-    model_config = ConfigDict(extra="forbid")
+    Only its nonce may be missing, because it may come in the `Idempotency-Key` header instead.
+    """
+    by_name = {str(operation): operation for operation in operations}
+    names = ", ".join(by_name)
 
-    owner_id: OwnerId
-    operation: StrictStr
-    nonce: Nonce | None = None
-    amount: Magnitude | None = None
-    metadata: Annotated[Metadata, BeforeValidator(_left_out)] = {}
+    def member(name: str) -> StrEnum:
+        if name not in by_name:
+            raise PydanticCustomError(UNKNOWN_OPERATION, f"must be one of {names}")
+        return by_name[name]
+
+    named = Field(json_schema_extra={"enum": list(by_name)})
+    return create_model(
+        "EntryRequest",
+        __base__=OperationRequest,
+        __doc__="An operation to post. The nonce goes here or in the `Idempotency-Key` header.",
+        operation=(Annotated[StrictStr, named, AfterValidator(member)], ...),
+        nonce=(Nonce | None, None),
+        metadata=(Annotated[Metadata, BeforeValidator(_empty_if_null)], {}),
+    )
 
 
 class Balance(BaseModel):

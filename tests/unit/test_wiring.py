@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import pytest
 
+from functions.example_app.app import create_app
 from infra.run import _keep_to_one_cpu
 from ledger_core.dynamodb.client import session
-from ledger_core.wiring import create_client, create_queue_client
+from ledger_core.wiring import create_client, create_queue_client, load_settings
 from tests.fakes.impostor import impostor
 from tests.support import ROOT
 
@@ -50,6 +51,16 @@ def test_client_says_who_it_is_by_a_text_that_is_made_once() -> None:
     agent = sent(create_client())["user-agent"]
     assert agent == session().user_agent()
     assert agent.startswith("Botocore/")
+
+
+def test_settings_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many parts of an app ask for them; another environment, as tests have it, has others."""
+    monkeypatch.setenv("LEDGER_BASE_PATH", "/once")
+    first = load_settings()
+    create_app()
+    assert load_settings() is first
+    monkeypatch.setenv("LEDGER_BASE_PATH", "/twice")
+    assert (first.base_path, load_settings().base_path) == ("/once", "/twice")
 
 
 @pytest.mark.parametrize("module", ["functions.example_app.app", "functions.daily_reward.app"])

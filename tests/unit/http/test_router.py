@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 from fastapi import Depends
 
 from functions.example_app.app import create_app
+from ledger_core import LedgerOperationType, OperationRequest
 from ledger_core.dynamodb import LedgerStore
 from ledger_core.errors import ConfigurationError
 from ledger_core.fields import NONCE_LENGTH_MAX, OWNER_ID_LENGTH_MAX, format_time
@@ -244,6 +245,38 @@ def test_body_may_be_base64_and_of_the_largest_size(api: LambdaApi) -> None:
     encoded = base64.b64encode(body).decode()
     headers = {"host": "example.com"}
     assert post(api, isBase64Encoded=True, body=encoded, headers=headers, multiValueHeaders=None).status == 200
+
+
+def test_unknown_operation_is_named_beside_other_errors(api: LambdaApi) -> None:
+    """It has a code of its own only if nothing else is wrong."""
+    refusal = post(api, {**SIGNUP, "operation": "LEVEL_UP", "owner_id": ""})
+    assert is_problem(refusal, 422, "invalid", "Validating")
+    assert [error["field"] for error in refusal.body["errors"]] == ["body.owner_id", "body.operation"]
+    alone = post(api, {**SIGNUP, "operation": "LEVEL_UP"})
+    assert alone.body["detail"].startswith("operation: must be one of DAILY_REWARD, ")
+
+
+@pytest.mark.parametrize("key", ["", "header"])
+def test_body_is_the_request_that_the_processor_takes(
+    monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient", key: str
+) -> None:
+    """It is validated once, into the operation's own member; a nonce of the header is put in."""
+    taken: list[OperationRequest] = []
+    enter = OperationProcessor.enter
+
+    def recording(self: OperationProcessor, request: OperationRequest) -> Ticket:
+        taken.append(request)
+        return enter(self, request)
+
+    monkeypatch.setattr(OperationProcessor, "enter", recording)
+    api = LambdaApi(create_handler(create_app(client)))
+    headers = {"Idempotency-Key": key} if key else {}
+    body = {"owner_id": "ada", "operation": "SIGNUP_CREDIT"} | ({} if key else {"nonce": "body"})
+    assert post(api, body, headers=headers).status == 200
+    (request,) = taken
+    assert request.operation is LedgerOperationType.SIGNUP_CREDIT
+    assert (type(request).__name__, request.nonce) == ("EntryRequest", key or "body")
+    assert isinstance(request, OperationRequest)
 
 
 def test_refusals_do_not_repeat_the_request(api: LambdaApi) -> None:

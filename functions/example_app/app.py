@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["app", "create_app", "handler"]
 
 INFO = {
-    "version": "0.1.0",
+    "version": "1",  # of the API: a change that breaks callers makes it 2
     "description": "An app on the shared ledger of user credits. It posts operations for owners, each "
     "under a nonce. Every accepted operation becomes one immutable entry and moves the balance: "
     "atomically, exactly once, never below zero.",

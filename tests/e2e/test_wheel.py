@@ -19,6 +19,7 @@ APP = """\
 from enum import StrEnum
 
 from ledger_core import BaseLedgerOperations, LedgerEntry, OperationConfig, OperationRequest
+from ledger_core.client import LedgerClient
 from ledger_core.http import LedgerRouter, create_api, create_handler
 from ledger_core.posting import OperationProcessor
 from ledger_core.wiring import create_processor, create_receipt_key, load_settings
@@ -40,6 +41,10 @@ def level_up(processor: OperationProcessor, owner_id: str, level: int) -> Ledger
             nonce=f"level:{level}",
         )
     )
+
+
+def balance_of(ledger: LedgerClient, owner_id: str) -> int:
+    return ledger.balance(owner_id).balance
 
 
 settings = load_settings()

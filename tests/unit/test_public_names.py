@@ -37,6 +37,14 @@ VALUES = (
 )
 PUBLIC: Mapping[str, Sequence[str]] = {
     "ledger_core.audit": ("audit", "audit_export", "audit_store"),
+    "ledger_core.client": (
+        "AsyncLedgerClient",
+        "Balance",
+        "Finding",
+        "LedgerClient",
+        "RefusedError",
+        "Verification",
+    ),
     "ledger_core.dynamodb": ("LedgerStore",),
     "ledger_core.http": ("Caller", "LedgerRouter", "caller_of", "create_api", "create_handler"),
     "ledger_core.posting": ("OperationProcessor",),

@@ -1,32 +1,37 @@
-"""An owner's ledger as it stands: its head, and what is noted beside it."""
+"""One owner's account as it stands, the entry that comes next in it, and what that changes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
 from ledger_core.fields import TIME_STEP_MIN, Instant, format_time, in_utc
 from ledger_core.models import LedgerEntry, OperationRequest, hash_of
 
-__all__ = ["GENESIS_HASH", "Account", "Head", "Mark", "entry_after"]
+__all__ = ["GENESIS_HASH", "Account", "AccountChange", "Head", "Mark"]
 
 GENESIS_HASH = "0" * 64
+NO_MARKS: Mapping[str, str] = MappingProxyType({})
 
 
 class Mark(NamedTuple):
-    """A note on an owner's balance: the last period for which something was posted. It never goes back."""
+    """A note on an account: the last period for which a schedule posted something. It never goes back."""
 
     name: str
     period: str
 
     def is_overtaken(self, marks: Mapping[str, str]) -> bool:
-        """Whether these are of a later period."""
+        """Whether these marks are of a later period."""
         return marks.get(self.name, "") > self.period
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Head:
-    """Where an owner's ledger stands: `entry_count` is the last entry's id, `updated_at` its time (None: no entry)."""
+    """What a fold over an account's entries gives; receipts and exports hold it.
+
+    `entry_count` is the last entry's id, `updated_at` its time (None: there is no entry).
+    """
 
     owner_id: str
     balance: int = 0
@@ -48,31 +53,76 @@ class Head:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Account:
-    """A whole row of the balances table: an owner's head, and what is noted beside it."""
+    """A whole row of the accounts table. Without an entry, all but `owner_id` has its default."""
 
-    head: Head
-    created_at: datetime | None
+    owner_id: str
+    balance: int = 0
+    entry_count: int = 0
+    head_hash: str = GENESIS_HASH
+    created_at: datetime | None = None
     """When its first entry was posted."""
-    active_at: datetime | None
-    """When the last entry was posted for it, other than by a schedule."""
-    marks: Mapping[str, str]
+    updated_at: datetime | None = None
+    """When its last entry was posted."""
+    active_at: datetime | None = None
+    """When the last entry was posted for the owner, other than by a schedule."""
+    marks: Mapping[str, str] = field(default_factory=lambda: NO_MARKS)
     """The last period of each scheduled operation, by operation and kind of period."""
 
+    @property
+    def head(self) -> Head:
+        """What a fold over its entries has to give."""
+        return Head(
+            owner_id=self.owner_id,
+            balance=self.balance,
+            entry_count=self.entry_count,
+            head_hash=self.head_hash,
+            updated_at=self.updated_at,
+        )
 
-def entry_after(head: Head, request: OperationRequest, *, amount: int, now: datetime) -> LedgerEntry:
-    """The entry that `request` adds on top of `head`; later than the last one even if the clock says otherwise."""
-    time = in_utc(now if head.updated_at is None else max(now, head.updated_at + TIME_STEP_MIN))
-    fields: dict[str, Any] = {
-        "id": head.entry_count + 1,
-        "operation": str(request.operation),
-        "owner_id": request.owner_id,
-        "amount": amount,
-        "nonce": request.nonce,
-        "created_at": time,
-        "updated_at": time,
-        "balance_after": head.balance + amount,
-        "metadata": dict(request.metadata),
-        "prev_hash": head.head_hash,
-    }
-    written = dict.fromkeys(("created_at", "updated_at"), format_time(time))
-    return LedgerEntry.model_construct(**fields, hash=hash_of(fields | written))  # of what has been validated
+    def is_at(self, other: "Account") -> bool:
+        """Whether both have the same last entry."""
+        return (self.entry_count, self.head_hash) == (other.entry_count, other.head_hash)
+
+    def next_entry(self, request: OperationRequest, *, amount: int, now: datetime) -> LedgerEntry:
+        """The entry that `request` adds; later than the last one even if the clock says otherwise."""
+        time = in_utc(now if self.updated_at is None else max(now, self.updated_at + TIME_STEP_MIN))
+        fields: dict[str, Any] = {
+            "id": self.entry_count + 1,
+            "operation": str(request.operation),
+            "owner_id": request.owner_id,
+            "amount": amount,
+            "nonce": request.nonce,
+            "created_at": time,
+            "updated_at": time,
+            "balance_after": self.balance + amount,
+            "metadata": dict(request.metadata),
+            "prev_hash": self.head_hash,
+        }
+        written = dict.fromkeys(("created_at", "updated_at"), format_time(time))
+        return LedgerEntry.model_construct(**fields, hash=hash_of(fields | written))  # of what has been validated
+
+    def after(self, entry: LedgerEntry, *, mark: Mark | None = None, is_active: bool = True) -> "Account":
+        """The account once `entry` is the last one.
+
+        Args:
+            mark: what to note with it.
+            is_active: whether the entry is a sign of life of the owner; what a schedule posts is not.
+        """
+        return replace(
+            self,
+            balance=entry.balance_after,
+            entry_count=entry.id,
+            head_hash=entry.hash,
+            created_at=self.created_at or entry.created_at,
+            updated_at=entry.created_at,
+            active_at=entry.created_at if is_active or self.active_at is None else self.active_at,
+            marks={**self.marks, mark.name: mark.period} if mark else self.marks,
+        )
+
+
+class AccountChange(NamedTuple):
+    """Entries to append to one account, each upon the one before it, and the account before and after them."""
+
+    entries: tuple[LedgerEntry, ...]
+    before: Account
+    after: Account

@@ -18,10 +18,9 @@ their own; see `LedgerError`.
 """
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import ClassVar, Self
 
-if TYPE_CHECKING:
-    from ledger_core.models import LedgerEntry
+from ledger_core.models import LedgerEntry
 
 __all__ = [
     "ConfigurationError",
@@ -106,7 +105,7 @@ class DuplicateNonceError(LedgerError):
     status = 409
     state = RequestState.CHECKING_NONCE
 
-    def __init__(self, *, entry: "LedgerEntry", replay: bool) -> None:
+    def __init__(self, *, entry: LedgerEntry, replay: bool) -> None:
         same = "the same request" if replay else "a different request"
         super().__init__(f"The nonce was used by entry {entry.id}, for {same}.")
         self.entry = entry

@@ -53,7 +53,7 @@ class Settings:
     """
 
     entries_table: str
-    balances_table: str
+    accounts_table: str
     auth: AuthMode
     receipt_key: str | None = None
     base_path: str = ""
@@ -84,7 +84,7 @@ class Settings:
             raise ConfigurationError("LEDGER_RECEIPT_KEY in a file is for local runs only and is refused inside Lambda")
         return cls(
             entries_table=tables[0],
-            balances_table=tables[1],
+            accounts_table=tables[1],
             auth=AuthMode(auth),
             receipt_key=receipt_key,
             base_path=_base_path(environment.get("LEDGER_BASE_PATH", "")),

@@ -58,7 +58,7 @@ def create_store(client: "DynamoDBClient | None" = None) -> LedgerStore:
     """The store that the environment names; `client` is for tests and local runs."""
     settings = load_settings()
     return LedgerStore(
-        client or create_client(), entries_table=settings.entries_table, balances_table=settings.balances_table
+        client or create_client(), entries_table=settings.entries_table, accounts_table=settings.accounts_table
     )
 
 
@@ -68,7 +68,7 @@ def create_account_store(client: "DynamoDBClient | None" = None) -> SweepStore:
     return SweepStore(
         client or create_client(SWEEP_CONFIG),
         entries_table=settings.entries_table,
-        balances_table=settings.balances_table,
+        accounts_table=settings.accounts_table,
     )
 
 

@@ -24,7 +24,7 @@ from ledger_core import (
     OperationRequest,
     UnavailableError,
 )
-from ledger_core.account import GENESIS_HASH, Head
+from ledger_core.account import GENESIS_HASH, Account, Head
 from ledger_core.dynamodb import LedgerStore
 from ledger_core.fields import NONCE_PREFIX_RESERVED
 
@@ -107,9 +107,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Book:
-    """An owner's ledger as it is stored: the head, and the entries as the index orders them, the oldest first."""
+    """An owner's account as it is stored, and its entries as the index orders them, the oldest first."""
 
-    head: Head
+    head: Account
+    """A book that is read over HTTP leaves `created_at` and `active_at` out."""
     entries: Sequence[LedgerEntry]
 
     @classmethod
@@ -121,7 +122,7 @@ class Book:
             page, start = store.rows(owner_id, until=None, start=start)
             rows += page
             if start is None:
-                return cls(store.head(owner_id, consistent=True), [LedgerEntry(**row) for row in rows])
+                return cls(store.account(owner_id, consistent=True), [LedgerEntry(**row) for row in rows])
 
 
 def conservation(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
@@ -181,10 +182,16 @@ def chain_unbroken(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
 
 
 def head_is_last_entry(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
-    """The balance's row tells of the last entry, and of no other."""
-    last = Head.at(book.entries[-1]) if book.entries else Head(owner_id=book.head.owner_id)
-    if book.head != last:
-        yield f"the head is {book.head}, after the last entry it is {last}"
+    """The account's row is what its entries make it: their last one, the first one's time, the owner's last time."""
+    account = book.head
+    last = Head.at(book.entries[-1]) if book.entries else Head(owner_id=account.owner_id)
+    if account.head != last:
+        yield f"the head is {account.head}, after the last entry it is {last}"
+    if account.created_at and account.created_at not in [entry.created_at for entry in book.entries[:1]]:
+        yield f"the account was opened at {account.created_at}, which is not its first entry's time"
+    posted = [entry.created_at for entry in book.entries if not entry.nonce.startswith(NONCE_PREFIX_RESERVED)]
+    if account.active_at and posted and account.active_at < max(posted):
+        yield f"the owner was active at {account.active_at}, and the last entry of a caller is of {max(posted)}"
 
 
 def acknowledged_is_stored(book: Book, answers: Sequence[Answer]) -> Iterator[str]:

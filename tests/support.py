@@ -10,7 +10,8 @@ from random import SystemRandom
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-from ledger_core import LedgerOperationType, OperationRequest
+from ledger_core import Account, LedgerEntry, LedgerOperationType, OperationRequest
+from ledger_core.account import AccountChange, Mark
 
 ROOT = Path(__file__).parent.parent
 DEEP = bool(os.environ.get("PROVE"))
@@ -39,6 +40,24 @@ def add(amount: int, nonce: str, *, owner_id: str = "ada") -> OperationRequest:
 
 def spend(amount: int, nonce: str, *, owner_id: str = "ada") -> OperationRequest:
     return operation(LedgerOperationType.CREDIT_SPEND, nonce, owner_id=owner_id, amount=amount)
+
+
+def account_after(entry: LedgerEntry) -> Account:
+    """The account whose last entry this is, as far as the entry alone shows."""
+    return Account(
+        owner_id=entry.owner_id,
+        balance=entry.balance_after,
+        entry_count=entry.id,
+        head_hash=entry.hash,
+        updated_at=entry.created_at,
+    )
+
+
+def change_of(
+    before: Account, entry: LedgerEntry, *, mark: Mark | None = None, is_active: bool = True
+) -> AccountChange:
+    """The change that appends one entry."""
+    return AccountChange((entry,), before, before.after(entry, mark=mark, is_active=is_active))
 
 
 def item_from(fields: Mapping[str, Any]) -> dict[str, Any]:

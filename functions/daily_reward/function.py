@@ -114,7 +114,7 @@ class RewardFunction:
             "period": after.period,
             "segment": after.segment,
             "segments": after.segments,
-            "stragglers": len(after.stragglers),
+            "postponed": len(after.postponed),
             **_rounded(after.tally),
         }
         metrics = {

@@ -86,12 +86,12 @@ class Runs:
 
     def rewarded(self, nonce: str) -> int | None:
         """How many owners had the reward after the last complete run under a nonce; None if there was none."""
-        found = self._budget().read(partial(self._latest, nonce))
+        found = self._budget().call(partial(self._latest, nonce))
         return next((total.rewarded for total in map(_total, found) if total), None)
 
     def _update(self, nonce: str, segment: Segment, **arguments: Any) -> Mapping[str, Any]:
         key = {"nonce": {"S": nonce}, "started_at": {"S": format_time(segment.started_at)}}
-        return self._budget().read(partial(self._update_once, key, arguments))
+        return self._budget().call(partial(self._update_once, key, arguments))
 
     def _update_once(self, key: dict[str, Any], arguments: dict[str, Any]) -> Mapping[str, Any]:
         with dynamodb_request(self._clock) as request:

@@ -1,8 +1,7 @@
 """Does a ledger add up? Audits, exports and receipts. They repair nothing."""
 
-from ledger_core.audit.fold import Report, audit
 from ledger_core.audit.receipts import Receipt, read_keys, read_receipt, signed
-from ledger_core.audit.store_audit import Read, audit_export, audit_store, export
+from ledger_core.audit.store_audit import Read, Report, audit, audit_export, audit_store, export
 
 __all__ = [
     "Read",

@@ -138,7 +138,7 @@ def _swept(new_sweep: Callable[..., Sweep], reward: Reward, planned: Tally, segm
             sweep = new_sweep(monotonic=lambda: inf if stopping.is_set() else monotonic())
             segment = sweep.run(segment, seconds=SWEEP_SECONDS_MAX, on_page=on_page)
             if not segment.finished and segment.place == before:
-                raise UnavailableError(f"{len(segment.stragglers)} owners are written to all the time: run it again")
+                raise UnavailableError(f"{len(segment.postponed)} owners are written to all the time: run it again")
         return segment.tally
 
     total = Tally()

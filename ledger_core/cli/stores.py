@@ -71,7 +71,7 @@ def _opened(client: "DynamoDBClient") -> Ledgers:
 def _ask(store: SweepStore) -> None:
     """See whether anybody is there: whatever DynamoDB says is an answer, and a reader may be refused this call."""
     try:
-        store.head("ledger", consistent=False)
+        store.account("ledger", consistent=False)
     except StoreError:
         return
     except UnavailableError as error:

@@ -10,7 +10,7 @@ from ledger_core.dynamodb.client import (
 )
 from ledger_core.dynamodb.clock import SystemClock
 from ledger_core.dynamodb.decode import Cancelled
-from ledger_core.dynamodb.expressions import ENTRIES_MAX, Write
+from ledger_core.dynamodb.expressions import ENTRIES_MAX
 from ledger_core.dynamodb.request import dynamodb_request
 from ledger_core.dynamodb.signing import KmsKey, PemKey, ReceiptKey, base64url, jwk
 from ledger_core.dynamodb.store import LedgerStore
@@ -34,7 +34,6 @@ __all__ = [
     "StoredHead",
     "SweepStore",
     "SystemClock",
-    "Write",
     "base64url",
     "create_dynamodb_client",
     "create_kms_client",

@@ -4,15 +4,15 @@ import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from ledger_core.account import Account, Head
+from ledger_core.dynamodb.errors import busy_error
 from ledger_core.dynamodb.expressions import MARK_PREFIX
 from ledger_core.dynamodb.stored import StoredHead
-from ledger_core.errors import StoreError, UnavailableError
+from ledger_core.errors import LedgerError, StoreError, UnavailableError
 from ledger_core.models import LedgerEntry
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "account_from",
     "cancelled_from",
     "entry_from",
-    "head_from",
     "row_from",
     "stored_head_from",
     "units_from",
@@ -32,37 +31,30 @@ INTEGER = re.compile(r"-?[0-9]+")
 
 
 class Cancelled(NamedTuple):
-    """Why an owner's writes were not done; nothing is said of those that another owner's kept from being done."""
+    """Why a change of one account was not written. All is empty where another account's change is the reason."""
 
-    stored: Sequence[LedgerEntry]
+    stored: Sequence[LedgerEntry] = ()
     """What is stored already under the nonces of the entries."""
-    head: Head | None
-    """The head as it is, when it is not the one the first entry was computed from."""
-    contended: bool
-    """Whether conflict or throttling came on top, so that the next try should wait."""
-    marks: Mapping[str, str] = MappingProxyType({})
-    """Those of the row that `head` is from."""
+    account: Account | None = None
+    """The account as it is, when it is not the one that the change was planned on."""
+    busy: LedgerError | None = None
+    """Conflict or throttling, after which the next try should wait."""
     error: StoreError | None = None
-    """What is wrong with these writes for good: another try meets it again."""
+    """What is wrong with this change for good: another try meets it again."""
 
 
 def cancelled_from(owner_id: str, reasons: Sequence[Mapping[str, Any]]) -> Cancelled:
-    """What the reasons of one owner's writes say, by position: each entry's, and last the balance's."""
+    """What the reasons of one account's change say, by position: each entry's, and last the account's."""
     failed = [reason["Code"] == "ConditionalCheckFailed" for reason in reasons]
-    contended = any(reason["Code"] in BUSY for reason in reasons)
+    busy = next((busy_error("DynamoDB", reason["Code"]) for reason in reasons if reason["Code"] in BUSY), None)
     try:
         stored = [entry_from(reasons[position]["Item"]) for position in range(len(reasons) - 1) if failed[position]]
         account = account_from(owner_id, reasons[-1].get("Item")) if failed[-1] else None
     except StoreError as error:
-        return Cancelled((), None, contended, error=error)
+        return Cancelled(busy=busy, error=error)
     refused = {reason["Code"] for reason in reasons} - {"None", "ConditionalCheckFailed", *BUSY}
-    return Cancelled(
-        stored=tuple(stored),
-        head=account.head if account else None,
-        contended=contended,
-        marks=account.marks if account else {},
-        error=StoreError(f"DynamoDB refused: {', '.join(sorted(refused))}") if refused else None,
-    )
+    refusal = StoreError(f"DynamoDB refused: {', '.join(sorted(refused))}") if refused else None
+    return Cancelled(tuple(stored), account, busy, refusal)
 
 
 def units_from(response: Mapping[str, Any]) -> float:
@@ -124,36 +116,24 @@ def entry_from(item: Mapping[str, Any]) -> LedgerEntry:
         raise StoreError(f"a stored entry is malformed: {reasons}") from error
 
 
-def head_from(owner_id: str, item: Mapping[str, Any] | None) -> Head:
-    """The head that is stored; a row that has no entry yet, whatever else is in it, is like none."""
+def account_from(owner_id: str, item: Mapping[str, Any] | None) -> Account:
+    """The account that is stored; a row that has no entry yet, whatever else is in it, is like no row."""
     if not item or "entry_count" not in item:
-        return Head(owner_id=owner_id)
+        return Account(owner_id=owner_id)
+    names = [name for name in item if name.startswith(MARK_PREFIX)]
     try:
-        return Head(
+        return Account(
             owner_id=owner_id,
             balance=int(item["balance"]["N"]),
             entry_count=int(item["entry_count"]["N"]),
             head_hash=item["head_hash"]["S"],
+            created_at=_time(item["created_at"]["S"]),
             updated_at=_time(item["updated_at"]["S"]),
+            active_at=_time(item["active_at"]["S"]),
+            marks={name.removeprefix(MARK_PREFIX): item[name]["S"] for name in names},
         )
     except (KeyError, ValueError) as error:
-        raise StoreError(f"a stored balance is malformed: {type(error).__name__} {error}") from error
-
-
-def account_from(owner_id: str, item: Mapping[str, Any] | None) -> Account:
-    """The whole row that is stored."""
-    item = item or {}
-    head = head_from(owner_id, item)
-    try:
-        created_at, active_at = (
-            _time(item[name]["S"]) if name in item else None for name in ("created_at", "active_at")
-        )
-        names = [name for name in item if name.startswith(MARK_PREFIX)]
-        marks = {name.removeprefix(MARK_PREFIX): item[name]["S"] for name in names}
-    except (KeyError, ValueError) as error:
-        raise StoreError(f"a stored balance is malformed: {type(error).__name__} {error}") from error
-    # Rows that were written before `active_at` was have the time of the last entry.
-    return Account(head=head, created_at=created_at, active_at=active_at or head.updated_at, marks=marks)
+        raise StoreError(f"a stored account is malformed: {type(error).__name__} {error}") from error
 
 
 def _time(text: str) -> datetime:

@@ -15,7 +15,7 @@ from botocore.parsers import ResponseParserError
 
 from ledger_core.errors import ContentionError, LedgerError, StoreError, UnavailableError
 
-__all__ = ["translate_errors"]
+__all__ = ["busy_error", "translate_errors"]
 
 ERRORS: Mapping[str, type[LedgerError]] = {
     # Codes of errors. All that are not here are StoreError, which is not tried again, unless the status is 5xx.
@@ -67,12 +67,17 @@ def translate_errors(service: str) -> Iterator[None]:
         raise UnavailableError("no credentials could be had but expired ones") from error
 
 
+def busy_error(service: str, code: str) -> LedgerError:
+    """The error for a code of ERRORS: the same call may succeed later."""
+    return ERRORS[code](f"{service} is busy: {code}")
+
+
 def _translated(service: str, error: ClientError) -> LedgerError:
     code = error.response["Error"]["Code"]
     reasons = [reason["Code"] for reason in error.response.get("CancellationReasons", ())]
     for candidate in (*reasons, code):
         if candidate in ERRORS:
-            return ERRORS[candidate](f"{service} is busy: {candidate}")
+            return busy_error(service, candidate)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if status >= 500 or status in TRANSIENT or code == str(status):  # botocore's code for a body that names no error
         return UnavailableError(f"{service} failed: {code}")

@@ -1,9 +1,9 @@
 """What the ledger writes: its keys, items, expressions and conditions, as DynamoDB types them."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
-from ledger_core.account import Head, Mark
+from ledger_core.account import AccountChange
 from ledger_core.fields import format_time
 from ledger_core.models import LedgerEntry
 
@@ -12,46 +12,29 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENTRIES_MAX",
-    "Write",
     "entry_item",
     "entry_key",
-    "move_values",
     "transact_items",
 ]
 
 ENTRIES_MAX = 99
-"""Entries of one owner that one transaction adds: DynamoDB takes 100 items, and one is the balance."""
+"""Entries that one transaction adds to an account: DynamoDB takes 100 items, and the account is one."""
 
 # Forbids a second entry under the same owner and nonce.
 NONCE_IS_NEW = "attribute_not_exists(entry_key)"
-# Forbids beginning a ledger that another writer has begun.
-LEDGER_IS_NEW = "attribute_not_exists(entry_count)"
-# Forbids moving a balance that has moved since the entry was computed from it. The count alone would do, but for a
+# Forbids opening an account that another writer has opened.
+ACCOUNT_IS_NEW = "attribute_not_exists(entry_count)"
+# Forbids moving an account that has moved since the entry was planned on it. The count alone would do, but for a
 # table restored to an earlier time under a process that remembers the later one.
-HEAD_IS_KNOWN = "entry_count = :known_count AND head_hash = :known_hash"
+ACCOUNT_IS_KNOWN = "entry_count = :known_count AND head_hash = :known_hash"
 
-MOVE_HEAD = (
+MOVE = (
     "SET balance = :balance, entry_count = :entry_count, head_hash = :head_hash, "
-    "updated_at = :now, created_at = if_not_exists(created_at, :now)"
+    "created_at = :created_at, updated_at = :updated_at, active_at = :active_at"
 )
-# An entry that is posted for an owner is a sign of life.
-OWNER_IS_ACTIVE = ", active_at = :now"
-# One that a schedule grants is none: a row of before there was this attribute gets the time of the entry before.
-OWNER_WAS_ACTIVE = ", active_at = if_not_exists(active_at, :active_at)"
 # Tells a later run of the same period, which reads the row anyway, that there is nothing to write.
-PERIOD_IS_DONE = ", #mark = :period"
-# Forbids going back to an earlier period, for a writer who does not know of the later one.
-PERIOD_IS_NOT_OVERTAKEN = " AND (attribute_not_exists(#mark) OR #mark <= :period)"
+PERIOD_IS_DONE = ", #mark{number} = :mark{number}"
 MARK_PREFIX = "mark:"
-
-
-class Write(NamedTuple):
-    """Entries of one owner to append, one upon the other, the head that the first was computed from, and what to note
-    beside the balance."""
-
-    entries: Sequence[LedgerEntry]
-    head: Head
-    mark: Mark | None = None
 
 
 def entry_key(owner_id: str, nonce: str) -> str:
@@ -76,21 +59,9 @@ def entry_item(entry: LedgerEntry) -> dict[str, Any]:
 
 
 def transact_items(
-    write: Write, *, entries_table: str, balances_table: str, active: bool = True
+    change: AccountChange, *, entries_table: str, accounts_table: str
 ) -> list["TransactWriteItemTypeDef"]:
-    """The items that append the entries and, last, the one that moves the balance, each under its condition.
-
-    With a mark there is one more: that no later one is there.
-
-    `active` tells whether it is a sign of life of the owner.
-    """
-    entries, head, mark = write
-    last = entries[-1]
-    values = move_values(last, head)
-    expression = MOVE_HEAD + OWNER_IS_ACTIVE
-    if not active:
-        expression = MOVE_HEAD + OWNER_WAS_ACTIVE
-        values[":active_at"] = {"S": format_time(head.updated_at or last.created_at)}
+    """The items that append the entries of a change and, last, the one that moves its account, each on a condition."""
     puts: list[TransactWriteItemTypeDef] = [
         {
             "Put": {
@@ -100,33 +71,44 @@ def transact_items(
                 "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
             }
         }
-        for entry in entries
+        for entry in change.entries
     ]
+    return [*puts, _update(change, accounts_table)]
+
+
+def _update(change: AccountChange, accounts_table: str) -> "TransactWriteItemTypeDef":
+    before, after = change.before, change.after
+    values: dict[str, Any] = {
+        ":balance": {"N": str(after.balance)},
+        ":entry_count": {"N": str(after.entry_count)},
+        ":head_hash": {"S": after.head_hash},
+        ":created_at": _time(after.created_at),
+        ":updated_at": _time(after.updated_at),
+        ":active_at": _time(after.active_at),
+    }
+    if before.entry_count:
+        values[":known_count"] = {"N": str(before.entry_count)}
+        values[":known_hash"] = {"S": before.head_hash}
     update: TransactWriteItemTypeDef = {
         "Update": {
-            "TableName": balances_table,
-            "Key": {"owner_id": {"S": last.owner_id}},
-            "UpdateExpression": expression + (PERIOD_IS_DONE if mark else ""),
-            "ConditionExpression": HEAD_IS_KNOWN if head.entry_count else LEDGER_IS_NEW,
+            "TableName": accounts_table,
+            "Key": {"owner_id": {"S": after.owner_id}},
+            "UpdateExpression": MOVE,
+            "ConditionExpression": ACCOUNT_IS_KNOWN if before.entry_count else ACCOUNT_IS_NEW,
             "ExpressionAttributeValues": values,
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         }
     }
-    if mark:
-        update["Update"]["ConditionExpression"] += PERIOD_IS_NOT_OVERTAKEN
-        update["Update"]["ExpressionAttributeNames"] = {"#mark": MARK_PREFIX + mark.name}
-        update["Update"]["ExpressionAttributeValues"] = {**values, ":period": {"S": mark.period}}
-    return [*puts, update]
+    new_marks = sorted(after.marks.items() - before.marks.items())
+    for number, (_, period) in enumerate(new_marks):
+        update["Update"]["UpdateExpression"] += PERIOD_IS_DONE.format(number=number)
+        values[f":mark{number}"] = {"S": period}
+    if new_marks:
+        names = {f"#mark{number}": MARK_PREFIX + name for number, (name, _) in enumerate(new_marks)}
+        update["Update"]["ExpressionAttributeNames"] = names
+    return update
 
 
-def move_values(entry: LedgerEntry, head: Head) -> dict[str, Any]:
-    """The values of the expressions that move the balance from `head` to what it is after `entry`."""
-    values = {
-        ":balance": {"N": str(entry.balance_after)},
-        ":entry_count": {"N": str(entry.id)},
-        ":head_hash": {"S": entry.hash},
-        ":now": {"S": format_time(entry.created_at)},
-    }
-    if head.entry_count:
-        values |= {":known_count": {"N": str(head.entry_count)}, ":known_hash": {"S": head.head_hash}}
-    return values
+def _time(time: datetime | None) -> dict[str, str]:
+    assert time is not None  # there is an entry
+    return {"S": format_time(time)}

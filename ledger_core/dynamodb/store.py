@@ -6,13 +6,13 @@ It decides nothing: it says what DynamoDB said, as values of ours and as errors 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from botocore.exceptions import ClientError
 
-from ledger_core.account import Account, Head, Mark
-from ledger_core.dynamodb import decode as responses
-from ledger_core.dynamodb import expressions as items
+from ledger_core.account import Account, AccountChange
+from ledger_core.dynamodb import decode, expressions
 from ledger_core.dynamodb.clock import SystemClock
 from ledger_core.dynamodb.request import dynamodb_request
 from ledger_core.dynamodb.stored import StoredHead
@@ -62,59 +62,53 @@ class LedgerStore:
         clock: this machine's, held against every answer; for who writes.
     """
 
-    def __init__(self, client: "DynamoDBClient", *, entries_table: str, balances_table: str) -> None:
+    def __init__(self, client: "DynamoDBClient", *, entries_table: str, accounts_table: str) -> None:
         self._client = client
         self._entries_table = entries_table
-        self._balances_table = balances_table
+        self._accounts_table = accounts_table
         self.clock = SystemClock()
 
-    def head(self, owner_id: str, *, consistent: bool) -> Head:
-        """An owner's head: one read unit when strongly consistent, half a one when not."""
-        return self.account(owner_id, consistent=consistent).head
-
     def account(self, owner_id: str, *, consistent: bool) -> Account:
-        """An owner's head and what is noted beside it, for the same units."""
-        return responses.account_from(owner_id, self._account(owner_id, consistent=consistent))
+        """An owner's account: one read unit when strongly consistent, half a one when not."""
+        return decode.account_from(owner_id, self._account(owner_id, consistent=consistent))
 
     def stored_head(self, owner_id: str) -> StoredHead:
         """An owner's head whatever is in it, for audits; strongly consistent."""
-        return responses.stored_head_from(owner_id, self._account(owner_id, consistent=True))
+        return decode.stored_head_from(owner_id, self._account(owner_id, consistent=True))
 
-    def append(
-        self, entries: Sequence[LedgerEntry], *, head: Head, token: str, mark: Mark | None = None
-    ) -> responses.Cancelled | None:
-        """Write up to ENTRIES_MAX entries of one owner, one upon the other, and move the balance from `head` to what it
-        is after the last one, all or nothing; None when done.
+    def transact(self, changes: Sequence[AccountChange], *, token: str) -> list[decode.Cancelled]:
+        """Write changes of several accounts, all or nothing: empty when done, else why each was not.
 
-        `token` (at most 36 characters) makes it once only: the same entries sent again under the same token within ten
-        minutes are written once, and it says so each time. One request; see README for the write units.
+        An account has at most ENTRIES_MAX entries in it, and all of them together 100 items. `token` (at most 36
+        characters) makes it once only: the same changes sent again under the same token within ten minutes are written
+        once, and it says so each time. One request; `ledger_core/README.md` has the write units.
         """
-        transact_items = items.transact_items(
-            items.Write(entries, head, mark), entries_table=self._entries_table, balances_table=self._balances_table
-        )
+        tables = {"entries_table": self._entries_table, "accounts_table": self._accounts_table}
+        items = [expressions.transact_items(change, **tables) for change in changes]
         with dynamodb_request(self.clock) as request:
             try:
                 response = self._client.transact_write_items(
-                    ClientRequestToken=token, TransactItems=transact_items, ReturnConsumedCapacity="TOTAL"
+                    ClientRequestToken=token,
+                    TransactItems=[item for of_change in items for item in of_change],
+                    ReturnConsumedCapacity="TOTAL",
                 )
                 request.wrote(response)
             except ClientError as error:
                 request.failed(error.response)
-                if not (reasons := error.response.get("CancellationReasons")):
+                if len(error.response.get("CancellationReasons", ())) != sum(map(len, items)):
                     raise
-                cancelled = responses.cancelled_from(head.owner_id, reasons)
-                if cancelled.error:
-                    raise cancelled.error from error
-                if not cancelled.stored and cancelled.head is None:
-                    raise
-                return cancelled
-        return None
+                reasons = iter(error.response["CancellationReasons"])
+                return [
+                    decode.cancelled_from(change.before.owner_id, list(islice(reasons, len(of_change))))
+                    for change, of_change in zip(changes, items, strict=True)
+                ]
+        return []
 
-    def look_up(self, owner_id: str, nonce: str) -> tuple[LedgerEntry | None, Head]:
-        """The entry under a nonce, if there is one, and the head, both of the same instant; one request."""
+    def look_up(self, owner_id: str, nonce: str) -> tuple[LedgerEntry | None, Account]:
+        """The entry under a nonce, if there is one, and the account, both of the same instant; one request."""
         keys = {
-            self._entries_table: {"entry_key": {"S": items.entry_key(owner_id, nonce)}},
-            self._balances_table: {"owner_id": {"S": owner_id}},
+            self._entries_table: {"entry_key": {"S": expressions.entry_key(owner_id, nonce)}},
+            self._accounts_table: {"owner_id": {"S": owner_id}},
         }
         with dynamodb_request(self.clock) as request:
             response = self._client.transact_get_items(
@@ -122,13 +116,13 @@ class LedgerStore:
                 ReturnConsumedCapacity="TOTAL",
             )
             request.read(response)
-        entry, head = (answer.get("Item") for answer in response["Responses"])
-        return (responses.entry_from(entry) if entry else None), responses.head_from(owner_id, head)
+        entry, account = (answer.get("Item") for answer in response["Responses"])
+        return (decode.entry_from(entry) if entry else None), decode.account_from(owner_id, account)
 
     def latest(self, owner_id: str, *, at: datetime | None = None) -> LedgerEntry | None:
         """The last entry, or the last at or before an instant; one eventually consistent request of the index."""
         found = self._query(owner_id, Times.between(None, at), newest_first=True, limit=1)["Items"]
-        return responses.entry_from(found[0]) if found else None
+        return decode.entry_from(found[0]) if found else None
 
     def page(
         self,
@@ -156,7 +150,7 @@ class LedgerStore:
             for item in response["Items"]:
                 if len(entries) == limit:
                     return entries, entries[-1].created_at
-                entries.append(responses.entry_from(item))
+                entries.append(decode.entry_from(item))
             if "LastEvaluatedKey" not in response:
                 return entries, None
             before = datetime.fromisoformat(response["LastEvaluatedKey"]["created_at"]["S"])
@@ -171,12 +165,12 @@ class LedgerStore:
         One eventually consistent request, of a megabyte at most.
         """
         response = self._query(owner_id, Times.up_to(until), newest_first=False, start=start)
-        return [responses.row_from(item) for item in response["Items"]], response.get("LastEvaluatedKey")
+        return [decode.row_from(item) for item in response["Items"]], response.get("LastEvaluatedKey")
 
     def last_row(self, owner_id: str, *, until: str | None = None) -> dict[str, Any] | None:
         """The last of them; one eventually consistent request of the index."""
         found = self._query(owner_id, Times.up_to(until), newest_first=True, limit=1)["Items"]
-        return responses.row_from(found[0]) if found else None
+        return decode.row_from(found[0]) if found else None
 
     def table_ids(
         self, owner_id: str, *, start: Mapping[str, Any] | None = None
@@ -199,14 +193,14 @@ class LedgerStore:
                 **options,
             )
             request.read(response)
-        rows = [responses.row_from(item) for item in response["Items"] if "S" in item.get("created_at", {})]
+        rows = [decode.row_from(item) for item in response["Items"] if "S" in item.get("created_at", {})]
         ids = [row["id"] for row in rows if type(row.get("id")) is int]
         return ids, response.get("LastEvaluatedKey")
 
     def _account(self, owner_id: str, *, consistent: bool) -> Mapping[str, Any] | None:
         with dynamodb_request(self.clock) as request:
             response = self._client.get_item(
-                TableName=self._balances_table,
+                TableName=self._accounts_table,
                 Key={"owner_id": {"S": owner_id}},
                 ConsistentRead=consistent,
                 ReturnConsumedCapacity="TOTAL",

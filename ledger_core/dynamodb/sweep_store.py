@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from botocore.exceptions import ClientError
-
 from ledger_core.account import Account
-from ledger_core.dynamodb.decode import Cancelled, account_from, cancelled_from
-from ledger_core.dynamodb.expressions import Write, entry_key, transact_items
+from ledger_core.dynamodb.decode import account_from
+from ledger_core.dynamodb.expressions import entry_key
 from ledger_core.dynamodb.request import dynamodb_request
 from ledger_core.dynamodb.store import LedgerStore
 from ledger_core.errors import StoreError
@@ -41,7 +39,7 @@ class SweepStore(LedgerStore):
         options: dict[str, Any] = {"ExclusiveStartKey": {"owner_id": {"S": start}}} if start else {}
         with dynamodb_request(self.clock) as request:
             response = self._client.scan(
-                TableName=self._balances_table,
+                TableName=self._accounts_table,
                 Segment=segment,
                 TotalSegments=segments,
                 Limit=limit,
@@ -58,34 +56,12 @@ class SweepStore(LedgerStore):
             except StoreError as error:
                 malformed[owner_id] = error
             else:
-                if account.head.entry_count:
+                if account.entry_count:
                     accounts.append(account)
                 else:
                     empty.append(owner_id)
         last = response.get("LastEvaluatedKey")
         return Page(accounts, malformed, last["owner_id"]["S"] if last else None, empty)
-
-    def append_all(self, writes: Sequence[Write]) -> list[Cancelled]:
-        """Write one entry each of up to WRITES_MAX owners, all or none; empty when done, else why not, for each.
-
-        One request. It is no sign of life of the owners.
-        """
-        entries, balances = self._entries_table, self._balances_table
-        pairs = [transact_items(one, entries_table=entries, balances_table=balances, active=False) for one in writes]
-        with dynamodb_request(self.clock) as request:
-            try:
-                response = self._client.transact_write_items(
-                    TransactItems=[item for pair in pairs for item in pair], ReturnConsumedCapacity="TOTAL"
-                )
-                request.wrote(response)
-            except ClientError as error:
-                request.failed(error.response)
-                reasons = error.response.get("CancellationReasons", ())
-                if len(reasons) != 2 * len(writes):
-                    raise
-                of_each = zip(reasons[::2], reasons[1::2], strict=True)
-                return [cancelled_from(write.head.owner_id, of) for write, of in zip(writes, of_each, strict=True)]
-        return []
 
     def owners_with(self, nonce: str, owner_ids: Sequence[str]) -> set[str]:
         """Those of up to LOOK_UPS_MAX owners who have an entry under a nonce; one request, two read units each."""

@@ -6,11 +6,9 @@ runs where it is and no thread is paid for.
 
 import asyncio
 from collections.abc import Callable
-from contextlib import nullcontext
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
-from weakref import WeakValueDictionary
 
 from fastapi import Request
 
@@ -22,7 +20,7 @@ from ledger_core.settings import CONNECT_SECONDS_MAX, CONNECTIONS_MAX, READ_SECO
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["Executor"]
+__all__ = ["Executor", "is_in_lambda", "seconds_left"]
 
 T = TypeVar("T")
 
@@ -32,29 +30,15 @@ class Executor:
 
     def __init__(self) -> None:
         self._turns = asyncio.Semaphore(CONNECTIONS_MAX)
-        self._queues: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._threads: ThreadPoolExecutor | None = None
 
-    async def run(
-        self,
-        request: Request,
-        call: Callable[[float], T],
-        *,
-        queue: str | None = None,
-        is_over: Callable[[], bool] = lambda: False,
-    ) -> T:
+    async def run(self, request: Request, call: Callable[[float], T]) -> T:
         """What `call` answers, given the seconds that it has: where it is in Lambda, else in a thread.
 
-        The time that a request waits, for its turn and for a thread, is taken from what it has, for all of its calls.
-
-        Args:
-            request: whose time it is.
-            call: what to run.
-            queue: calls in one queue go one at a time. They wait here, so that they take no thread from others.
-            is_over: whether there is nothing left to wait for, so that `call` answers at once; asked at its turn.
+        The time that a request waits for a thread is taken from what it has, for all of its calls.
         """
-        seconds = _seconds_left(request)
-        if _in_lambda(request):
+        seconds = seconds_left(request)
+        if is_in_lambda(request):
             return call(seconds)
         loop = asyncio.get_running_loop()
         context = context_of(request.scope)
@@ -62,22 +46,14 @@ class Executor:
             context.deadline = loop.time() + seconds
         deadline = context.deadline
         try:
-            async with asyncio.timeout_at(deadline) as waiting, self._queue(queue):
-                if is_over():
-                    return call(0)
-                async with self._turns:
-                    waiting.reschedule(None)  # for a call that is under way is waited for
-                    run = partial(copy_context().run, lambda: call(deadline - loop.time()))
-                    return await _to_its_end(loop.run_in_executor(self._executor(), run))
+            async with asyncio.timeout_at(deadline) as waiting, self._turns:
+                waiting.reschedule(None)  # for a call that is under way is waited for
+                run = partial(copy_context().run, lambda: call(deadline - loop.time()))
+                return await _to_its_end(loop.run_in_executor(self._executor(), run))
         except TimeoutError:
             if not waiting.expired():
                 raise
-            if is_over():
-                return call(0)
             raise UnavailableError("The requests before this one took all the time there was.") from None
-
-    def _queue(self, name: str | None) -> "asyncio.Lock | nullcontext[None]":
-        return nullcontext() if name is None else self._queues.setdefault(name, asyncio.Lock())
 
     def _executor(self) -> "ThreadPoolExecutor":
         if self._threads is None:
@@ -96,11 +72,12 @@ async def _to_its_end(running: "asyncio.Future[T]") -> T:
         raise
 
 
-def _in_lambda(request: Request) -> bool:
+def is_in_lambda(request: Request) -> bool:
+    """Whether a request came to a Lambda function, which has one request at a time."""
     return "aws.context" in request.scope
 
 
-def _seconds_left(request: Request) -> float:
+def seconds_left(request: Request) -> float:
     """How long to keep trying: in Lambda, as long as the last call would still end before the function's time does."""
     remaining_time = getattr(request.scope.get("aws.context"), "get_remaining_time_in_millis", None)
     if remaining_time is None:

@@ -1,5 +1,6 @@
 """The ledger's endpoints: parse, call one function, map the answer."""
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from functools import partial
@@ -8,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from starlette.exceptions import HTTPException
 
-from ledger_core.account import Head
+from ledger_core.account import Account
 from ledger_core.audit import Receipt, Report, audit_store, signed
 from ledger_core.dynamodb import ReceiptKey
 from ledger_core.errors import DuplicateNonceError, InvalidRequestError, UnavailableError
@@ -16,7 +17,7 @@ from ledger_core.fields import OwnerId
 from ledger_core.http.authorization import Caller
 from ledger_core.http.cursor import CURSOR_LENGTH_MAX, cursor_at, cursor_position
 from ledger_core.http.entry_route import EntryRoute
-from ledger_core.http.executor import Executor
+from ledger_core.http.executor import Executor, is_in_lambda, seconds_left
 from ledger_core.http.request_context import caller_of, context_of
 from ledger_core.http.schemas import (
     KEYED,
@@ -33,7 +34,7 @@ from ledger_core.http.schemas import (
     sent_once,
 )
 from ledger_core.models import LedgerEntry, OperationRequest
-from ledger_core.posting import OperationProcessor
+from ledger_core.posting import GroupCommit, OperationProcessor
 from ledger_core.rewards import GrantOnAccess
 
 __all__ = ["HISTORY_LIMIT_DEFAULT", "HISTORY_LIMIT_MAX", "LedgerRouter"]
@@ -61,6 +62,7 @@ class LedgerRouter(APIRouter):
         self._accrual = accrual
         self._receipt_key = receipt_key
         self._calls = Executor()
+        self._group = GroupCommit(processor)
         self.add_api_route(
             "/ledger/entry",
             self._post_entry(),
@@ -92,19 +94,29 @@ class LedgerRouter(APIRouter):
         caller = caller_of(request)
         caller.check_may_post(operation.owner_id, self.processor.config_of(operation.operation))
         if self._accrual and not self._accrual.is_over_for(operation.owner_id):
-            await self._calls.run(request, partial(self._accrue, operation.owner_id), queue=operation.owner_id)
-        ticket = self.processor.enter(caller.posted(operation))
-        try:
-            entry = await self._calls.run(
-                request,
-                lambda seconds: self.processor.finish(ticket, timeout_seconds=seconds),
-                queue=operation.owner_id,
-                is_over=lambda: ticket.is_settled,
-            )
-        finally:
-            ticket.abandon(UnavailableError("Nobody waits for it any more."))
+            await self._calls.run(request, partial(self._accrue, operation.owner_id))
+        entry = await self._post(request, caller.posted(operation))
         context.code = "accepted"
         return entry
+
+    async def _post(self, request: Request, operation: OperationRequest) -> LedgerEntry:
+        """Post in this thread in Lambda; under a server together with what waits for the same account."""
+        if is_in_lambda(request):
+            return self.processor.process(operation, timeout_seconds=seconds_left(request))
+        waiting = self._group.join(operation)
+        try:
+            async with asyncio.timeout(seconds_left(request)):
+                await asyncio.shield(asyncio.wrap_future(waiting.turn))
+            if waiting.pending.is_settled:
+                return self._group.finish(waiting)
+            return await self._calls.run(request, lambda seconds: self._group.finish(waiting, timeout_seconds=seconds))
+        except TimeoutError:
+            reason = UnavailableError("The requests before this one took all the time there was.")
+            self._group.leave(waiting, reason)
+            return waiting.pending.result()
+        except BaseException as error:
+            self._group.leave(waiting, error)
+            raise
 
     async def answer(
         self, request: Request, nonce: str | None, operation: Callable[[str], OperationRequest]
@@ -131,11 +143,11 @@ class LedgerRouter(APIRouter):
         """The balance now, strongly consistent; or as it was at an instant, from the index."""
         self._check_may_read(request, owner_id)
         if at is None:
-            head = await self._calls.run(request, partial(self._head, caller_of(request), owner_id))
+            head = await self._calls.run(request, partial(self._account, caller_of(request), owner_id))
         else:
             latest = partial(self.processor.store.latest, owner_id, at=at)
             entry = await self._calls.run(request, lambda seconds: self.processor.read(latest, timeout_seconds=seconds))
-            head = Head.at(entry) if entry else Head(owner_id=owner_id)
+            head = Account(owner_id=owner_id).after(entry) if entry else Account(owner_id=owner_id)
         return Balance.model_validate(head)
 
     async def get_entries(
@@ -160,16 +172,16 @@ class LedgerRouter(APIRouter):
         if cursor is not None:
             position = cursor_position(owner_id, cursor)
             before = min(before, position) if before else position
-        store, patience = self.processor.store, self.processor.patience
+        store, budget = self.processor.store, self.processor.budget
         page = partial(store.page, owner_id, since=since, before=before, operation=operation, limit=limit)
-        entries, following = await self._calls.run(request, lambda seconds: page(read=patience(seconds).read))
+        entries, following = await self._calls.run(request, lambda seconds: page(read=budget(seconds).call))
         return History(entries=entries, next_cursor=cursor_at(owner_id, following) if following else None)
 
     async def verify_ledger(self, request: Request, owner_id: OwnerId) -> Report:
         """Fold the owner's entries and compare the outcome with its balance."""
         self._check_may_read(request, owner_id)
-        store, patience = self.processor.store, self.processor.patience
-        return await self._calls.run(request, lambda seconds: audit_store(store, owner_id, read=patience(seconds).read))
+        store, budget = self.processor.store, self.processor.budget
+        return await self._calls.run(request, lambda seconds: audit_store(store, owner_id, read=budget(seconds).call))
 
     async def get_receipt(self, request: Request, owner_id: OwnerId) -> SignedReceipt:
         """The balance now and the hash of the last entry, signed: a JWT to keep, and to hold against the ledger later.
@@ -207,19 +219,19 @@ class LedgerRouter(APIRouter):
         if self._accrual:
             self._accrual.touch(owner_id, timeout_seconds=timeout_seconds / 2)
 
-    def _head(self, caller: Caller, owner_id: str, timeout_seconds: float) -> Head:
-        patience = self.processor.patience(timeout_seconds)
+    def _account(self, caller: Caller, owner_id: str, timeout_seconds: float) -> Account:
+        budget = self.processor.budget(timeout_seconds)
         if caller.may_act_for(owner_id):
             self._accrue(owner_id, timeout_seconds)
-        head = patience.read(partial(self.processor.store.head, owner_id, consistent=True))
+        head = budget.call(partial(self.processor.store.account, owner_id, consistent=True))
         if self._accrual:
             self._accrual.saw(head)
         return head
 
     def _receipt(self, owner_id: str, key: ReceiptKey, timeout_seconds: float) -> str:
-        patience = self.processor.patience(timeout_seconds)
-        head = patience.read(partial(self.processor.store.head, owner_id, consistent=True))
-        return patience.read(partial(signed, Receipt.of(head, datetime.now(UTC)), key))
+        budget = self.processor.budget(timeout_seconds)
+        head = budget.call(partial(self.processor.store.account, owner_id, consistent=True))
+        return budget.call(partial(signed, Receipt.of(head.head, datetime.now(UTC)), key))
 
     def _check_may_read(self, request: Request, owner_id: str) -> None:
         context_of(request.scope).owner_id = owner_id

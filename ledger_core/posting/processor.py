@@ -1,31 +1,45 @@
-"""The rules of posting an operation: what is accepted, what is refused and in which order, what is tried again.
+"""Posts operations: know the account, plan, write one transaction, and read from its failure what came between.
 
 No AWS and no HTTP. Time, sleep and chance are arguments, so that a test can hold them still.
 """
 
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import lru_cache
+from functools import partial
 from random import SystemRandom
+from secrets import token_hex
 from typing import TypeVar
 
-from ledger_core.account import Head, Mark
-from ledger_core.dynamodb import LedgerStore
-from ledger_core.errors import ContentionError, UnknownOperationError
+from ledger_core.account import Account, Mark
+from ledger_core.dynamodb import Cancelled, LedgerStore
+from ledger_core.errors import (
+    ContentionError,
+    LedgerError,
+    RequestState,
+    StoreError,
+    UnavailableError,
+    UnknownOperationError,
+)
 from ledger_core.models import LedgerEntry, OperationRequest
+from ledger_core.observability import current_request_metrics
 from ledger_core.operations import BaseLedgerOperations, OperationConfig
-from ledger_core.posting.lanes import Lane, Ticket
+from ledger_core.posting.batch import Attempt, Batch, Pending
+from ledger_core.posting.known_accounts import KnownAccounts
+from ledger_core.posting.plan import GroupPlan, Posting, duplicate_of, make_plan, plan_group
 from ledger_core.posting.retry import RetryBudget
-from ledger_core.posting.writer import LaneWriter
 
-__all__ = ["HEADS_MAX", "TIMEOUT_SECONDS", "OperationProcessor"]
+__all__ = ["ACCOUNTS_MAX", "TIMEOUT_SECONDS", "TOKEN_BYTES", "OperationProcessor"]
 
 TIMEOUT_SECONDS = 10.0
-"""How long a caller waits who does not say."""
-HEADS_MAX = 4096
-"""Owners whose head a process remembers."""
+"""How long a caller waits that gives no time."""
+ACCOUNTS_MAX = 4096
+"""Accounts that a process remembers."""
+TOKEN_BYTES = 16
+"""A token of DynamoDB has 36 characters at most, and two for each of these."""
+TOKEN_SECONDS_MAX = 540.0
+"""How long after its first try a transaction may be sent again. DynamoDB knows its token for ten minutes, of which some
+pass on the way; after that it would be another transaction."""
 
 T = TypeVar("T")
 
@@ -33,19 +47,18 @@ _SYSTEM_RANDOM = SystemRandom()
 
 
 class OperationProcessor:
-    """Posts an app's operations to owners' ledgers.
+    """Posts an app's operations to owners' accounts.
 
-    Safe to share between threads: the writes of one owner go single file within a process, those that wait together in
-    one transaction, and across processes DynamoDB's conditions decide.
+    Threads may share it, and processes need not know of each other: DynamoDB's conditions decide who was first.
 
     Args:
-        store: where the ledgers are.
+        store: where the accounts are.
         operations: the app's operations.
-        clock: the time that entries get; UTC. By default the machine's, which has to agree with DynamoDB's.
+        clock: the time that entries get; UTC. By default the machine's, which has to agree with DynamoDB's. It may
+            raise UnavailableError when it is not sure.
         monotonic: seconds on a clock that never goes back, for deadlines.
         sleep: waits for some seconds.
         random: chance in [0, 1), for jitter; of the system by default, so that copies of a process do not move in step.
-        lock: makes a lock between those who call at the same time.
     """
 
     def __init__(
@@ -57,17 +70,15 @@ class OperationProcessor:
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         random: Callable[[], float] = _SYSTEM_RANDOM.random,
-        lock: Callable[[], threading.Lock] = threading.Lock,
     ) -> None:
         self.store = store
         self.operations = operations.get_operation_config()
-        self._writer = LaneWriter(store, clock or store.clock)
+        self._clock = clock or store.clock
         self._monotonic = monotonic
         self._sleep = sleep
         self._random = random
         self._configs = {str(name): config for name, config in self.operations.items()}
-        self._lane_of = lru_cache(maxsize=HEADS_MAX)(lambda owner_id: Lane(owner_id, lock()))
-        self._lanes_lock = threading.Lock()
+        self._known = KnownAccounts(ACCOUNTS_MAX)
 
     def config_of(self, operation: str) -> OperationConfig:
         """One operation's config.
@@ -94,7 +105,7 @@ class OperationProcessor:
 
         Args:
             request: what to post.
-            mark: what to note on the balance with it, as for a reward, unless a later period is noted there.
+            mark: what to note on the account with it, as for a reward, unless a later period is noted there.
             begins: whether it may be the owner's first entry; not so for a reward.
             timeout_seconds: how long to keep trying. The first call is made however little time there is, no further
                 one begins after it, and one that is under way then is waited for.
@@ -105,53 +116,179 @@ class OperationProcessor:
                 would be the first entry and may not.
             DuplicateNonceError: the owner has an entry under this nonce; it is in the error. Takes precedence over:
             InsufficientBalanceError: the balance would fall below zero; nothing is stored, the nonce is not spent.
-            ContentionError: other writers moved this ledger until the time was up.
+            ContentionError: other writers moved this account until the time was up.
             UnavailableError: DynamoDB failed or throttled until the time was up, or the clock is off.
             StoreError: DynamoDB refused.
         """
-        return self.finish(self.enter(request, mark=mark, begins=begins), timeout_seconds=timeout_seconds)
+        pending = self.accept(request, mark=mark, begins=begins)
+        self.settle(pending, Batch(pendings=[pending]), self.budget(timeout_seconds))
+        return pending.result()
 
-    def enter(self, request: OperationRequest, *, mark: Mark | None = None, begins: bool = True) -> Ticket:
-        """Begin to post an operation, without waiting: the next writer to this owner writes it too.
-
-        The caller then calls `finish`, or gives the ticket up by `Ticket.abandon`.
-
-        Raises:
-            UnknownOperationError, InvalidRequestError: as for `process`.
-        """
+    def accept(self, request: OperationRequest, *, mark: Mark | None = None, begins: bool = True) -> Pending:
+        """A request as it waits to be settled. Raises UnknownOperationError, InvalidRequestError."""
         config = self.config_of(request.operation)
-        amount = config.signed_amount(request.amount)
-        with self._lanes_lock:
-            lane = self._lane_of(request.owner_id)
-        is_fixed, alone = config.magnitude_min is None, mark is not None
-        return lane.enter(Ticket(lane, request, amount, is_fixed, mark, alone=alone, begins=begins))
+        return Pending(Posting.of(request, config, mark=mark, begins=begins), is_alone=mark is not None)
 
-    def finish(self, ticket: Ticket, *, timeout_seconds: float = TIMEOUT_SECONDS) -> LedgerEntry:
-        """Post what was begun, unless another has meanwhile. As for `process`."""
-        patience, lane = self.patience(timeout_seconds), ticket.lane
-        try:
-            if lane.lock.acquire(timeout=max(timeout_seconds, 0)):
-                try:
-                    self._writer.write_until_settled(ticket, patience)
-                finally:
-                    lane.forget_settled()
-                    lane.lock.release()
-            else:
-                ticket.abandon(ContentionError("Other operations of this owner took all the time there was."))
-        except BaseException as error:
-            ticket.error = error  # or another would write it, when nobody waits for it any more
-            raise
-        return ticket.outcome()
+    def settle(self, pending: Pending, batch: Batch, budget: RetryBudget) -> None:
+        """Write the requests of a batch, one transaction after the other, until `pending` is settled.
 
-    def remembered(self, owner_id: str) -> Head | None:
-        """Where an owner's ledger stands, as far as this process knows; None if it does not know."""
-        with self._lanes_lock:
-            return self._lane_of(owner_id).head
+        If the budget is spent before, it raises ContentionError or UnavailableError; the batch then keeps an attempt
+        whose outcome is unknown.
+        """
+        metrics, races_lost, is_contended = current_request_metrics(), 0, False
+        while not pending.is_settled:
+            attempt = batch.unsettled_attempt() or self._next_attempt(batch, budget, consistent=is_contended)
+            if attempt is None:  # a request was settled without a transaction, or the account is to be read
+                continue
+            batch.attempt = attempt
+            self._known.forget(attempt.change.before.owner_id)  # it is not known until the attempt is settled
+            try:
+                cancelled = budget.call(partial(self._send, attempt))
+            except StoreError as error:
+                batch.attempt = None
+                self._fail(attempt, error)
+                continue
+            batch.attempt = None
+            if cancelled is None:
+                self._known.remember(attempt.change.after)
+                for done, entry in zip(attempt.pendings, attempt.change.entries, strict=True):
+                    done.entry = entry
+                continue
+            self._answer_duplicates(attempt, cancelled)
+            races_lost += cancelled.account is not None
+            metrics.stale_heads += cancelled.account is not None
+            self._known.remember(cancelled.account or attempt.change.before)
+            if (races_lost > 1 or cancelled.busy) and not pending.is_settled:
+                budget.pause(ContentionError("Other writers kept moving this owner's balance."))
+                # The account is old by now: to read it costs less than to lose another transaction by it.
+                is_contended = True
+                self._known.forget(attempt.change.before.owner_id)
+
+    def remembered(self, owner_id: str) -> Account | None:
+        """An owner's account as far as this process knows it; None if it does not."""
+        return self._known.get(owner_id)
 
     def read(self, call: Callable[[], T], *, timeout_seconds: float = TIMEOUT_SECONDS) -> T:
-        """What a reading call of the store answers, tried again as long as it may succeed and there is time."""
-        return self.patience(timeout_seconds).read(call)
+        """The answer of a reading call of the store, tried again while it may succeed and there is time."""
+        return self.budget(timeout_seconds).call(call)
 
-    def patience(self, timeout_seconds: float) -> RetryBudget:
-        """What a request has that takes several calls: their time is in common."""
+    def budget(self, timeout_seconds: float) -> RetryBudget:
+        """The retry budget of a request that takes several calls: their time is in common."""
         return RetryBudget(self._monotonic() + timeout_seconds, self._monotonic, self._sleep, self._random)
+
+    def _next_attempt(self, batch: Batch, budget: RetryBudget, *, consistent: bool) -> Attempt | None:
+        """The next transaction of a batch; None if a request was settled without one, or the account is to be read.
+
+        Read eventually consistent: half a unit, and a stale account costs one retry. Under contention read strongly
+        consistent.
+        """
+        group = batch.next_group()
+        owner_id = group[0].posting.request.owner_id
+        remembered = self.remembered(owner_id)
+        read = partial(self.store.account, owner_id, consistent=consistent)
+        account = remembered or budget.call(read, RequestState.CHECKING_BALANCE)
+        try:
+            now = self._clock()
+        except UnavailableError:
+            self._known.forget(owner_id)
+            if remembered:  # an answer of DynamoDB may show that the clock is right
+                return None
+            raise
+        planned = self._plan(group, account, now) or self._confirm(group[0], now, budget)
+        if planned is None:
+            return None
+        current_request_metrics().attempts += 1
+        fitting = [pending for pending in group if pending.posting in planned.fitting]
+        return Attempt(fitting, planned.change, token_hex(TOKEN_BYTES), budget.monotonic(), now)
+
+    def _plan(self, group: Sequence[Pending], account: Account, now: datetime) -> GroupPlan | None:
+        """What a group writes; None if not even its first request fits."""
+        planned = plan_group([pending.posting for pending in group], account, now)
+        for pending in group:
+            if pending.posting not in planned.fitting:
+                pending.is_alone = True
+        return planned if planned.fitting else None
+
+    def _confirm(self, pending: Pending, now: datetime, budget: RetryBudget) -> GroupPlan | None:
+        """Refuse a request, but never from a remembered account, and never what was accepted before.
+
+        Returns what it writes if it is possible after all.
+        """
+        posting = pending.posting
+        look_up = partial(self.store.look_up, posting.request.owner_id, posting.request.nonce)
+        try:
+            entry, account = budget.call(look_up, RequestState.CHECKING_NONCE)
+        except StoreError as error:
+            pending.fail(error)
+            return None
+        self._known.remember(account)
+        planned = duplicate_of(posting, entry) if entry else make_plan(posting, account, now)
+        if isinstance(planned, LedgerError):
+            pending.fail(planned)
+            return None
+        return GroupPlan(planned.changes[0], [posting])
+
+    def _send(self, attempt: Attempt) -> Cancelled | None:
+        """Send a transaction, each time under the same token; None once it is written."""
+        if attempt.is_in_doubt and self._is_forgotten(attempt):
+            return self._look_up(attempt)
+        try:
+            cancelled = self.store.transact([attempt.change], token=attempt.token)
+        except (ContentionError, StoreError):
+            raise
+        except BaseException:  # no answer, or an interruption: it may have been written
+            attempt.is_in_doubt = True
+            raise
+        if not cancelled:
+            return None
+        (reason,) = cancelled
+        if reason.error:
+            raise reason.error
+        nonces = {entry.nonce for entry in attempt.change.entries}
+        if reason.account is None and not any(entry.nonce in nonces for entry in reason.stored):
+            raise reason.busy or StoreError("DynamoDB cancelled a transaction for no reason that concerns it.")
+        return reason
+
+    def _is_forgotten(self, attempt: Attempt) -> bool:
+        """Whether DynamoDB may have forgotten the token of an attempt."""
+        if self._monotonic() - attempt.begun_at >= TOKEN_SECONDS_MAX:
+            return True
+        try:
+            return abs((self._clock() - attempt.time).total_seconds()) >= TOKEN_SECONDS_MAX
+        except UnavailableError:  # the clock was set, or the process was frozen
+            return True
+
+    def _look_up(self, attempt: Attempt) -> Cancelled | None:
+        """The outcome of a transaction whose token may be forgotten: all of it was written, or nothing."""
+        before = attempt.change.before
+        first = attempt.change.entries[0]
+        entry, account = self.store.look_up(before.owner_id, first.nonce)
+        if entry and entry.hash == first.hash:
+            return None
+        for pending, lost in zip(attempt.pendings, attempt.change.entries, strict=True):
+            pending.lost_hashes.add(lost.hash)
+        moved = None if account.is_at(before) else account
+        return Cancelled((entry,) if entry else (), moved)
+
+    def _answer_duplicates(self, attempt: Attempt, cancelled: Cancelled) -> None:
+        """Settle the requests of a cancelled transaction whose nonces have an entry."""
+        stored = {entry.nonce: entry for entry in cancelled.stored}
+        for pending, planned in zip(attempt.pendings, attempt.change.entries, strict=True):
+            entry = stored.get(planned.nonce)
+            if entry is None:
+                continue
+            # Under a token that DynamoDB knows it would not have been cancelled: another process made the same entry.
+            is_lost = attempt.is_in_doubt and entry.hash == planned.hash and self._is_forgotten(attempt)
+            if is_lost or entry.hash in pending.lost_hashes:
+                pending.entry = entry
+            else:
+                pending.fail(duplicate_of(pending.posting, entry))
+
+    def _fail(self, attempt: Attempt, error: StoreError) -> None:
+        # If the attempt may have succeeded, all of it fails. Otherwise each request is tried alone to find the invalid
+        # one.
+        is_final = attempt.is_in_doubt or len(attempt.pendings) == 1
+        for pending in attempt.pendings:
+            pending.is_alone = True
+            if is_final:
+                pending.fail(error)

@@ -19,53 +19,48 @@ T = TypeVar("T")
 
 
 class BudgetSpentError(UnavailableError):
-    """The time was up before the next call, though the last one did not fail."""
+    """The time was up before the next call, though the last call did not fail."""
 
 
 @dataclass
 class RetryBudget:
-    """What is left of a request's time and tries."""
+    """What a request has left of time and tries."""
 
     deadline: float
     monotonic: Callable[[], float]
     sleep: Callable[[float], None]
     random: Callable[[], float]
     pauses: int = 0
-    begun: bool = False
+    has_called: bool = False
 
     @property
-    def is_over(self) -> bool:
+    def is_spent(self) -> bool:
         """Whether the time is up."""
         return self.monotonic() >= self.deadline
 
     @property
     def seconds_left(self) -> float:
-        """How long that is."""
+        """How long a further call may take."""
         return self.deadline - self.monotonic()
 
-    def pause(self, reason: LedgerError) -> None:
+    def pause(self, reason: LedgerError, *, cause: BaseException | None = None) -> None:
         """Wait with full jitter before the next try; raise `reason` when there is no time or try left."""
         seconds = self.random() * min(PAUSE_SECONDS_MAX, PAUSE_SECONDS_BASE * 2**self.pauses)
         self.pauses += 1
         if self.pauses >= PAUSES_MAX or self.monotonic() + seconds > self.deadline:
-            raise reason
+            raise reason from cause
         current_request_metrics().retries += 1
         self.sleep(seconds)
 
-    def retry(self, call: Callable[[], T], state: RequestState) -> T:
-        """What `call` answers, once it does; `state` is where the request failed if it never does."""
+    def call(self, call: Callable[[], T], state: RequestState = RequestState.PROCESSING) -> T:
+        """The answer of `call`, tried again while it may succeed; `state` is where the request fails otherwise."""
         while True:
             try:
-                if self.begun and self.is_over:
+                if self.has_called and self.is_spent:
                     raise BudgetSpentError("The time was up before all was done.")
-                self.begun = True
+                self.has_called = True
                 return call()
+            except (ContentionError, UnavailableError) as error:
+                self.pause(error.in_state(state), cause=error.__cause__)
             except LedgerError as error:
-                failure = error.in_state(state)
-                if not isinstance(error, (ContentionError, UnavailableError)):
-                    raise failure from error.__cause__
-                self.pause(failure)
-
-    def read(self, call: Callable[[], T], /) -> T:
-        """`retry` for a call that is not part of posting."""
-        return self.retry(call, RequestState.PROCESSING)
+                raise error.in_state(state) from error.__cause__

@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
 
-from ledger_core.account import Head
+from ledger_core.account import Account
 from ledger_core.errors import DuplicateNonceError, InsufficientBalanceError, InvalidRequestError
 from ledger_core.fields import owner_hash
 from ledger_core.models import LedgerEntry
 from ledger_core.operations import BaseLedgerOperations, LedgerOperationType
 from ledger_core.periods import Period, PeriodKind
-from ledger_core.posting import HEADS_MAX, TIMEOUT_SECONDS, OperationProcessor, RetryBudget
+from ledger_core.posting import ACCOUNTS_MAX, TIMEOUT_SECONDS, OperationProcessor, RetryBudget
 from ledger_core.rewards.scheduled_operation import Reward
 
 __all__ = ["GrantOnAccess"]
@@ -72,7 +72,7 @@ class GrantOnAccess:
         if self._is_settled(owner_id, reward):
             return None
         try:
-            return self._grant(reward, owner_id, self._processor.patience(timeout_seconds))
+            return self._grant(reward, owner_id, self._processor.budget(timeout_seconds))
         except DuplicateNonceError:
             self._remember(owner_id, reward)
         except Exception as error:  # the app's rule may fail on an owner, and the request is about something else
@@ -83,39 +83,39 @@ class GrantOnAccess:
         """Whether a touch has nothing to do, as far as this process knows."""
         return self._is_settled(owner_id, self._reward())
 
-    def saw(self, head: Head) -> None:
+    def saw(self, account: Account) -> None:
         """Note how many entries an owner has: who was not eligible with fewer is asked about at the next touch."""
-        seen = self._seen.get(head.owner_id)
-        if seen and seen.entry_count is not None and seen.entry_count < head.entry_count:
-            self._seen.pop(head.owner_id, None)
+        seen = self._seen.get(account.owner_id)
+        if seen and seen.entry_count is not None and seen.entry_count < account.entry_count:
+            self._seen.pop(account.owner_id, None)
 
     def _is_settled(self, owner_id: str, reward: Reward) -> bool:
         seen = self._seen.get(owner_id)
-        if seen and seen.entry_count is not None and (head := self._processor.remembered(owner_id)):
-            self.saw(head)
+        if seen and seen.entry_count is not None and (account := self._processor.remembered(owner_id)):
+            self.saw(account)
             seen = self._seen.get(owner_id)
         return seen is not None and seen.nonce == reward.nonce
 
-    def _grant(self, reward: Reward, owner_id: str, patience: RetryBudget) -> LedgerEntry | None:
-        account = patience.read(partial(self._processor.store.account, owner_id, consistent=False))
-        if reward.is_marked(account.marks):
+    def _grant(self, reward: Reward, owner_id: str, budget: RetryBudget) -> LedgerEntry | None:
+        account = budget.call(partial(self._processor.store.account, owner_id, consistent=False))
+        if reward.is_marked(account):
             self._remember(owner_id, reward)
-        elif account.head.entry_count and reward.eligible(account, reward.period.first_day):
-            request, mark = reward.request(owner_id), reward.mark({})  # the writer keeps a later one that is there
-            seconds = patience.seconds_left
+        elif account.entry_count and reward.eligible(account, reward.period.first_day):
+            request = reward.request(owner_id)
+            seconds = budget.seconds_left
             try:
-                entry = self._processor.process(request, mark=mark, begins=False, timeout_seconds=seconds)
+                entry = self._processor.process(request, mark=reward.mark, begins=False, timeout_seconds=seconds)
             except (InsufficientBalanceError, InvalidRequestError):  # the balance cannot take it, or there is none now
-                self._remember(owner_id, reward, self._processor.remembered(owner_id) or account.head)
+                self._remember(owner_id, reward, self._processor.remembered(owner_id) or account)
             else:
                 self._remember(owner_id, reward)
                 return entry
         else:
-            self._remember(owner_id, reward, account.head)
+            self._remember(owner_id, reward, account)
         return None
 
-    def _remember(self, owner_id: str, reward: Reward, head: Head | None = None) -> None:
-        """That there is nothing to do in the period; with a `head`, for as long as no entry follows it."""
-        if len(self._seen) >= HEADS_MAX:
+    def _remember(self, owner_id: str, reward: Reward, account: Account | None = None) -> None:
+        """That there is nothing to do in the period; with an `account`, for as long as no entry follows it."""
+        if len(self._seen) >= ACCOUNTS_MAX:
             self._seen.clear()
-        self._seen[owner_id] = _Seen(reward.nonce, head.entry_count if head else None)
+        self._seen[owner_id] = _Seen(reward.nonce, account.entry_count if account else None)

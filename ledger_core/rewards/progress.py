@@ -7,17 +7,17 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ledger_core.account import Head
-from ledger_core.errors import InvalidRequestError
-from ledger_core.fields import BALANCE_MAX, Instant, owner_hash
+from ledger_core.account import Account
+from ledger_core.errors import InsufficientBalanceError, InvalidRequestError, LedgerError
+from ledger_core.fields import Instant, owner_hash
 from ledger_core.observability import RequestMetrics
 from ledger_core.rewards.scheduled_operation import Reward
 
-__all__ = ["SEGMENTS_MAX", "STRAGGLERS_MAX", "Outcome", "Segment", "Tally"]
+__all__ = ["POSTPONED_MAX", "SEGMENTS_MAX", "Outcome", "Segment", "Tally"]
 
 SEGMENTS_MAX = 1000
 """Parts that a sweep may be divided into."""
-STRAGGLERS_MAX = 400
+POSTPONED_MAX = 400
 """Owners that a segment may set aside for later: as many as a message of SQS holds, whatever their ids."""
 
 logger = logging.getLogger(__name__)
@@ -54,11 +54,11 @@ class Tally(BaseModel):
         for name in type(self).model_fields:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
-    def add_usage(self, usage: RequestMetrics) -> None:
+    def add_metrics(self, metrics: RequestMetrics) -> None:
         """Take in what requests to DynamoDB used."""
-        self.dynamodb_requests += usage.dynamodb_requests
-        self.read_units += usage.read_units
-        self.write_units += usage.write_units
+        self.dynamodb_requests += metrics.dynamodb_requests
+        self.read_units += metrics.read_units
+        self.write_units += metrics.write_units
 
 
 @dataclass
@@ -66,19 +66,17 @@ class Outcome:
     """What became of some owners."""
 
     tally: Tally = field(default_factory=Tally)
-    stragglers: list[str] = field(default_factory=list)
-    """Owners that were passed over for now."""
+    postponed: list[str] = field(default_factory=list)
+    """Owners that are tried again later."""
     complete: bool = True
     """Whether all were seen to before the time was up."""
 
-    def admits(self, head: Head, reward: Reward) -> bool:
-        """Whether the balance can take the reward; count the owner if not."""
-        balance = head.balance + reward.amount
-        if balance > BALANCE_MAX:
-            self.fail(head.owner_id, InvalidRequestError(f"the balance cannot exceed {BALANCE_MAX}"))
-        elif balance < 0:
+    def refuse(self, account: Account, refusal: LedgerError) -> None:
+        """Count an owner whose account cannot take the reward."""
+        if not account.entry_count or isinstance(refusal, InsufficientBalanceError):
             self.tally.skipped += 1
-        return 0 <= balance <= BALANCE_MAX
+        else:
+            self.fail(account.owner_id, refusal)
 
     def fail(self, owner_id: str, error: Exception) -> None:
         """Count, and log, an owner that cannot be written to."""
@@ -100,9 +98,9 @@ class Segment(BaseModel):
     start: str | None = None
     """The owner after whom to go on; None: from the beginning."""
     scanned: bool = False
-    """Whether the end was reached; stragglers may be left."""
-    stragglers: list[str] = []
-    """Owners who were passed over, because others kept writing to their ledgers, or DynamoDB throttled."""
+    """Whether the end was reached; postponed owners may be left."""
+    postponed: list[str] = []
+    """Owners who were postponed, because others kept writing to their ledgers, or DynamoDB throttled."""
     tally: Tally = Tally()
     met_again: Annotated[int, Field(ge=0)] = 0
     """Owners of an unfinished page who were granted it and are counted. The next worker reads that page again, and
@@ -147,9 +145,9 @@ class Segment(BaseModel):
     @property
     def place(self) -> tuple[Any, ...]:
         """What changes when a worker gets any further."""
-        return self.start, self.scanned, sorted(self.stragglers), self.tally.granted
+        return self.start, self.scanned, sorted(self.postponed), self.tally.granted
 
     @property
     def finished(self) -> bool:
         """Whether every owner of it has been seen to."""
-        return self.scanned and not self.stragglers
+        return self.scanned and not self.postponed

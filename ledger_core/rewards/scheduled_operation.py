@@ -4,18 +4,17 @@ An owner gets it under a nonce that the period makes (`ledger:daily-reward:2026-
 of times. A mark on the balance, set in the same transaction, spares later sweeps the try.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 from typing import Self
 
-from ledger_core.account import Head, Mark, entry_after
+from ledger_core.account import Account, Mark
 from ledger_core.errors import UnknownOperationError
 from ledger_core.fields import NONCE_PREFIX_RESERVED
-from ledger_core.models import LedgerEntry, OperationRequest
+from ledger_core.models import OperationRequest
 from ledger_core.operations import BaseLedgerOperations, Eligible
 from ledger_core.periods import Period
+from ledger_core.posting import Posting
 
 __all__ = ["Reward"]
 
@@ -51,23 +50,20 @@ class Reward:
         """The operation for one owner. Its nonce is one that callers are refused, so it is not validated."""
         return OperationRequest.model_construct(owner_id=owner_id, operation=self.operation, nonce=self.nonce)
 
-    def entry(self, head: Head, now: datetime) -> LedgerEntry:
-        """The entry that it makes on top of `head`."""
-        return entry_after(head, self.request(head.owner_id), amount=self.amount, now=now)
+    def posting(self, owner_id: str) -> Posting:
+        """What is posted to one owner: never as the first entry, and no sign of life."""
+        request = self.request(owner_id)
+        return Posting(request, self.amount, is_fixed=True, mark=self.mark, begins=False, is_active=False)
 
     @property
-    def mark_name(self) -> str:
-        """Under what the last period is noted on a balance: days, weeks and months each for themselves."""
-        return f"{self.operation}:{self.period.kind}"
+    def mark(self) -> Mark:
+        """What is noted on an account that has it: days, weeks and months each have a mark of their own."""
+        return Mark(f"{self.operation}:{self.period.kind}", str(self.period))
 
-    def is_marked(self, marks: Mapping[str, str]) -> bool:
-        """Whether the marks of a balance tell that the owner has it."""
-        return marks.get(self.mark_name) == str(self.period)
+    def is_marked(self, account: Account) -> bool:
+        """Whether the marks of an account show that the owner has it."""
+        return account.marks.get(self.mark.name) == self.mark.period
 
-    def is_overtaken(self, marks: Mapping[str, str]) -> bool:
-        """Whether the mark is of a later period, and so does not tell."""
-        return Mark(self.mark_name, str(self.period)).is_overtaken(marks)
-
-    def mark(self, marks: Mapping[str, str]) -> Mark | None:
-        """What to note on a balance that has these marks; never an earlier period over a later one."""
-        return None if self.is_overtaken(marks) else Mark(self.mark_name, str(self.period))
+    def is_overtaken(self, account: Account) -> bool:
+        """Whether the mark is of a later period, and so does not show it."""
+        return self.mark.is_overtaken(account.marks)

@@ -12,11 +12,11 @@ from random import SystemRandom
 
 from ledger_core.account import Account
 from ledger_core.dynamodb import LOOK_UPS_MAX, Page, SweepStore
-from ledger_core.errors import ContentionError, StoreError, UnavailableError
+from ledger_core.errors import ContentionError, LedgerError, StoreError, UnavailableError
 from ledger_core.observability import measure_request
-from ledger_core.posting import RetryBudget
+from ledger_core.posting import RetryBudget, make_plan
 from ledger_core.rewards.batch_writer import TRANSACTIONS_MAX, BatchWriter
-from ledger_core.rewards.progress import STRAGGLERS_MAX, Outcome, Segment, Tally
+from ledger_core.rewards.progress import POSTPONED_MAX, Outcome, Segment, Tally
 from ledger_core.rewards.scheduled_operation import Reward
 
 __all__ = ["PAGE_OWNERS_MAX", "Sweep"]
@@ -58,7 +58,7 @@ class Sweep:
         self._random = random
         self._executor = executor
         self._deadline = 0.0
-        self._writer = BatchWriter(store, reward, clock=clock or store.clock, patience=self._patience)
+        self._writer = BatchWriter(store, reward, clock=clock or store.clock, budget=self._budget)
 
     def run(
         self, segment: Segment, *, seconds: float, on_page: Callable[[Tally], None] = lambda _tally: None
@@ -74,18 +74,18 @@ class Sweep:
             ContentionError, UnavailableError: nothing could be done, or the clock is off: try again later.
             StoreError: DynamoDB refused, for want of a permission or a table.
         """
-        begun = self._monotonic()
-        self._deadline = begun + seconds
+        started = self._monotonic()
+        self._deadline = started + seconds
         now = segment.model_copy(deep=True)
-        with measure_request() as usage, self._executor(TRANSACTIONS_MAX) as threads:
+        with measure_request() as metrics, self._executor(TRANSACTIONS_MAX) as threads:
             try:
                 for tally in self._steps(now, threads):
                     on_page(tally)
             except (ContentionError, UnavailableError):
                 if now.place == segment.place:
                     raise
-        now.tally.add_usage(usage)
-        now.tally.seconds += self._monotonic() - begun
+        now.tally.add_metrics(metrics)
+        now.tally.seconds += self._monotonic() - started
         return now
 
     def _steps(self, now: Segment, threads: ThreadPoolExecutor) -> Iterator[Tally]:
@@ -94,21 +94,21 @@ class Sweep:
         Only a page that is seen to is left behind, with those of it who are put off. Of another one, which is read
         again, nothing is counted but whom it was granted to now.
         """
-        late = frozenset(now.stragglers)
+        late = frozenset(now.postponed)
         if late:
-            outcome = self._see_to(self._page_of(now.stragglers), threads)
+            outcome = self._post(self._page_of(now.postponed), threads)
             tally = now.count(outcome)
             if outcome.complete:
-                now.stragglers = outcome.stragglers
+                now.postponed = outcome.postponed
             yield tally
         while not now.scanned and self._monotonic() < self._deadline:
-            page = self._patience().read(partial(self._page_of_all, now, late))
-            outcome = self._see_to(page, threads)
-            too_many = len(now.stragglers) + len(outcome.stragglers) > STRAGGLERS_MAX
+            page = self._budget().call(partial(self._page_of_all, now, late))
+            outcome = self._post(page, threads)
+            too_many = len(now.postponed) + len(outcome.postponed) > POSTPONED_MAX
             outcome.complete = outcome.complete and not too_many
             tally = now.count(outcome)
             if outcome.complete:
-                now.stragglers = now.stragglers + outcome.stragglers
+                now.postponed = now.postponed + outcome.postponed
                 now.start, now.scanned = page.start, page.start is None
             yield tally
             if too_many:
@@ -118,63 +118,72 @@ class Sweep:
         """The next page, without those who come by themselves."""
         page = self._store.accounts(segment=now.segment, segments=now.segments, start=now.start, limit=PAGE_OWNERS_MAX)
         return Page(
-            accounts=[account for account in page.accounts if account.head.owner_id not in late],
+            accounts=[account for account in page.accounts if account.owner_id not in late],
             malformed={owner_id: error for owner_id, error in page.malformed.items() if owner_id not in late},
             start=page.start,
         )
 
     def _page_of(self, owner_ids: Sequence[str]) -> Page:
-        page, patience = Page([], {}, None), self._patience()
+        page = Page([], {}, None)
+        budget = self._budget()
         for owner_id in owner_ids:
             try:
-                page.accounts.append(patience.read(partial(self._store.account, owner_id, consistent=True)))
+                page.accounts.append(budget.call(partial(self._store.account, owner_id, consistent=True)))
             except StoreError as error:
                 if error.dynamodb_code:
                     raise
                 page.malformed[owner_id] = error
         return page
 
-    def _patience(self) -> RetryBudget:
+    def _budget(self) -> RetryBudget:
         return RetryBudget(self._deadline, self._monotonic, self._sleep, self._random)
 
-    def _see_to(self, page: Page, threads: ThreadPoolExecutor) -> Outcome:
-        """What becomes of the owners of a page."""
-        sorted_out = Outcome()
+    def _post(self, page: Page, threads: ThreadPoolExecutor) -> Outcome:
+        """Post the reward to the owners of a page."""
+        outcome = Outcome()
         for owner_id, error in page.malformed.items():
-            sorted_out.fail(owner_id, error)
-        having = self._having(page.accounts)
-        chosen = [account for account in page.accounts if self._is_chosen(account, having, sorted_out)]
+            outcome.fail(owner_id, error)
+        rewarded = self._rewarded(page.accounts)
+        chosen = [account for account in page.accounts if self._is_chosen(account, rewarded, outcome)]
         if self._dry_run:
-            sorted_out.tally.granted += len(chosen)
-            return sorted_out
-        outcome = self._writer.write(chosen, threads)
-        outcome.tally.add(sorted_out.tally)
-        return outcome
+            for account in chosen:
+                self._count(account, outcome)
+            return outcome
+        written = self._writer.write(chosen, threads)
+        written.tally.add(outcome.tally)
+        return written
 
-    def _is_chosen(self, account: Account, having: Container[str], outcome: Outcome) -> bool:
+    def _is_chosen(self, account: Account, rewarded: Container[str], outcome: Outcome) -> bool:
         """Whether to write to an owner; counted if not."""
-        if account.head.owner_id in having:
+        if account.owner_id in rewarded:
             outcome.tally.already += 1
             return False
-        if not account.head.entry_count:  # erased since it was put off
+        if not account.entry_count:  # erased since it was postponed
             outcome.tally.skipped += 1
             return False
         try:
-            eligible = self._reward.eligible(account, self._reward.period.first_day)
+            is_eligible = self._reward.eligible(account, self._reward.period.first_day)
         except Exception as error:  # the policy is the app's, and one owner's trouble with it is not the others'
-            outcome.fail(account.head.owner_id, error)
+            outcome.fail(account.owner_id, error)
             return False
-        if not eligible:
-            outcome.tally.skipped += 1
-            return False
-        return outcome.admits(account.head, self._reward)
+        outcome.tally.skipped += not is_eligible
+        return is_eligible
 
-    def _having(self, accounts: Sequence[Account]) -> set[str]:
+    def _count(self, account: Account, outcome: Outcome) -> None:
+        """Count an owner to whom the reward would be written."""
+        assert account.updated_at is not None  # it has an entry
+        planned = make_plan(self._reward.posting(account.owner_id), account, account.updated_at)
+        if isinstance(planned, LedgerError):
+            outcome.refuse(account, planned)
+        else:
+            outcome.tally.granted += 1
+
+    def _rewarded(self, accounts: Sequence[Account]) -> set[str]:
         """Owners who have the reward: by their mark, or by their entries where the mark is of a later period."""
-        having = {one.head.owner_id for one in accounts if self._reward.is_marked(one.marks)}
-        unknown = [one.head.owner_id for one in accounts if self._reward.is_overtaken(one.marks)]
-        patience = self._patience()
+        rewarded = {account.owner_id for account in accounts if self._reward.is_marked(account)}
+        unknown = [account.owner_id for account in accounts if self._reward.is_overtaken(account)]
+        budget = self._budget()
         for first in range(0, len(unknown), LOOK_UPS_MAX):
             some = unknown[first : first + LOOK_UPS_MAX]
-            having |= patience.read(partial(self._store.owners_with, self._reward.nonce, some))
-        return having
+            rewarded |= budget.call(partial(self._store.owners_with, self._reward.nonce, some))
+        return rewarded

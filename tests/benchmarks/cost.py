@@ -136,7 +136,7 @@ def _sizes() -> Sizes:
             for nonce in ("first", NONCE):
                 api("POST", "/ledger/entry", {"owner_id": OWNER_ID, "operation": "SIGNUP_CREDIT", "nonce": nonce})
         keys = {"entry_key": {"S": entry_key(OWNER_ID, NONCE)}}, {"owner_id": {"S": OWNER_ID}}
-        tables = (settings.entries_table, settings.balances_table)
+        tables = (settings.entries_table, settings.accounts_table)
         entry, balance = (
             client.get_item(TableName=table, Key=key)["Item"] for table, key in zip(tables, keys, strict=True)
         )

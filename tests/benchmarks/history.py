@@ -70,7 +70,7 @@ def _calls(processor: OperationProcessor, ledger: Seeded, name: str) -> dict[str
     nonces: Iterator[str] = (f"{name}-{number}" for number in count())
     return {
         "append": lambda: processor.process(add(1, next(nonces), owner_id=owner_id)),
-        "balance": lambda: store.head(owner_id, consistent=True),
+        "balance": lambda: store.account(owner_id, consistent=True),
         "past balance": lambda: store.latest(owner_id, at=middle),
         "page": lambda: store.page(owner_id, before=middle, limit=PAGE),
     }

@@ -62,7 +62,7 @@ class Meter:
 
     def _balance(self, owner_id: str) -> Item:
         key = {"owner_id": {"S": owner_id}}
-        table = self._settings.balances_table
+        table = self._settings.accounts_table
         return self._client.get_item(TableName=table, Key=key, ConsistentRead=True).get("Item", {})
 
     def _entries_since(self, owner_id: str, balance: Item) -> list[Item]:

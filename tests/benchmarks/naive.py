@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from functions.example_app.operations import ExampleAppOperations
-from ledger_core.account import entry_after
 from ledger_core.dynamodb.decode import entry_from
 from ledger_core.dynamodb.expressions import entry_item, entry_key
 from ledger_core.errors import DuplicateNonceError, InsufficientBalanceError
@@ -45,14 +44,14 @@ class NaiveLedger:
         if "Item" in used:
             stored = entry_from(used["Item"])
             raise DuplicateNonceError(entry=stored, replay=stored.answers(request, amount=amount))
-        head = self._store.head(request.owner_id, consistent=True)
+        head = self._store.account(request.owner_id, consistent=True)
         if head.balance + amount < 0:
             raise InsufficientBalanceError(balance=head.balance, required=-amount)
-        entry = entry_after(head, request, amount=amount, now=datetime.now(UTC))
+        entry = head.next_entry(request, amount=amount, now=datetime.now(UTC))
         self._client.put_item(TableName=self._settings.entries_table, Item=entry_item(entry))
         values = {":zero": 0, ":one": 1, ":amount": amount, ":hash": entry.hash, ":now": format_time(entry.created_at)}
         self._client.update_item(
-            TableName=self._settings.balances_table,
+            TableName=self._settings.accounts_table,
             Key={"owner_id": {"S": request.owner_id}},
             UpdateExpression=MOVE_BALANCE,
             ExpressionAttributeValues=item_from(values),

@@ -49,7 +49,7 @@ def lost(client: "DynamoDBClient", name: str, processes: Sequence[Process], *, w
     with _together(client, write):
         _all_at_once(processes, [spend(1, "same", owner_id=one_nonce)] * WRITERS)
     store = create_store(client)
-    balances = [store.head(owner_id, consistent=True).balance for owner_id in (few, one_nonce)]
+    balances = [store.account(owner_id, consistent=True).balance for owner_id in (few, one_nonce)]
     return Lost(overdrawn=max(0, -balances[0]), doubled=WRITERS - balances[1] - 1)
 
 

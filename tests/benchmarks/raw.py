@@ -19,13 +19,12 @@ import boto3
 from botocore.config import Config
 
 from functions.example_app.operations import ExampleAppOperations
-from ledger_core.account import Head, entry_after
-from ledger_core.dynamodb import Write
+from ledger_core.account import Account
 from ledger_core.dynamodb.expressions import transact_items
 from ledger_core.operations import LedgerOperationType
 from ledger_core.wiring import load_settings
 from tests.benchmarks.load import Load
-from tests.support import ROOT, operation
+from tests.support import ROOT, change_of, operation
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -61,7 +60,7 @@ class _Chains:
     """The owners' ledgers, as they will be when all is written."""
 
     def __init__(self) -> None:
-        self._heads: dict[str, Head] = {}
+        self._heads: dict[str, Account] = {}
         self._operations = ExampleAppOperations.get_operation_config()
         self._settings = load_settings()
 
@@ -73,15 +72,15 @@ class _Chains:
             name = LedgerOperationType(str(body["operation"]))
             request = operation(name, str(body["nonce"]), owner_id=owner_id, amount=int(body["amount"]))
             amount = self._operations[name].signed_amount(request.amount)
-            head = self._heads.get(owner_id) or Head(owner_id=owner_id)
-            entry = entry_after(head, request, amount=amount, now=datetime.now(UTC))
+            head = self._heads.get(owner_id) or Account(owner_id=owner_id)
+            entry = head.next_entry(request, amount=amount, now=datetime.now(UTC))
             items = transact_items(
-                Write([entry], head),
+                change_of(head, entry),
                 entries_table=self._settings.entries_table,
-                balances_table=self._settings.balances_table,
+                accounts_table=self._settings.accounts_table,
             )
             found[owner_id].append(items)
-            self._heads[owner_id] = Head.at(entry)
+            self._heads[owner_id] = head.after(entry)
         return list(found.values())
 
 

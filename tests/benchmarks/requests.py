@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from functions.example_app.app import create_app
 from functions.example_app.operations import ExampleAppOperations
 from infra.dynamodb import create_tables, dynamodb_local
-from ledger_core.account import Head, entry_after
+from ledger_core.account import Account
 from ledger_core.dynamodb.expressions import entry_item
 from ledger_core.fields import AMOUNT_MAX
 from ledger_core.http import create_handler
@@ -48,7 +48,7 @@ NAIVE = Taken(("GetItem", "GetItem", "PutItem", "UpdateItem"), 2, 3)
 OWNER_ID, NONCE, METADATA_BYTES = "o" * 20, "n" * 36, 200
 """Of the entry that is to stay below a kilobyte."""
 METADATA_KEY = "note"
-LATE = Head(owner_id=OWNER_ID, balance=10**12 - 1, entry_count=999_999, updated_at=NOON)
+LATE = Account(owner_id=OWNER_ID, balance=10**12 - 1, entry_count=999_999, updated_at=NOON)
 """The head that it is put upon: its numbers are long ones."""
 
 
@@ -148,4 +148,4 @@ def _units_of_one_more(value_bytes: int) -> int:
 def _item(value_bytes: int) -> dict[str, Any]:
     metadata = {METADATA_KEY: "x" * value_bytes}
     request = operation(LedgerOperationType.SIGNUP_CREDIT, NONCE, owner_id=OWNER_ID, metadata=metadata)
-    return entry_item(entry_after(LATE, request, amount=1 - AMOUNT_MAX, now=NOON))
+    return entry_item(LATE.next_entry(request, amount=1 - AMOUNT_MAX, now=NOON))

@@ -21,11 +21,12 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from functions.example_app.operations import ExampleAppOperations
 from infra.dynamodb import ENVIRONMENT, create_tables, dynamodb_local
-from ledger_core.account import Head, entry_after
-from ledger_core.dynamodb import WRITES_MAX, LedgerStore, SweepStore, Write
+from ledger_core.account import Account
+from ledger_core.dynamodb import WRITES_MAX, LedgerStore, SweepStore
 from ledger_core.dynamodb.decode import units_from
 from ledger_core.errors import UnavailableError
 from ledger_core.operations import LedgerOperationType
@@ -34,7 +35,7 @@ from ledger_core.rewards import Reward, Segment, Sweep
 from ledger_core.rewards.sweep import PAGE_OWNERS_MAX
 from ledger_core.wiring import create_account_store, create_client, create_processor
 from tests.benchmarks.units import item_bytes, write_units_of_balance, write_units_of_entry
-from tests.support import operation, wire
+from tests.support import change_of, operation, wire
 
 __all__ = ["Cost", "main"]
 
@@ -226,14 +227,14 @@ def _seed(numbers: Sequence[int]) -> None:
 def _seed_batch(store: SweepStore, numbers: Sequence[int]) -> None:
     signup = LedgerOperationType.SIGNUP_CREDIT
     amount = ExampleAppOperations.get_operation_config()[signup].amount
-    heads = [Head(owner_id=f"{number:036}") for number in numbers]  # as long as a UUID
+    heads = [Account(owner_id=f"{number:036}") for number in numbers]  # as long as a UUID
     writes = [
-        Write((entry_after(head, operation(signup, owner_id=head.owner_id), amount=amount, now=SEEDED_AT),), head)
+        change_of(head, head.next_entry(operation(signup, owner_id=head.owner_id), amount=amount, now=SEEDED_AT))
         for head in heads
     ]
     for _ in range(SEED_TRIES_MAX):
         try:
-            cancelled = store.append_all(writes)
+            cancelled = store.transact(writes, token=str(uuid4()))
         except UnavailableError:
             continue
         if all(one.stored for one in cancelled):  # none was, or else an earlier try was done that had no answer

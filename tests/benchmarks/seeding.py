@@ -10,13 +10,13 @@ from uuid import uuid4
 
 from botocore.config import Config
 
-from ledger_core.account import Head, entry_after
+from ledger_core.account import Account, AccountChange, Head
 from ledger_core.dynamodb import CLIENT_CONFIG
 from ledger_core.dynamodb.expressions import entry_item
 from ledger_core.fields import TIME_STEP_MIN
 from ledger_core.models import LedgerEntry
 from ledger_core.wiring import create_client, create_store, load_settings
-from tests.support import add
+from tests.support import account_after, add, change_of
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -48,25 +48,26 @@ def seed(owner_id: str, entries: int) -> Seeded:
     """
     store, chain = create_store(), _chain(owner_id, entries)
     first = next(chain)
-    store.append([first], head=Head(owner_id=owner_id), token=str(uuid4()))
+    begun = change_of(Account(owner_id=owner_id), first)
+    store.transact([begun], token=str(uuid4()))
     write = partial(_write, create_client(CONFIG), load_settings().entries_table)
     with ThreadPoolExecutor(THREADS) as threads:
         between = islice(chain, entries - 2)
         while step := list(islice(between, STEP)):
             list(threads.map(write, (step[start : start + BATCH] for start in range(0, len(step), BATCH))))
     last = next(chain)
-    store.append([last], head=Head.at(first), token=str(uuid4()))
-    if store.head(owner_id, consistent=True) != Head.at(last):
+    store.transact([AccountChange((last,), begun.after, begun.after.after(last))], token=str(uuid4()))
+    if store.account(owner_id, consistent=True).head != Head.at(last):
         raise RuntimeError(f"the ledger of {owner_id} does not end with its last entry")
     return Seeded(owner_id, entries, SEEDED_AT + entries // 2 * TIME_STEP_MIN)
 
 
 def _chain(owner_id: str, entries: int) -> Iterator[LedgerEntry]:
-    head = Head(owner_id=owner_id)
+    head = Account(owner_id=owner_id)
     for number in range(entries):
-        entry = entry_after(head, add(1, f"{number:036}", owner_id=owner_id), amount=1, now=SEEDED_AT)
+        entry = head.next_entry(add(1, f"{number:036}", owner_id=owner_id), amount=1, now=SEEDED_AT)
         yield entry
-        head = Head.at(entry)
+        head = account_after(entry)
 
 
 def _write(client: "DynamoDBClient", table: str, entries: list[LedgerEntry]) -> None:

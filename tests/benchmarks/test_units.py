@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ledger_core.account import Head, entry_after
+from ledger_core.account import Account
 from ledger_core.dynamodb.expressions import entry_item
 from tests.benchmarks.units import item_bytes, write_units_of_balance, write_units_of_entry
 from tests.support import NOON, operation
@@ -36,7 +36,7 @@ def test_size_is_dynamodb_s(real_client: "DynamoDBClient", more: dict[str, Any])
 def test_entry_below_a_kilobyte_takes_five_units_with_its_balance() -> None:
     """2 and 2 in the transaction, 1 for the index; an entry above a kilobyte takes 3 more."""
     small, large = (
-        entry_after(Head(owner_id="ada"), operation(metadata={"note": "x" * size}), amount=3, now=NOON)
+        Account(owner_id="ada").next_entry(operation(metadata={"note": "x" * size}), amount=3, now=NOON)
         for size in (100, 800)
     )
     row = {"owner_id": {"S": "ada"}, "balance": {"N": "3"}}

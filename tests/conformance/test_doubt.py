@@ -12,7 +12,7 @@ from functions.example_app.operations import ExampleAppOperations
 from ledger_core import DuplicateNonceError
 from ledger_core.dynamodb import LedgerStore
 from ledger_core.posting import OperationProcessor
-from ledger_core.posting.writer import TOKEN_SECONDS_MAX
+from ledger_core.posting.processor import TOKEN_SECONDS_MAX
 from tests.invariants import Book, check
 from tests.support import NOON, add, wire
 

@@ -4,23 +4,24 @@ import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 
 from functions.example_app.operations import ExampleAppOperations, ExampleAppOperationType
 from ledger_core import DuplicateNonceError, InsufficientBalanceError, LedgerEntry, LedgerError, OperationRequest
-from ledger_core.account import Head, Mark, entry_after
+from ledger_core.account import Account, AccountChange
 from ledger_core.audit import audit_store
 from ledger_core.dynamodb import Cancelled, LedgerStore
-from ledger_core.dynamodb.expressions import MOVE_HEAD, entry_item, move_values
-from ledger_core.posting import OperationProcessor
+from ledger_core.dynamodb.expressions import entry_item, transact_items
+from ledger_core.posting import GroupCommit, OperationProcessor
 from ledger_core.wiring import create_store
 from tests.invariants import Answer, Book, Outcome, check, violations
-from tests.support import NOON, add, operation, spend, wire
+from tests.support import NOON, add, change_of, operation, spend, wire
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -29,10 +30,23 @@ WRITERS = 8
 SPENDS_EACH = 6
 CREDITS = 18
 
+Process = Callable[..., LedgerEntry]
+"""What posts a request, as `OperationProcessor.process` does."""
+
 
 def another_process(store: LedgerStore) -> OperationProcessor:
-    """A processor that shares nothing with another but the store, as another Lambda does."""
+    """A processor that shares only the store with another, as another Lambda does."""
     return OperationProcessor(store, ExampleAppOperations)
+
+
+def as_lambda(store: LedgerStore) -> Process:
+    """A process that posts each request by itself."""
+    return another_process(store).process
+
+
+def as_server(store: LedgerStore) -> Process:
+    """A process that posts the waiting requests of an account together."""
+    return GroupCommit(another_process(store)).process
 
 
 def history(store: LedgerStore, owner_id: str = "ada") -> list[LedgerEntry]:
@@ -42,7 +56,7 @@ def history(store: LedgerStore, owner_id: str = "ada") -> list[LedgerEntry]:
 def test_accepted_entry_is_stored_and_moves_the_balance(processor: OperationProcessor) -> None:
     """An accepted operation becomes an entry, and the balance is what the entry says."""
     entry = processor.process(operation(metadata={"campaign": "autumn — ünï"}))
-    head = processor.store.head("ada", consistent=True)
+    head = processor.store.account("ada", consistent=True)
     assert (entry.id, entry.amount, entry.balance_after, entry.metadata) == (1, 3, 3, {"campaign": "autumn — ünï"})
     assert (head.balance, head.entry_count, head.head_hash, head.updated_at) == (3, 1, entry.hash, entry.created_at)
     assert history(processor.store) == [entry]
@@ -75,7 +89,7 @@ def test_second_use_of_a_nonce_answers_the_original(processor: OperationProcesso
         processor.process(add(8, "n"))
     assert (same.value.entry, same.value.replay) == (original, True)
     assert (different.value.entry, different.value.replay) == (original, False)
-    assert processor.store.head("ada", consistent=True).balance == 7
+    assert processor.store.account("ada", consistent=True).balance == 7
 
 
 def test_retried_spend_is_a_duplicate_even_when_the_balance_is_now_too_low(store: LedgerStore) -> None:
@@ -125,21 +139,42 @@ def test_zero_credit_operation_is_still_an_entry(processor: OperationProcessor) 
 
 
 def test_transaction_is_cancelled_for_each_condition(store: LedgerStore) -> None:
-    """A ledger is begun once, a head moved once, a nonce used once; the reasons tell which, with what is stored."""
-    nothing = Head(owner_id="ada")
-    first, other = (entry_after(nothing, add(1, nonce), amount=1, now=NOON) for nonce in ("n", "m"))
-    assert store.append([first], head=nothing, token="1") is None
-    assert store.append([other], head=nothing, token="2") == Cancelled(stored=(), head=Head.at(first), contended=False)
-    second = entry_after(Head.at(first), add(1, "m"), amount=1, now=NOON)
-    assert store.append([second], head=Head.at(first), token="3") is None
-    third = entry_after(Head.at(first), add(1, "o"), amount=1, now=NOON)
-    assert store.append([third], head=Head.at(first), token="4") == Cancelled((), Head.at(second), contended=False)
-    again = entry_after(Head.at(second), add(1, "n"), amount=1, now=NOON)
-    assert store.append([again], head=Head.at(second), token="5") == Cancelled((first,), None, contended=False)
-    assert store.append([again], head=Head.at(first), token="6") == Cancelled(
-        (first,), Head.at(second), contended=False
-    )
-    assert history(store) == [first, second]
+    """An account is opened once, an account moves once, a nonce is used once; each reason holds what is stored."""
+    new = Account(owner_id="ada")
+    first = change_of(new, next_of(new, "n"))
+    assert store.transact([first], token=uuid4().hex) == []
+    opened = change_of(new, next_of(new, "m"))
+    assert store.transact([opened], token=uuid4().hex) == [Cancelled(account=first.after)]
+    second = change_of(first.after, next_of(first.after, "m"))
+    assert store.transact([second], token=uuid4().hex) == []
+    stale = change_of(first.after, next_of(first.after, "o"))
+    assert store.transact([stale], token=uuid4().hex) == [Cancelled(account=second.after)]
+    repeated = change_of(second.after, next_of(second.after, "n"))
+    assert store.transact([repeated], token=uuid4().hex) == [Cancelled(stored=first.entries)]
+    both = change_of(first.after, next_of(first.after, "n"))
+    assert store.transact([both], token=uuid4().hex) == [Cancelled(stored=first.entries, account=second.after)]
+    assert history(store) == [*first.entries, *second.entries]
+
+
+def test_changes_of_several_accounts_are_written_all_or_nothing(store: LedgerStore) -> None:
+    """A transaction over two accounts that one of them refuses moves neither; each account has its own reason."""
+    ada, bob = Account(owner_id="ada"), Account(owner_id="bob")
+    first = change_of(ada, next_of(ada, "n"))
+    assert store.transact([first], token=uuid4().hex) == []
+    other = change_of(bob, next_of(bob, "n"))
+    assert store.transact([other, first], token=uuid4().hex) == [
+        Cancelled(),
+        Cancelled(stored=first.entries, account=first.after),
+    ]
+    assert store.account("bob", consistent=True) == bob
+    assert store.transact([other, change_of(first.after, next_of(first.after, "m"))], token=uuid4().hex) == []
+    assert store.account("bob", consistent=True) == other.after
+    assert store.account("ada", consistent=True).entry_count == 2
+
+
+def next_of(account: Account, nonce: str) -> LedgerEntry:
+    """The entry that adds a credit to an account."""
+    return account.next_entry(add(1, nonce, owner_id=account.owner_id), amount=1, now=NOON)
 
 
 def test_one_request_an_entry(client: "DynamoDBClient") -> None:
@@ -166,32 +201,37 @@ def test_one_request_an_entry(client: "DynamoDBClient") -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2, WRITERS])
-def test_racing_writers_of_one_owner_lose_nothing(store: LedgerStore, processes: int) -> None:
-    """However the writers are spread over processes, each nonce counts once and the balance never falls below zero."""
-    answers = race([another_process(store) for _ in range(processes)])
+@pytest.mark.parametrize("of_process", [as_lambda, as_server])
+def test_racing_writers_of_one_owner_lose_nothing(
+    store: LedgerStore, of_process: Callable[[LedgerStore], Process], processes: int
+) -> None:
+    """However the writers are spread over processes, each nonce counts once and no balance falls below zero."""
+    answers = race([of_process(store) for _ in range(processes)])
     book = Book.of(store, "ada")
     check(book, answers)
     assert (book.head.balance, book.head.entry_count) == (0, 1 + CREDITS)
-    assert Outcome.IN_DOUBT not in {one.outcome for one in answers}
+    assert Outcome.IN_DOUBT not in {answer.outcome for answer in answers}
 
 
 def test_race_catches_a_ledger_that_checks_and_then_writes(client: "DynamoDBClient") -> None:
-    """The negative control: a store that checks the same conditions, and then writes, spends what is not there."""
+    """A store that checks the same conditions and then writes spends more than there is: the negative control."""
     store = create_store(client)
-    naive = CheckThenWrite(client, entries_table=store._entries_table, balances_table=store._balances_table)
-    answers = race([another_process(naive) for _ in range(WRITERS)])
-    assert sum(one.outcome is Outcome.ACCEPTED for one in answers) > 1 + CREDITS
-    assert {"conservation", "gapless_ids"} <= {one.invariant for one in violations(Book.of(store, "ada"), answers)}
+    naive = CheckThenWrite(client, entries_table=store._entries_table, accounts_table=store._accounts_table)
+    answers = race([as_lambda(naive) for _ in range(WRITERS)])
+    accepted = [answer for answer in answers if answer.outcome is Outcome.ACCEPTED]
+    assert len(accepted) > 1 + CREDITS
+    broken = {violation.invariant for violation in violations(Book.of(store, "ada"), answers)}
+    assert {"conservation", "gapless_ids"} <= broken
 
 
-def race(processors: list[OperationProcessor]) -> list[Answer]:
-    """Let many spend what is not enough for all, each nonce being sent by two of them."""
-    granted = Answer.of(add(CREDITS, "grant"), processors[0].process)
+def race(processes: list[Process]) -> list[Answer]:
+    """Let many writers spend what is not enough for all of them; two writers send each nonce."""
+    granted = Answer.of(add(CREDITS, "grant"), processes[0])
     start = threading.Barrier(WRITERS)
 
     def write(writer: int) -> list[Answer]:
         start.wait()
-        process = partial(processors[writer % len(processors)].process, timeout_seconds=60)
+        process = partial(processes[writer % len(processes)], timeout_seconds=60)
         return [Answer.of(spend(1, f"{writer // 2}-{step}"), process) for step in range(SPENDS_EACH)]
 
     with ThreadPoolExecutor(WRITERS) as threads:
@@ -201,19 +241,21 @@ def race(processors: list[OperationProcessor]) -> list[Answer]:
 class CheckThenWrite(LedgerStore):
     """What teams write first: both conditions are checked, then both items are written."""
 
-    def append(
-        self, entries: Sequence[LedgerEntry], *, head: Head, token: str, mark: Mark | None = None
-    ) -> Cancelled | None:
-        (entry,) = entries
-        stored, current = self.look_up(entry.owner_id, entry.nonce)
-        if stored or current.entry_count != head.entry_count:
-            return Cancelled(stored=(stored,) if stored else (), head=current, contended=False)
+    def transact(self, changes: Sequence[AccountChange], *, token: str) -> list[Cancelled]:
+        (change,) = changes
+        (entry,) = change.entries
+        stored, account = self.look_up(entry.owner_id, entry.nonce)
+        if stored or not account.is_at(change.before):
+            return [Cancelled(stored=(stored,) if stored else (), account=account)]
         time.sleep(0.01)  # wide enough for another writer
         self._client.put_item(TableName=self._entries_table, Item=entry_item(entry))
+        new = change._replace(before=Account(owner_id=entry.owner_id))  # whose condition has no values
+        tables = {"entries_table": self._entries_table, "accounts_table": self._accounts_table}
+        _, move = transact_items(new, **tables)
         self._client.update_item(
-            TableName=self._balances_table,
-            Key={"owner_id": {"S": entry.owner_id}},
-            UpdateExpression=MOVE_HEAD,
-            ExpressionAttributeValues=move_values(entry, Head(owner_id=entry.owner_id)),
+            TableName=self._accounts_table,
+            Key=move["Update"]["Key"],
+            UpdateExpression=move["Update"]["UpdateExpression"],
+            ExpressionAttributeValues=move["Update"]["ExpressionAttributeValues"],
         )
-        return None
+        return []

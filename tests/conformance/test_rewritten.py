@@ -14,7 +14,7 @@ from infra.issuer import kept_key
 from ledger_core.audit import Receipt, audit_store, signed
 from ledger_core.cli import main
 from ledger_core.wiring import create_receipt_key, create_store
-from tests.conformance.test_tampering import ENTRIES, Rows, put, written
+from tests.fakes.written_ledger import ENTRIES, Rows, put, written
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

@@ -12,42 +12,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ledger_core import LedgerEntry
-from ledger_core.account import GENESIS_HASH, Head, entry_after
+from ledger_core.account import GENESIS_HASH
 from ledger_core.audit import Report, audit_export, audit_store
 from ledger_core.audit.findings import MEANING
 from ledger_core.fields import format_time
 from ledger_core.wiring import create_store
-from tests.support import DEEP, NOON, add, item_from
+from tests.fakes.written_ledger import ENTRIES, Rows, put, written
+from tests.support import DEEP, NOON
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-ENTRIES = 5
 SEED = int(os.environ.get("SEED") or random.SystemRandom().randrange(2**32))
 LEDGERS = 20_000 if DEEP else 200
-Rows = list[dict[str, Any]]
 Tamper = Callable[[dict[str, Any], Rows], object]
 Found = Sequence[tuple[str, int | None, int | None, int | None]]
 Case = tuple[str, Tamper, Found]
-
-
-def written(
-    owner_id: str = "ada", entries: int = ENTRIES, *, amounts: Sequence[int] | None = None
-) -> tuple[dict[str, Any], Rows]:
-    """A ledger as an export has it: the head, and entries a minute apart, of 1, 2, 3… credits or of `amounts`."""
-    head, rows = Head(owner_id=owner_id), []
-    for number, amount in enumerate(amounts or range(1, entries + 1), start=1):
-        request = add(amount, f"n{number}", owner_id=owner_id)
-        entry = entry_after(head, request, amount=amount, now=NOON + timedelta(minutes=number))
-        head = Head.at(entry)
-        rows.append(entry.model_dump(mode="json"))
-    return {
-        "owner_id": owner_id,
-        "balance": head.balance,
-        "entry_count": head.entry_count,
-        "head_hash": head.head_hash,
-        "updated_at": format_time(head.updated_at) if head.updated_at else None,
-    }, rows
 
 
 def hashed(row: dict[str, Any]) -> dict[str, Any]:
@@ -237,18 +217,6 @@ def test_what_was_done_in_the_store_is_named(client: "DynamoDBClient", monkeypat
         put(client, head, rows)
         report = audit_store(store, head["owner_id"], read=lambda call: call())
         assert sorted(found(report), key=str) == sorted(expected, key=str), name
-
-
-def put(client: "DynamoDBClient", head: dict[str, Any], rows: Rows) -> None:
-    """Write a ledger as it is, with a key of its own for each row."""
-    entries = [
-        item_from({"entry_key": f"{row['owner_id']}#{position}"} | {k: v for k, v in row.items() if k != "updated_at"})
-        for position, row in enumerate(rows)
-    ]
-    tables = {"LEDGER_ENTRIES_TABLE": entries, "LEDGER_BALANCES_TABLE": [item_from(head)] if head["updated_at"] else []}
-    puts: Any = {os.environ[table]: [{"PutRequest": {"Item": item}} for item in tables[table]] for table in tables}
-    if requests := {table: items for table, items in puts.items() if items}:
-        client.batch_write_item(RequestItems=requests)
 
 
 UNREADABLE: Rows = [{"amount": "?"}]

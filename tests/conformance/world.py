@@ -24,7 +24,7 @@ class World:
         self.is_moto = is_moto
         names = ledger_tables()
         self.store = SweepStore(
-            client, entries_table=names["LEDGER_ENTRIES_TABLE"], balances_table=names["LEDGER_BALANCES_TABLE"]
+            client, entries_table=names["LEDGER_ENTRIES_TABLE"], accounts_table=names["LEDGER_BALANCES_TABLE"]
         )
         self.processors = [OperationProcessor(self.store, ExampleAppOperations) for _ in range(2)]
         apps = [create_api("Example App", LedgerRouter(one), auth=AuthMode.NONE) for one in self.processors]
@@ -51,4 +51,4 @@ class OwnAccounts(SweepStore):
 
     def accounts(self, **options: Any) -> Page:
         page = super().accounts(**options)
-        return page._replace(accounts=[one for one in page.accounts if one.head.owner_id.startswith(self._prefix)])
+        return page._replace(accounts=[one for one in page.accounts if one.owner_id.startswith(self._prefix)])

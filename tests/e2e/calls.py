@@ -112,7 +112,7 @@ def sweep(world: World, number: int) -> Told:
 
 
 def sweep_rest(world: World, number: int) -> Told:
-    return world.sweep(f"2026-11-{number:02}", scanned=True, stragglers=["owner-1"])
+    return world.sweep(f"2026-11-{number:02}", scanned=True, postponed=["owner-1"])
 
 
 def run(number: int) -> tuple[str, Segment]:

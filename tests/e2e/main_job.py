@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from functions.example_app.operations import ExampleAppOperations
 from ledger_core import LedgerEntry, OperationRequest
-from ledger_core.account import Head
+from ledger_core.account import Account
 from tests.invariants import Answer, Book, Outcome, check
 from tests.support import Answer as HttpAnswer
 
@@ -95,5 +95,5 @@ class MainJob:
         report = self.send("GET", f"/ledger/{owner}/verify").body
         assert report["valid"], report
         assert report["head"].items() >= balance.items()
-        head = TypeAdapter(Head).validate_python(report["head"])
+        head = TypeAdapter(Account).validate_python(report["head"])
         return Book(head, [LedgerEntry(**entry) for entry in reversed(entries)])

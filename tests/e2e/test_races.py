@@ -79,7 +79,7 @@ def _told(processor: OperationProcessor, seed: int, owner_ids: Sequence[str], nu
         return Answer.of(request, processor.process)
 
     def read(owner_id: str) -> Answer:
-        begun, head = time.monotonic(), partial(processor.store.head, owner_id, consistent=True)
+        begun, head = time.monotonic(), partial(processor.store.account, owner_id, consistent=True)
         return reading(owner_id, processor.read(head).balance, begun)
 
     return list(client(post, read, islice(requests(seed, number, owner_ids), REQUESTS_EACH)))

@@ -23,13 +23,13 @@ import pytest
 from botocore.config import Config
 
 from ledger_core import OperationRequest
-from ledger_core.account import Head, entry_after
-from ledger_core.dynamodb import SWEEP_CONFIG, WRITES_MAX, SweepStore, Write
+from ledger_core.account import Account
+from ledger_core.dynamodb import SWEEP_CONFIG, WRITES_MAX, SweepStore
 from ledger_core.wiring import create_account_store, create_client
 from tests.e2e.proxy import Proxy, microburst
 from tests.e2e.server import Server
 from tests.invariants import Answer, Book, Outcome, check
-from tests.support import NOON, add, operation, spend
+from tests.support import NOON, add, change_of, operation, spend
 
 ENDPOINT = "AWS_ENDPOINT_URL_DYNAMODB"
 OWNERS = int(os.environ.get("REWARDS_OWNERS", "700"))
@@ -60,10 +60,10 @@ def answers(store: SweepStore) -> Answers:
     for first in range(0, OWNERS, WRITES_MAX):
         writes = []
         for number in range(first, min(first + WRITES_MAX, OWNERS)):
-            head, request = Head(owner_id=f"owner-{number}"), operation(owner_id=f"owner-{number}")
-            writes.append(Write((entry_after(head, request, amount=3, now=NOON),), head))
+            head, request = Account(owner_id=f"owner-{number}"), operation(owner_id=f"owner-{number}")
+            writes.append(change_of(head, head.next_entry(request, amount=3, now=NOON)))
             asked[head.owner_id] += [Answer(request=request, outcome=Outcome.ACCEPTED, entry=writes[-1].entries[0])]
-        assert store.append_all(writes) == []
+        assert store.transact(writes, token=f"seed-{first}") == []
     return asked
 
 

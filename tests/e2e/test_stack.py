@@ -26,13 +26,13 @@ from infra.dynamodb import table_properties
 from infra.issuer import Issuer, new_key
 from infra.processes import free_port
 from infra.stack import BUILT, MINISTACK, NAME, ORIGIN, SECOND_AUDIENCE, Stack, deployed
-from ledger_core.account import Head, entry_after
+from ledger_core.account import Account
 from ledger_core.audit import read_receipt
-from ledger_core.dynamodb import Write, jwk
-from ledger_core.dynamodb.expressions import MOVE_HEAD, entry_item, transact_items
+from ledger_core.dynamodb import jwk
+from ledger_core.dynamodb.expressions import MOVE, entry_item, transact_items
 from ledger_core.fields import owner_hash
 from tests.conftest import MACHINE
-from tests.support import NOON, operation
+from tests.support import NOON, change_of, operation
 
 SECONDS_MAX = 60
 READ, WRITE = "ledger/read", "ledger/write"
@@ -425,7 +425,7 @@ def test_policy_of_the_entries_table_binds_an_administrator_too(stack: Stack, ow
     ]
     everything = {"Sid": "All", "Effect": "Allow", "Action": "dynamodb:*", "Resource": "*"}
     admin = user_client(stack, [{"Version": "2012-10-17", "Statement": [everything, *denials]}])
-    made = entry_after(Head(owner_id=owner_id), operation(owner_id=owner_id), amount=3, now=NOON)
+    made = Account(owner_id=owner_id).next_entry(operation(owner_id=owner_id), amount=3, now=NOON)
     item = entry_item(made)
     admin.transact_write_items(TransactItems=[{"Put": {"TableName": entries, "Item": item}}])
     key = {"entry_key": item["entry_key"]}
@@ -444,11 +444,11 @@ def test_role_appends_in_transactions_and_changes_or_drops_no_entry(
 ) -> None:
     """What the role's policies say is enforced: the ledger's transaction passes, what is not allowed is denied."""
     entries, balances = stack.outputs["EntriesTableName"], stack.outputs["BalancesTableName"]
-    head = Head(owner_id=owner_id)
-    made = entry_after(head, operation(owner_id=owner_id), amount=3, now=NOON)
+    head = Account(owner_id=owner_id)
+    made = head.next_entry(operation(owner_id=owner_id), amount=3, now=NOON)
     item, key = entry_item(made), {"entry_key": {"S": f"{owner_id}#{made.nonce}"}}
     owner = {"owner_id": {"S": owner_id}}
-    pair = transact_items(Write((made,), head), entries_table=entries, balances_table=balances)
+    pair = transact_items(change_of(head, made), entries_table=entries, accounts_table=balances)
     role_client.transact_write_items(TransactItems=pair)
     role_client.transact_get_items(TransactItems=[{"Get": {"TableName": entries, "Key": key}}])
     role_client.get_item(TableName=balances, Key=owner)
@@ -465,9 +465,10 @@ def test_role_appends_in_transactions_and_changes_or_drops_no_entry(
         ("scan", {"TableName": entries}),
         ("scan", {"TableName": balances}),
         ("put_item", {"TableName": balances, "Item": owner}),
-        ("update_item", {"TableName": balances, "Key": owner, "UpdateExpression": MOVE_HEAD,
+        ("update_item", {"TableName": balances, "Key": owner, "UpdateExpression": MOVE,
                          "ExpressionAttributeValues": {":balance": {"N": "9"}, ":entry_count": {"N": "9"},
-                                                       ":head_hash": {"S": "h"}, ":now": {"S": "t"}}}),
+                                                       ":head_hash": {"S": "h"}, ":created_at": {"S": "t"},
+                                                       ":updated_at": {"S": "t"}, ":active_at": {"S": "t"}}}),
         ("delete_item", {"TableName": balances, "Key": owner}),
         ("delete_table", {"TableName": entries}),
     ]  # fmt: skip
@@ -479,10 +480,10 @@ def test_role_of_the_scheduled_function_changes_no_entry_either(stack: Stack, ow
     """It may read all balances, which the API may not, and append; beyond that no more than the API."""
     entries, balances = stack.outputs["EntriesTableName"], stack.outputs["BalancesTableName"]
     client = client_of_role(stack, "DailyRewardFunctionRole")
-    head = Head(owner_id=owner_id)
-    made = entry_after(head, operation(owner_id=owner_id), amount=3, now=NOON)
+    head = Account(owner_id=owner_id)
+    made = head.next_entry(operation(owner_id=owner_id), amount=3, now=NOON)
     client.transact_write_items(
-        TransactItems=transact_items(Write((made,), head), entries_table=entries, balances_table=balances)
+        TransactItems=transact_items(change_of(head, made), entries_table=entries, accounts_table=balances)
     )
     client.scan(TableName=balances, Limit=1)
     key, owner = {"entry_key": {"S": f"{owner_id}#{made.nonce}"}}, {"owner_id": {"S": owner_id}}

@@ -18,8 +18,8 @@ from functions.daily_reward.runs import Runs
 from functions.example_app.operations import ExampleAppOperations
 from infra.dynamodb import TABLES, create_tables
 from ledger_core import LedgerError, OperationRequest
-from ledger_core.account import Head, entry_after
-from ledger_core.dynamodb import CLIENT_CONFIG, SWEEP_CONFIG, SweepStore, Write
+from ledger_core.account import Account
+from ledger_core.dynamodb import CLIENT_CONFIG, SWEEP_CONFIG, SweepStore
 from ledger_core.http import LedgerRouter, create_api, create_handler
 from ledger_core.periods import Period
 from ledger_core.posting import OperationProcessor, RetryBudget
@@ -28,7 +28,7 @@ from ledger_core.rewards import Reward, Segment, Sweep
 from ledger_core.settings import CONNECT_SECONDS_MAX, READ_SECONDS_MAX, AuthMode
 from ledger_core.wiring import create_client
 from tests.invariants import Answer, Book, Outcome, check
-from tests.support import NOON, ROOT, LambdaApi, operation
+from tests.support import NOON, ROOT, LambdaApi, change_of, operation
 from tests.support import Answer as HttpAnswer
 
 if TYPE_CHECKING:
@@ -86,13 +86,13 @@ class World:
         tables = {name: f"{name}-{uuid4()}" for name in TABLES.values()}
         create_tables(client, tables)
         waiting = Config(read_timeout=read_seconds)
-        names = {"entries_table": tables["LEDGER_ENTRIES_TABLE"], "balances_table": tables["LEDGER_BALANCES_TABLE"]}
+        names = {"entries_table": tables["LEDGER_ENTRIES_TABLE"], "accounts_table": tables["LEDGER_BALANCES_TABLE"]}
         self.store = SweepStore(client, **names)
         self._store = SweepStore(self._watched(SWEEP_CONFIG.merge(waiting)), **names)
         processor = OperationProcessor(self._store, ExampleAppOperations, **self._time())
         self._api = LambdaApi(create_handler(create_api("App", LedgerRouter(processor), auth=AuthMode.NONE)))
         self._api.context = self
-        client, patience = self._watched(CLIENT_CONFIG.merge(waiting)), lambda: processor.patience(self.seconds)
+        client, patience = self._watched(CLIENT_CONFIG.merge(waiting)), lambda: processor.budget(self.seconds)
         self.runs = Runs(client, tables["LEDGER_RUNS_TABLE"], budget=patience)
 
     def get_remaining_time_in_millis(self) -> float:
@@ -109,9 +109,9 @@ class World:
         owner_id = f"owner-{number}"
         self._touched.add(owner_id)
         if owner_id not in self._answers:
-            request, head = operation(owner_id=owner_id), Head(owner_id=owner_id)
-            entry = entry_after(head, request, amount=CREDITS, now=NOON)
-            assert self.store.append_all([Write((entry,), head)]) == []
+            request, head = operation(owner_id=owner_id), Account(owner_id=owner_id)
+            entry = head.next_entry(request, amount=CREDITS, now=NOON)
+            assert self.store.transact([change_of(head, entry)], token=owner_id) == []
             self._answers[owner_id] = [Answer(request=request, outcome=Outcome.ACCEPTED, entry=entry)]
         return owner_id
 
@@ -129,8 +129,8 @@ class World:
 
     def table_ids(self, number: int) -> Told:
         """What the table has of an owner, as an audit asks when the index does not show it."""
-        patience = RetryBudget(self._now + self.seconds, **self._time())
-        ids, _ = patience.read(partial(self._store.table_ids, f"owner-{number}"))
+        budget = RetryBudget(self._now + self.seconds, **self._time())
+        ids, _ = budget.call(partial(self._store.table_ids, f"owner-{number}"))
         return {"ids": ids}
 
     def sweep(self, day: str, **place: Any) -> Told:

@@ -9,17 +9,18 @@ from datetime import datetime, timedelta
 from functools import cache
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from functions.daily_reward.events import SegmentQueue
 from functions.daily_reward.function import RewardFunction
 from functions.daily_reward.runs import Runs
 from functions.example_app.operations import ExampleAppOperations
 from infra.dynamodb import create_tables
-from ledger_core.account import Head, entry_after
-from ledger_core.dynamodb import WRITES_MAX, SweepStore, Write
+from ledger_core.account import Account
+from ledger_core.dynamodb import WRITES_MAX, SweepStore
 from ledger_core.operations import BaseLedgerOperations
 from tests.invariants import Book, check
-from tests.support import NOON, operation
+from tests.support import NOON, change_of, operation
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -121,7 +122,7 @@ class Cloud:
         return SweepStore(
             client or self.dynamodb,
             entries_table=self.tables["LEDGER_ENTRIES_TABLE"],
-            balances_table=self.tables["LEDGER_BALANCES_TABLE"],
+            accounts_table=self.tables["LEDGER_BALANCES_TABLE"],
         )
 
     def records(self) -> list[dict[str, Any]]:
@@ -169,10 +170,10 @@ class Cloud:
         """Owners who have one entry and 3 credits each."""
         owner_ids = [f"owner-{number}" for number in range(first, first + owners)]
         for position in range(0, owners, WRITES_MAX):
-            heads = [Head(owner_id=owner_id) for owner_id in owner_ids[position : position + WRITES_MAX]]
-            entries = [entry_after(one, operation(owner_id=one.owner_id), amount=3, now=NOON) for one in heads]
-            writes = [Write((entry,), head) for entry, head in zip(entries, heads, strict=True)]
-            assert self.store().append_all(writes) == []
+            heads = [Account(owner_id=owner_id) for owner_id in owner_ids[position : position + WRITES_MAX]]
+            entries = [one.next_entry(operation(owner_id=one.owner_id), amount=3, now=NOON) for one in heads]
+            changes = [change_of(head, entry) for entry, head in zip(entries, heads, strict=True)]
+            assert self.store().transact(changes, token=str(uuid4())) == []
         return owner_ids
 
     def check(self, owner_ids: Iterable[str], periods: Iterable[str], *, others: int = 1) -> None:

@@ -127,7 +127,7 @@ class Target:
         while is_first or start:
             page = self.store.accounts(segment=0, segments=1, start=start, limit=PAGE_OWNERS_MAX)
             assert not page.malformed
-            owners += [account.head.owner_id for account in page.accounts]
+            owners += [account.owner_id for account in page.accounts]
             start, is_first = page.start, False
         for owner_id in owners:
             check(Book.of(self.store, owner_id))

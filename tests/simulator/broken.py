@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError
@@ -11,23 +12,24 @@ from ledger_core import (
     BaseLedgerOperations,
     ContentionError,
     DuplicateNonceError,
-    InsufficientBalanceError,
     LedgerEntry,
+    LedgerError,
     OperationRequest,
 )
-from ledger_core.account import Head, entry_after
-from ledger_core.dynamodb import Cancelled, LedgerStore, Write, dynamodb_request
+from ledger_core.account import Account, AccountChange
+from ledger_core.dynamodb import Cancelled, LedgerStore, dynamodb_request
 from ledger_core.dynamodb.decode import units_from
 from ledger_core.dynamodb.expressions import entry_item, transact_items
 from ledger_core.fields import format_time
-from ledger_core.posting import OperationProcessor, RetryBudget
-from ledger_core.posting.lanes import Lane, Ticket, Transaction
-from ledger_core.posting.writer import LaneWriter
-from tests.simulator.simulation import Ledger, shared_ledger, timing, with_patience
+from ledger_core.posting import GroupCommit, OperationProcessor, Posting, RetryBudget, duplicate_of, make_plan
+from ledger_core.posting.batch import Attempt, Pending
+from ledger_core.posting.group_commit import Waiting
+from ledger_core.posting.plan import GroupPlan
+from tests.simulator.simulation import Ledger, posting, shared_ledger, timing
 
 __all__ = ["BROKEN", "Broken", "Naive"]
 
-TABLES: Any = {"entries_table": "entries", "balances_table": "balances"}
+TABLES: Any = {"entries_table": "entries", "accounts_table": "balances"}
 
 
 class Naive:
@@ -40,20 +42,18 @@ class Naive:
         self.store = LedgerStore(self.client, **TABLES)
 
     def __call__(self, request: OperationRequest) -> LedgerEntry:
-        amount = self.configs[request.operation].signed_amount(request.amount)
-        stored, head = self.look(request)
-        if stored:
-            raise DuplicateNonceError(entry=stored, replay=stored.answers(request, amount=amount))
-        if head.balance + amount < 0:
-            raise InsufficientBalanceError(balance=head.balance, required=-amount)
-        entry = entry_after(head, request, amount=amount, now=self.clock())
-        self.write(entry, *transact_items(Write((entry,), head), **TABLES))
-        return entry
+        asked = Posting.of(request, self.configs[request.operation])
+        stored, account = self.look(request)
+        planned = duplicate_of(asked, stored) if stored else make_plan(asked, account, self.clock())
+        if isinstance(planned, LedgerError):
+            raise planned
+        self.write(planned.changes[0], *transact_items(planned.changes[0], **TABLES))
+        return planned.entry
 
-    def look(self, request: OperationRequest) -> tuple[LedgerEntry | None, Head]:
+    def look(self, request: OperationRequest) -> tuple[LedgerEntry | None, Account]:
         return self.store.look_up(request.owner_id, request.nonce)
 
-    def write(self, entry: LedgerEntry, put: Any, update: Any) -> None:
+    def write(self, change: AccountChange, put: Any, update: Any) -> None:
         with dynamodb_request(self.store.clock):
             try:
                 self.read(self.client.transact_write_items(TransactItems=[put, update]))
@@ -65,7 +65,7 @@ class Naive:
 
 
 class AnyAnswer(Naive):
-    """Whatever is 200 counts as done, also that of a proxy which has handed nothing on."""
+    """Every 200 counts as done, also that of a proxy which has not handed the request on."""
 
     def read(self, answer: Any) -> None:
         pass
@@ -74,11 +74,13 @@ class AnyAnswer(Naive):
 class CheckThenWrite(Naive):
     """Nonce and balance are looked at, and then the balance is taken from: two spends both pass."""
 
-    def write(self, entry: LedgerEntry, put: Any, update: Any) -> None:
+    def write(self, change: AccountChange, put: Any, update: Any) -> None:
+        (entry,) = change.entries
         addition = {
             "TableName": "balances",
             "Key": {"owner_id": {"S": entry.owner_id}},
-            "UpdateExpression": "SET head_hash = :hash, updated_at = :now ADD balance :amount, entry_count :one",
+            "UpdateExpression": "SET head_hash = :hash, updated_at = :now, active_at = :now, "
+            "created_at = if_not_exists(created_at, :now) ADD balance :amount, entry_count :one",
             "ExpressionAttributeValues": {
                 ":amount": {"N": str(entry.amount)},
                 ":one": {"N": "1"},
@@ -86,56 +88,57 @@ class CheckThenWrite(Naive):
                 ":now": {"S": format_time(entry.created_at)},
             },
         }
-        super().write(entry, unconditional(put), {"Update": addition})
+        super().write(change, unconditional(put), {"Update": addition})
 
 
 class BlindAdd(Naive):
     """The balance moves whatever the nonce: the entry's key is another one each time."""
 
-    def look(self, request: OperationRequest) -> tuple[LedgerEntry | None, Head]:
-        return None, self.store.head(request.owner_id, consistent=True)
+    def look(self, request: OperationRequest) -> tuple[LedgerEntry | None, Account]:
+        return None, self.store.account(request.owner_id, consistent=True)
 
-    def write(self, entry: LedgerEntry, put: Any, update: Any) -> None:
+    def write(self, change: AccountChange, put: Any, update: Any) -> None:
+        (entry,) = change.entries
         put["Put"]["Item"] = {**entry_item(entry), "entry_key": {"S": entry.hash}}
-        super().write(entry, put, update)
+        super().write(change, put, update)
 
 
-class CachedHead(Naive):
-    """The head is the one that this process remembers, and no condition asks whether it still is."""
+class CachedAccount(Naive):
+    """The account is the one that this process remembers, and no condition asks whether it still is."""
 
     def __init__(self, process: Any, operations: type[BaseLedgerOperations]) -> None:
         super().__init__(process, operations)
-        self.heads: dict[str, Head] = {}
+        self.accounts: dict[str, Account] = {}
 
-    def look(self, request: OperationRequest) -> tuple[LedgerEntry | None, Head]:
-        stored, head = super().look(request)
-        return stored, self.heads.get(request.owner_id, head)
+    def look(self, request: OperationRequest) -> tuple[LedgerEntry | None, Account]:
+        stored, account = super().look(request)
+        return stored, self.accounts.get(request.owner_id, account)
 
-    def write(self, entry: LedgerEntry, put: Any, update: Any) -> None:
-        super().write(entry, put, unconditional(update))
-        self.heads[entry.owner_id] = Head.at(entry)
+    def write(self, change: AccountChange, put: Any, update: Any) -> None:
+        super().write(change, put, unconditional(update))
+        self.accounts[change.after.owner_id] = change.after
 
 
 class PredecessorFromIndex(Naive):
     """The hash before is that of the last entry in the index, which is behind the table."""
 
-    def look(self, request: OperationRequest) -> tuple[LedgerEntry | None, Head]:
-        stored, head = super().look(request)
+    def look(self, request: OperationRequest) -> tuple[LedgerEntry | None, Account]:
+        stored, account = super().look(request)
         latest = self.store.latest(request.owner_id)
-        return stored, replace(head, head_hash=latest.hash) if latest else head
+        return stored, replace(account, head_hash=latest.hash) if latest else account
 
-    def write(self, entry: LedgerEntry, put: Any, update: Any) -> None:
+    def write(self, change: AccountChange, put: Any, update: Any) -> None:
         update["Update"]["ConditionExpression"] = "attribute_not_exists(entry_count)"
         if ":known_count" in update["Update"]["ExpressionAttributeValues"]:
             del update["Update"]["ExpressionAttributeValues"][":known_hash"]
             update["Update"]["ConditionExpression"] = "entry_count = :known_count"
-        super().write(entry, put, update)
+        super().write(change, put, update)
 
 
 class TwoRequests(Naive):
     """The entry and then the balance: what happens in between leaves them apart."""
 
-    def write(self, entry: LedgerEntry, put: Any, update: Any) -> None:
+    def write(self, change: AccountChange, put: Any, update: Any) -> None:
         for call, arguments in ((self.client.put_item, put["Put"]), (self.client.update_item, update["Update"])):
             with dynamodb_request(self.store.clock):
                 self.read(call(**arguments))
@@ -144,69 +147,115 @@ class TwoRequests(Naive):
 class AnswerBeforeWrite(Naive):
     """The client is told at once, and hears nothing of what becomes of it."""
 
-    def write(self, entry: LedgerEntry, put: Any, update: Any) -> None:
-        self.client.world.spawn("later", lambda: super(AnswerBeforeWrite, self).write(entry, put, update), self.client)
+    def write(self, change: AccountChange, put: Any, update: Any) -> None:
+        self.client.world.spawn("later", lambda: super(AnswerBeforeWrite, self).write(change, put, update), self.client)
 
 
 class TrustedClock(Naive):
     """An entry has the time of the writer's clock, though the last writer's was ahead of it."""
 
-    def look(self, request: OperationRequest) -> tuple[LedgerEntry | None, Head]:
-        stored, head = super().look(request)
-        return stored, replace(head, updated_at=None)
+    def look(self, request: OperationRequest) -> tuple[LedgerEntry | None, Account]:
+        stored, account = super().look(request)
+        return stored, replace(account, updated_at=None)
 
 
 class TimeOfItsOwn(Naive):
-    """The balance's row has the time when it was written, and not the entry's."""
+    """The account's row has the time when it was written, and not the entry's."""
 
-    def write(self, entry: LedgerEntry, put: Any, update: Any) -> None:
-        update["Update"]["ExpressionAttributeValues"][":now"] = {"S": format_time(self.clock())}
-        super().write(entry, put, update)
-
-
-class BalanceBeforeNonce(LaneWriter):
-    """A retried spend is told that the balance is too low, when it was that spend that took it."""
-
-    def _refuse_unless_moved(self, lane: Lane, ticket: Ticket, patience: RetryBudget) -> Head:
-        lane.head = patience.read(lambda: self._store.head(ticket.request.owner_id, consistent=True))
-        if lane.head.balance + ticket.amount < 0:
-            raise InsufficientBalanceError(balance=lane.head.balance, required=-ticket.amount)
-        return super()._refuse_unless_moved(lane, ticket, patience)
+    def write(self, change: AccountChange, put: Any, update: Any) -> None:
+        update["Update"]["ExpressionAttributeValues"][":updated_at"] = {"S": format_time(self.clock())}
+        super().write(change, put, update)
 
 
-class RefusalFromMemory(LaneWriter):
+class OpenedAgain(Naive):
+    """Every entry opens the account anew."""
+
+    def write(self, change: AccountChange, put: Any, update: Any) -> None:
+        values = update["Update"]["ExpressionAttributeValues"]
+        values[":created_at"] = values[":updated_at"]
+        super().write(change, put, update)
+
+
+class BalanceBeforeNonce(OperationProcessor):
+    """A retried spend is refused for a balance that is too low because of that spend."""
+
+    def _confirm(self, pending: Pending, now: datetime, budget: RetryBudget) -> GroupPlan | None:
+        owner_id = pending.posting.request.owner_id
+        account = budget.call(lambda: self.store.account(owner_id, consistent=True))
+        planned = make_plan(pending.posting, account, now)
+        if isinstance(planned, LedgerError):
+            pending.fail(planned)
+            return None
+        return super()._confirm(pending, now, budget)
+
+
+class RefusalFromMemory(OperationProcessor):
     """The balance that is too low is one that this process remembers."""
 
-    def _refuse_unless_moved(self, lane: Lane, ticket: Ticket, patience: RetryBudget) -> Head:
-        if lane.head:
-            raise InsufficientBalanceError(balance=lane.head.balance, required=-ticket.amount)
-        return super()._refuse_unless_moved(lane, ticket, patience)
+    def _confirm(self, pending: Pending, now: datetime, budget: RetryBudget) -> GroupPlan | None:
+        if account := self.remembered(pending.posting.request.owner_id):
+            planned = make_plan(pending.posting, account, now)
+            assert isinstance(planned, LedgerError)  # or there would be nothing to confirm
+            pending.fail(planned)
+            return None
+        return super()._confirm(pending, now, budget)
 
 
-class EchoedReplay(LaneWriter):
-    """Who repeats a nonce is told what it asked for, and not what is stored."""
+class RefusalWithinAGroup(OperationProcessor):
+    """A request that does not fit beside others is refused for the balance after them, before they are written."""
 
-    def _duplicate(self, entry: LedgerEntry, ticket: Ticket) -> DuplicateNonceError:
-        echo = entry.model_copy(update={"operation": str(ticket.request.operation), "amount": ticket.amount})
-        return DuplicateNonceError(entry=echo, replay=True)
+    def _plan(self, group: Sequence[Pending], account: Account, now: datetime) -> GroupPlan | None:
+        planned = super()._plan(group, account, now)
+        if planned:
+            for pending in group:
+                refusal = make_plan(pending.posting, planned.change.after, now)
+                if pending.posting not in planned.fitting and isinstance(refusal, LedgerError):
+                    pending.fail(refusal)
+        return planned
 
 
-class TokenForEver(LaneWriter):
-    """What is in doubt is sent again for as long as it takes, and what it then finds is taken for another's."""
+class Echo(Pending):
+    """A request that is answered by itself."""
 
-    def _append(self, transaction: Transaction, patience: RetryBudget) -> Cancelled | None:
-        transaction.begun_at, transaction.time = patience.monotonic(), self._clock()
-        for ticket in transaction.tickets:
-            ticket.sent.clear()
-        return super()._append(transaction, patience)
+    def fail(self, error: BaseException) -> None:
+        if isinstance(error, DuplicateNonceError):
+            asked = {"operation": str(self.posting.request.operation), "amount": self.posting.amount}
+            error = DuplicateNonceError(entry=error.entry.model_copy(update=asked), replay=True)
+        Pending.fail(self, error)
+
+
+class EchoedReplay(OperationProcessor):
+    """The answer to a nonce that was used is what was asked for, and not what is stored."""
+
+    def accept(self, request: OperationRequest, **options: Any) -> Pending:
+        pending = super().accept(request, **options)
+        return Echo(pending.posting, is_alone=pending.is_alone)
+
+
+class TokenForEver(OperationProcessor):
+    """An attempt in doubt is sent again for as long as it takes, and an entry that it finds is taken for another's."""
+
+    def _is_forgotten(self, attempt: Attempt) -> bool:
+        return False
 
 
 class TokenFromNonce(LedgerStore):
-    """A second try is of another transaction, but DynamoDB is told that it is the same: it fails, and all is done."""
+    """A second try is another transaction under the same token: it fails, though the first was written."""
 
-    def append(self, entries: Sequence[LedgerEntry], *, token: str, **options: Any) -> Any:
+    def transact(self, changes: Sequence[AccountChange], *, token: str) -> list[Cancelled]:
+        entries = [entry for change in changes for entry in change.entries]
         text = "".join(f"{entry.owner_id}#{entry.nonce}" for entry in entries)
-        return super().append(entries, token=hashlib.sha256(text.encode()).hexdigest()[:36], **options)
+        return super().transact(changes, token=hashlib.sha256(text.encode()).hexdigest()[:36])
+
+
+class LeadBeforeOutcome(GroupCommit):
+    """The next request leads before it is known whether the transaction under way is written."""
+
+    def join(self, request: OperationRequest, **options: Any) -> Waiting:
+        waiting = super().join(request, **options)
+        if not waiting.turn.done():
+            waiting.turn.set_result(None)
+        return waiting
 
 
 class Broken(NamedTuple):
@@ -217,13 +266,17 @@ class Broken(NamedTuple):
     owners: Sequence[str] = ("ada", "bob")
 
 
-def processor(writer: type[LaneWriter] = LaneWriter, store: type[LedgerStore] = LedgerStore) -> Ledger:
+def processor(
+    processor: type[OperationProcessor] = OperationProcessor,
+    *,
+    store: type[LedgerStore] = LedgerStore,
+    group_commit: type[GroupCommit] = GroupCommit,
+) -> Ledger:
     """The real one, but for a part."""
 
     def begin(process: Any, operations: type[BaseLedgerOperations]) -> Any:
-        real = OperationProcessor(store(process, **TABLES), operations, **timing(process))
-        real._writer = writer(real.store, process.clock)
-        return with_patience(process, real)
+        real = processor(store(process, **TABLES), operations, **timing(process))
+        return posting(process, real, group_commit)
 
     return begin
 
@@ -244,7 +297,7 @@ BROKEN = {
     "replay that echoes the request": Broken(processor(EchoedReplay), "replay_answers_the_original"),
     "token derived from the nonce": Broken(processor(store=TokenFromNonce), "refused_is_not_stored"),
     "token used for ever": Broken(processor(TokenForEver), "own_is_no_duplicate"),
-    "head from a cache without condition": Broken(CachedHead, "conservation"),
+    "account from a cache without condition": Broken(CachedAccount, "conservation"),
     "a#b keys": Broken(shared_ledger, "replay_answers_the_original", owners=("a", "a#b")),
     "entry and balance in two requests": Broken(TwoRequests, "gapless_ids"),
     "balance with a time of its own": Broken(TimeOfItsOwn, "head_is_last_entry"),
@@ -253,4 +306,9 @@ BROKEN = {
     "predecessor from the index": Broken(PredecessorFromIndex, "chain_unbroken"),
     "time of the writer's clock": Broken(TrustedClock, "increasing_time"),
     "refusal from memory": Broken(processor(RefusalFromMemory), "one_order"),
+    "refusal within a group": Broken(processor(RefusalWithinAGroup), "one_order"),
+    "lead passed on before the outcome is known": Broken(
+        processor(group_commit=LeadBeforeOutcome), "own_is_no_duplicate"
+    ),
+    "account opened again": Broken(OpenedAgain, "head_is_last_entry"),
 }

@@ -1,5 +1,4 @@
-"""DynamoDB's expressions, as far as a ledger may use them: conditions joined by AND, alternatives in brackets; SET and
-ADD.
+"""DynamoDB's expressions, as far as a ledger may use them: conditions joined by AND; SET and ADD.
 
 Anything else is refused, so that nothing passes here by being overlooked. tests/simulator/test_model.py compares the
 outcome with DynamoDB Local's.
@@ -74,12 +73,6 @@ class _Reader:
         self._item, self._values, self._names = item, values, names
 
     def condition(self) -> bool:
-        if self.take("("):
-            met = self.condition()
-            while self.take("OR"):
-                met = self.condition() or met
-            self.expect(")")
-            return met
         if (function := self._peek()) in {"attribute_not_exists", "attribute_exists"}:
             self._next += 1
             self.expect("(")

@@ -5,6 +5,7 @@ are run to their end, and the invariants are asked.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -16,10 +17,10 @@ from ledger_core.audit import audit_store
 from ledger_core.dynamodb import LedgerStore, SweepStore
 from ledger_core.dynamodb.expressions import entry_key
 from ledger_core.periods import Period, PeriodKind
-from ledger_core.posting import OperationProcessor
+from ledger_core.posting import TIMEOUT_SECONDS, GroupCommit, OperationProcessor
 from ledger_core.rewards import Reward, Segment, Sweep
 from tests.invariants import Answer, Book, Outcome, Violation, violations
-from tests.simulator.world import BEGINNING, Choices, CrashedError, Executor, Lock, Process, Stream, World
+from tests.simulator.world import BEGINNING, Choices, CrashedError, Executor, Process, Stream, World
 
 __all__ = ["Ledger", "Simulation", "shared_ledger"]
 
@@ -36,8 +37,8 @@ STARTS = 30
 PERIODS = 2
 SEGMENTS = 2
 SWEEP_SECONDS = 2.0
-PATIENT_SHARE = 0.3
-PATIENT_SECONDS = 3600.0
+TIMEOUTS_SECONDS = (TIMEOUT_SECONDS, 0.05, 3600.0)
+"""For which callers wait: some are in a hurry, and jobs wait an hour."""
 MAGNITUDES = 4
 """What a client asks for at most where it may choose."""
 
@@ -50,26 +51,34 @@ def shared_ledger(
 ) -> Callable[[OperationRequest], LedgerEntry]:
     """The real one."""
     client: Any = process
-    store = LedgerStore(client, entries_table="entries", balances_table="balances")
-    return with_patience(process, OperationProcessor(store, operations, **timing(process)))
+    store = LedgerStore(client, entries_table="entries", accounts_table="balances")
+    return posting(process, OperationProcessor(store, operations, **timing(process)))
 
 
-def with_patience(process: Process, processor: OperationProcessor) -> Callable[[OperationRequest], LedgerEntry]:
-    """How a process posts: for some, callers wait an hour, as jobs do."""
-    if process.world.choices["patience"].chance(PATIENT_SHARE):
-        return partial(processor.process, timeout_seconds=PATIENT_SECONDS)
-    return processor.process
+def posting(
+    process: Process, processor: OperationProcessor, group_commit: type[GroupCommit] = GroupCommit
+) -> Callable[[OperationRequest], LedgerEntry]:
+    """How a process posts: a server by group commit, an environment of Lambda by the plain processor."""
+    post = processor.process
+    if process.is_server:
+        post = group_commit(processor, wait=partial(wait_for_turn, process.world)).process
+    timeouts = process.world.choices["timeouts"]
+    return lambda request: post(request, timeout_seconds=timeouts.of(TIMEOUTS_SECONDS))
+
+
+def wait_for_turn(world: World, turn: "Future[None]", seconds: float) -> bool:
+    """Let the world go on until a turn is done; False if the time is up before."""
+    return world.wait_for(turn.done, deadline=world.now + seconds)
 
 
 def timing(process: Process) -> dict[str, Any]:
-    """The time, the chance and the locks that a process has."""
+    """The time and the chance that a process has."""
     world = process.world
     return {
         "clock": process.clock,
         "monotonic": process.monotonic,
         "sleep": world.sleep,
         "random": lambda: world.choices["jitter"].below(100) / 100,
-        "lock": partial(Lock, world),
     }
 
 
@@ -217,8 +226,7 @@ class Simulation:
         world: Any = self.world
         (reward,) = (one for one in self._rewards if str(one.period) == segment.period)
         executor: Any = lambda _threads: Executor(world, process)  # noqa: E731
-        now = {name: value for name, value in timing(process).items() if name != "lock"}
-        sweep = Sweep(self._store_of(process), reward, **now, executor=executor)
+        sweep = Sweep(self._store_of(process), reward, **timing(process), executor=executor)
         try:
             after = world.invoke(process, partial(sweep.run, segment, seconds=SWEEP_SECONDS))
         except (LedgerError, CrashedError):
@@ -252,8 +260,10 @@ class Simulation:
         for reward in self._rewards:  # and from the beginning, as a schedule that is repeated
             for segment in Segment.all_of(reward, 1, BEGINNING):
                 assert self._work_on(segment.model_dump_json())
-        owner_ids = [owner_id for table, owner_id in self.world.dynamodb.items if table == "balances"]
-        self._check_rewarded([(owner_id, reward) for owner_id in owner_ids for reward in self._rewards])
+        for table, owner_id in list(self.world.dynamodb.items):
+            if table == "balances":
+                self._check_rewarded([(owner_id, reward) for reward in self._rewards])
+                self._check_marks(owner_id)
 
     # What they need
 
@@ -261,6 +271,14 @@ class Simulation:
         for owner_id, reward in due:
             if ("entries", entry_key(owner_id, reward.nonce)) not in self.world.dynamodb.items:
                 self.found.append(Violation("exactly_once", owner_id, f"there is no entry under {reward.nonce}"))
+
+    def _check_marks(self, owner_id: str) -> None:
+        """A mark never goes back: it is of the last period, though the sweeps of two periods overlap."""
+        account = self._store.account(owner_id, consistent=True)
+        for reward in self._rewards:
+            if not (reward.is_marked(account) or reward.is_overtaken(account)):
+                what = f"the marks are {dict(account.marks)}, and {reward.nonce} is granted"
+                self.found.append(Violation("mark_never_goes_back", owner_id, what))
 
     def _free_process(self, choices: Stream) -> Process:
         """The server, which takes several requests at once, or an environment of Lambda, which takes one."""
@@ -271,10 +289,10 @@ class Simulation:
 
     def _start(self, name: str) -> Process:
         self._started += 1
-        return Process(self.world, f"{name}-{self._started}")
+        return Process(self.world, f"{name}-{self._started}", is_server=name == "server")
 
     def _store_of(self, client: Any) -> SweepStore:
-        return SweepStore(client, entries_table="entries", balances_table="balances")
+        return SweepStore(client, entries_table="entries", accounts_table="balances")
 
     def _reward(self, days: int) -> Reward:
         day = (BEGINNING + timedelta(days=days)).date()

@@ -8,13 +8,11 @@ import pytest
 from botocore.exceptions import ClientError
 
 from ledger_core.dynamodb.expressions import (
-    HEAD_IS_KNOWN,
-    LEDGER_IS_NEW,
-    MOVE_HEAD,
+    ACCOUNT_IS_KNOWN,
+    ACCOUNT_IS_NEW,
+    MOVE,
     NONCE_IS_NEW,
-    OWNER_WAS_ACTIVE,
     PERIOD_IS_DONE,
-    PERIOD_IS_NOT_OVERTAKEN,
 )
 from tests.conftest import ledger_tables
 from tests.simulator.model import TOKEN_SECONDS, ModelDynamoDB
@@ -87,30 +85,30 @@ class Histories:
             ":balance": {"N": str(self._chance.randrange(9))},
             ":entry_count": {"N": str(self._chance.randrange(1, 4))},
             ":head_hash": {"S": self._chance.choice("ab")},
-            ":now": {"S": self._chance.choice(TIMES)},
+            ":created_at": {"S": TIMES[0]},
+            ":updated_at": {"S": self._chance.choice(TIMES)},
+            ":active_at": {"S": self._chance.choice(TIMES)},
         }
         update: dict[str, Any] = {
             "TableName": self._balances,
             "Key": {"owner_id": {"S": owner_id}},
-            "UpdateExpression": MOVE_HEAD,
+            "UpdateExpression": MOVE,
             "ExpressionAttributeValues": values,
         }
         if self._chance.random() < 0.3:
             update["UpdateExpression"] = "SET balance = if_not_exists(balance, :zero) + :one ADD entry_count :one"
             update["ExpressionAttributeValues"] = values = {":zero": {"N": "0"}, ":one": {"N": "1"}}
         elif self._chance.random() < 0.3:
-            update["UpdateExpression"] += OWNER_WAS_ACTIVE + PERIOD_IS_DONE
-            update["ExpressionAttributeNames"] = {"#mark": "mark:DAILY_REWARD:day"}
-            values |= {":active_at": {"S": TIMES[0]}, ":period": {"S": self._chance.choice(PERIODS)}}
-        condition = self._chance.choice([None, LEDGER_IS_NEW, HEAD_IS_KNOWN, "balance >= :known_count"])
+            update["UpdateExpression"] += PERIOD_IS_DONE.format(number=0)
+            update["ExpressionAttributeNames"] = {"#mark0": "mark:DAILY_REWARD:day"}
+            values[":mark0"] = {"S": self._chance.choice(PERIODS)}
+        condition = self._chance.choice([None, ACCOUNT_IS_NEW, ACCOUNT_IS_KNOWN, "balance >= :known_count"])
         if condition:
             update["ConditionExpression"] = condition
         if condition and ":known_count" in condition:
             values[":known_count"] = {"N": str(self._chance.randrange(1, 4))}
-        if condition == HEAD_IS_KNOWN:
+        if condition == ACCOUNT_IS_KNOWN:
             values[":known_hash"] = {"S": self._chance.choice("ab")}
-        if condition and ":period" in values:
-            update["ConditionExpression"] += PERIOD_IS_NOT_OVERTAKEN
         return self._with_old(update)
 
     def _with_old(self, write: dict[str, Any]) -> dict[str, Any]:

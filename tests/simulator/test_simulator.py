@@ -22,6 +22,11 @@ SEEDS = 20_000 if DEEP else 2_000
 STEPS = 400 if DEEP else 120
 BROKEN_SEEDS_MAX = 300
 """By which a broken ledger must have been caught."""
+LONG_SEED = 1
+"""Of a long history in which an account from a cache breaks an invariant."""
+README_SEED = 18
+README_STEPS = 80
+"""Of the history that the README shows."""
 
 
 class GameOperationType(StrEnum):
@@ -99,10 +104,10 @@ def test_naive_ledger_without_a_mistake_is_not_accused() -> None:
 
 def test_failing_history_shrinks_to_one_that_a_person_can_read() -> None:
     """A long history that fails becomes a short one, which fails in the same way and is retold the same."""
-    new = simulation_of(BROKEN["head from a cache without condition"])
-    seed = next(seed for seed in range(BROKEN_SEEDS_MAX) if failure(Choices(seed), new))
-    choices = shrunk(seed, new)
-    short, long = retold(Choices(repeat=choices), new), retold(Choices(seed), new)
+    new = simulation_of(BROKEN["account from a cache without condition"])
+    choices = shrunk(LONG_SEED, new)
+    short = retold(Choices(repeat=choices), new)
+    long = retold(Choices(LONG_SEED), new)
     assert short[-1].partition(":")[0] == long[-1].partition(":")[0] == "conservation"
     assert short == retold(Choices(repeat=choices), new)
     assert len(short) < min(40, len(long) / 3)
@@ -111,7 +116,8 @@ def test_failing_history_shrinks_to_one_that_a_person_can_read() -> None:
 def test_history_in_the_page_is_the_one_that_is_printed() -> None:
     """The page shows what its command prints last."""
     new = simulation_of(BROKEN["balance before nonce"])
-    history = retold(Choices(repeat=shrunk(0, new, steps=80)), new, steps=80)
+    choices = shrunk(README_SEED, new, steps=README_STEPS)
+    history = retold(Choices(repeat=choices), new, steps=README_STEPS)
     assert "\n".join(history) in page("tests")
 
 

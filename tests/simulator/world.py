@@ -17,7 +17,7 @@ from greenlet import getcurrent, greenlet
 from tests.simulator.model import ModelDynamoDB, Transaction, client_error, of_single_write
 from tests.support import CONFIRMED
 
-__all__ = ["BEGINNING", "FAULTS", "Choices", "CrashedError", "Executor", "Lock", "Process", "Stream", "World"]
+__all__ = ["BEGINNING", "FAULTS", "Choices", "CrashedError", "Executor", "Process", "Stream", "World"]
 
 BEGINNING = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
 STEP_SECONDS = 0.001
@@ -127,6 +127,8 @@ class Process:
 
     world: "World"
     name: str
+    is_server: bool = False
+    """Whether it takes several requests at once; an environment of Lambda takes one."""
     skew_seconds: float = 0.0
     slept_seconds: float = 0.0
     crashed: bool = False
@@ -370,22 +372,6 @@ class _Flight:
     def _is_stale(self, arguments: dict[str, Any]) -> bool:
         changed_at = self._world.dynamodb.changed_at(arguments["TableName"], arguments["Key"])
         return self._world.now - changed_at < LAGS_SECONDS[-1] and self._world.chance("lag", 0.5)
-
-
-class Lock:
-    """A lock between tasks."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._held = False
-
-    def acquire(self, *, timeout: float = inf) -> bool:
-        free = self._world.wait_for(lambda: not self._held, deadline=self._world.now + timeout)
-        self._held = self._held or free
-        return free
-
-    def release(self) -> None:
-        self._held = False
 
 
 class Executor:

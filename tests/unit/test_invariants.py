@@ -9,32 +9,40 @@ from typing import Any
 import pytest
 
 from ledger_core import LedgerEntry, OperationRequest
-from ledger_core.account import Head, entry_after
+from ledger_core.account import Account
 from ledger_core.posting import OperationProcessor
 from tests.invariants import INVARIANTS, Answer, Book, Outcome, check, violations
-from tests.support import NOON, add, spend
+from tests.support import NOON, account_after, add, spend
 
 Case = tuple[Book, list[Answer]]
 THREADS = 4
 
 
-def entry(head: Head, request: OperationRequest, amount: int) -> LedgerEntry:
-    return entry_after(head, request, amount=amount, now=NOON)
+def entry(account: Account, request: OperationRequest, amount: int) -> LedgerEntry:
+    return account.next_entry(request, amount=amount, now=NOON)
 
 
-NOBODY = Head(owner_id="ada")
+def account_of(*entries: LedgerEntry) -> Account:
+    """The account that has these entries."""
+    account = NOBODY
+    for each in entries:
+        account = account.after(each)
+    return account
+
+
+NOBODY = Account(owner_id="ada")
 ADD, SPEND, DEAR = add(5, "add"), spend(3, "spend"), spend(9, "dear")
 FIRST = entry(NOBODY, ADD, 5)
-SECOND = entry(Head.at(FIRST), SPEND, -3)
+SECOND = entry(account_of(FIRST), SPEND, -3)
 
 
 def book(*entries: LedgerEntry) -> Book:
-    return Book(Head.at(entries[-1]), entries)
+    return Book(account_of(*entries), entries)
 
 
 def after_first(request: OperationRequest = SPEND, amount: int = -3, **changes: Any) -> Book:
-    """A book of two entries, the second of which was made on top of a head that is not quite the first's."""
-    return book(FIRST, entry(replace(Head.at(FIRST), **changes), request, amount))
+    """A book of two entries, the second made upon an account that is not quite as the first leaves it."""
+    return book(FIRST, entry(replace(account_of(FIRST), **changes), request, amount))
 
 
 def told(request: OperationRequest, outcome: Outcome, of: LedgerEntry | None = None, **more: Any) -> Answer:
@@ -46,12 +54,14 @@ ACCEPTED = [
     told(ADD, Outcome.ACCEPTED, FIRST, begun=1, ended=3),
     told(SPEND, Outcome.ACCEPTED, SECOND, begun=2, ended=4),
 ]
+REWARD = SPEND.model_copy(update={"nonce": "ledger:daily-reward:2026-11-22"})
 REFUSED = told(DEAR, Outcome.REFUSED, balance=2, required=9, begun=5, ended=6)
 IN_DOUBT = [told(one.request, Outcome.IN_DOUBT, begun=one.begun, ended=one.ended) for one in ACCEPTED]
 SOONER = told(SPEND, Outcome.DUPLICATE, SECOND, replay=True, begun=0, ended=1)
 RIGHT: dict[str, Case] = {
     "nothing": (Book(NOBODY, []), []),
     "without answers": (GOOD, []),
+    "read over HTTP": (Book(account_after(SECOND), GOOD.entries), []),
     "each asked for once": (GOOD, ACCEPTED),
     "the other answer ends first": (GOOD, [replace(ACCEPTED[0], ended=9), ACCEPTED[1]]),
     "a duplicate, a refusal": (
@@ -64,8 +74,9 @@ RIGHT: dict[str, Case] = {
         GOOD,
         [*ACCEPTED, told(SPEND, Outcome.REFUSED, balance=0, required=3, begun=0, ended=1)],
     ),
-    "a reward, which no client asks for": (
-        after_first(SPEND.model_copy(update={"nonce": "ledger:daily-reward:2026-11-22"}), 1),
+    "a reward, which no client asks for": (after_first(REWARD, 1), ACCEPTED[:1]),
+    "a reward, which is no sign of life": (
+        Book(replace(after_first(REWARD, 1).head, active_at=FIRST.created_at), after_first(REWARD, 1).entries),
         ACCEPTED[:1],
     ),
     "somebody else's answer": (GOOD, [told(add(1, "n", owner_id="bob"), Outcome.ACCEPTED)]),
@@ -82,6 +93,9 @@ WRONG: list[tuple[str, Case]] = [
     ("chain_unbroken", (book(FIRST.model_copy(update={"metadata": {"forged": "yes"}}), SECOND), [])),
     ("head_is_last_entry", (Book(replace(GOOD.head, updated_at=NOON), GOOD.entries), [])),
     ("head_is_last_entry", (Book(replace(GOOD.head, head_hash=FIRST.hash), GOOD.entries), [])),
+    ("head_is_last_entry", (Book(replace(GOOD.head, created_at=SECOND.created_at), GOOD.entries), [])),
+    ("head_is_last_entry", (Book(replace(GOOD.head, active_at=FIRST.created_at), GOOD.entries), [])),
+    ("head_is_last_entry", (Book(replace(NOBODY, created_at=NOON), []), [])),
     ("acknowledged_is_stored", (after_first(SPEND.model_copy(update={"metadata": {"order": "1"}})), ACCEPTED)),
     ("acknowledged_is_stored", (GOOD, [ACCEPTED[0], replace(ACCEPTED[1], request=spend(2, "spend"))])),
     ("acknowledged_is_stored", (GOOD, ACCEPTED[:1])),

@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from ledger_core import LedgerEntry, LedgerOperationType, OperationRequest
-from ledger_core.account import Head, entry_after
+from ledger_core.account import Account
 from ledger_core.fields import (
     AMOUNT_MAX,
     METADATA_BYTES_MAX,
@@ -130,7 +130,7 @@ def test_instants_beyond_the_calendar_are_refused(year: int) -> None:
 
 def test_hash_is_what_jq_and_sha256sum_say() -> None:
     """The hash needs none of our code: it is the SHA-256 of the entry's canonical JSON without `hash`."""
-    entry = entry_after(Head(owner_id="ada"), operation(metadata={"b": 'quote " ü', "a": "1"}), amount=3, now=NOON)
+    entry = Account(owner_id="ada").next_entry(operation(metadata={"b": 'quote " ü', "a": "1"}), amount=3, now=NOON)
     document = json.loads(entry.model_dump_json())
     claimed = document.pop("hash")
     canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -140,7 +140,7 @@ def test_hash_is_what_jq_and_sha256sum_say() -> None:
 
 def test_hash_covers_every_other_field() -> None:
     """Whatever is changed in an entry, its hash no longer fits."""
-    entry = entry_after(Head(owner_id="ada"), operation(), amount=3, now=NOON)
+    entry = Account(owner_id="ada").next_entry(operation(), amount=3, now=NOON)
     changes: dict[str, Any] = {
         "id": 2,
         "operation": "CREDIT_ADD",
@@ -160,6 +160,6 @@ def test_hash_covers_every_other_field() -> None:
 
 def test_entries_are_immutable() -> None:
     """An entry does not change once it is made."""
-    entry = entry_after(Head(owner_id="ada"), operation(), amount=3, now=NOON)
+    entry = Account(owner_id="ada").next_entry(operation(), amount=3, now=NOON)
     with pytest.raises(ValidationError, match="frozen"):
         entry.amount = 5

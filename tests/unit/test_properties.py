@@ -12,7 +12,7 @@ from hypothesis import assume, given, seed
 from hypothesis import strategies as st
 
 from ledger_core import InvalidRequestError, LedgerEntry, LedgerOperationType, OperationConfig, OperationRequest
-from ledger_core.account import Head, entry_after
+from ledger_core.account import Account
 from ledger_core.dynamodb.decode import entry_from
 from ledger_core.dynamodb.expressions import entry_item, entry_key
 from ledger_core.fields import AMOUNT_MAX, BALANCE_MAX, METADATA_KEY_LENGTH_MAX, METADATA_KEYS_MAX, format_time
@@ -46,14 +46,14 @@ def entries(draw: st.DrawFn) -> LedgerEntry:
         nonce=draw(nonces),
         metadata=draw(metadatas),
     )
-    head = Head(
+    head = Account(
         owner_id=request.owner_id,
         balance=draw(st.integers(0, BALANCE_MAX)),
         entry_count=draw(st.integers(0, BALANCE_MAX)),
         head_hash=hashlib.sha256(draw(st.binary(max_size=4))).hexdigest(),
         updated_at=draw(st.none() | times),
     )
-    return entry_after(head, request, amount=draw(amounts), now=draw(times))
+    return head.next_entry(request, amount=draw(amounts), now=draw(times))
 
 
 @pytest.fixture(autouse=True)

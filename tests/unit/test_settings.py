@@ -16,7 +16,7 @@ TABLES = {"LEDGER_ENTRIES_TABLE": "entries", "LEDGER_BALANCES_TABLE": "balances"
 def test_auth_is_jwt_unless_said_otherwise() -> None:
     """Deny by default: without LEDGER_AUTH callers need a token."""
     settings = Settings.from_environment(TABLES)
-    assert settings == Settings(entries_table="entries", balances_table="balances", auth=AuthMode.JWT)
+    assert settings == Settings(entries_table="entries", accounts_table="balances", auth=AuthMode.JWT)
 
 
 def test_no_auth_is_for_this_machine_only() -> None:

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 
 from ledger_core import InvalidRequestError, UnavailableError
-from ledger_core.account import entry_after
 from ledger_core.audit import audit_export, audit_store, export
 from ledger_core.audit.store_audit import INDEX_LAG_PAUSES_SECONDS
 from ledger_core.cli import main
-from ledger_core.dynamodb import HEAD_FIELDS, LedgerStore, Write
+from ledger_core.dynamodb import HEAD_FIELDS, LedgerStore
 from ledger_core.dynamodb.expressions import transact_items
 from ledger_core.fields import format_time
 from ledger_core.posting import OperationProcessor
 from tests.simulator.model import ModelDynamoDB
-from tests.support import NOON, add
+from tests.support import NOON, add, change_of
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -203,12 +202,12 @@ def test_index_that_is_always_behind_busy_writers_is_no_discrepancy() -> None:
     now = [0.0]
     model: Any = ModelDynamoDB({"e": "entry_key", "b": "owner_id"}, index=("e", "owner_id", "created_at"))
     model.now = lambda: now[0]
-    store = LedgerStore(model, entries_table="e", balances_table="b")
+    store = LedgerStore(model, entries_table="e", accounts_table="b")
 
     def write_and_wait(seconds: float) -> None:
-        head = store.head("ada", consistent=True)
-        entry = entry_after(head, add(1, f"n-{head.entry_count}"), amount=1, now=NOON)
-        items = transact_items(Write((entry,), head), entries_table="e", balances_table="b")
+        head = store.account("ada", consistent=True)
+        entry = head.next_entry(add(1, f"n-{head.entry_count}"), amount=1, now=NOON)
+        items = transact_items(change_of(head, entry), entries_table="e", accounts_table="b")
         model.commit(model.prepare(TransactItems=items), lag_seconds=0.9)
         now[0] += seconds
         model.follow()

@@ -14,7 +14,7 @@ import pytest
 from functions.example_app.app import create_app
 from functions.example_app.operations import ExampleAppOperations
 from ledger_core import InvalidRequestError, LedgerEntry, UnavailableError
-from ledger_core.account import Head, entry_after
+from ledger_core.account import Account, Head
 from ledger_core.audit import Report, audit_export, audit_store, export
 from ledger_core.audit.export_format import head_line, row_line
 from ledger_core.cli import main
@@ -272,13 +272,13 @@ def test_ledger_that_is_too_long_for_http_is_refused_for_good(
 
 
 def written(entries: int) -> tuple[Head, list[dict[str, Any]]]:
-    head, rows = Head(owner_id="ada"), []
+    account, rows = Account(owner_id="ada"), []
     for number in range(1, entries + 1):
         request = add(number, f"n{number}").model_copy(update={"metadata": {"k": 'ü"{}'}})
-        entry = entry_after(head, request, amount=number, now=NOON)
-        head = Head.at(entry)
+        entry = account.next_entry(request, amount=number, now=NOON)
+        account = account.after(entry)
         rows.append(entry.model_dump(mode="json"))
-    return head, rows
+    return account.head, rows
 
 
 def test_file_that_is_cut_off_says_where() -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import pytest
 
 from ledger_core import InvalidRequestError, LedgerError, UnavailableError
-from ledger_core.account import GENESIS_HASH, Head, entry_after
+from ledger_core.account import GENESIS_HASH, Account, Head
 from ledger_core.audit import Receipt, Report, audit_export, audit_store, export
 from ledger_core.audit.export_format import head_line
 from ledger_core.audit.findings import Finding, FindingKind
@@ -30,13 +30,13 @@ def once(call: Callable[[], T]) -> T:
 
 def written(entries: int, owner_id: str = "ada") -> tuple[Head, list[dict[str, Any]]]:
     """A head, and the rows of its entries, a minute apart, of 1, 2, 3 and so on credits."""
-    head, rows = Head(owner_id=owner_id), []
+    account, rows = Account(owner_id=owner_id), []
     for number in range(1, entries + 1):
         request = add(number, f"n{number}", owner_id=owner_id).model_copy(update={"metadata": {"k": "ü"}})
-        entry = entry_after(head, request, amount=number, now=NOON + number * MINUTE)
-        head = Head.at(entry)
+        entry = account.next_entry(request, amount=number, now=NOON + number * MINUTE)
+        account = account.after(entry)
         rows.append(entry.model_dump(mode="json"))
-    return head, rows
+    return account.head, rows
 
 
 def audited(*rows: Any, head: Head) -> Report:
@@ -81,7 +81,7 @@ def test_a_changed_entry_is_told_by_what_was_expected_and_found(
 
 def test_an_entry_without_a_credit_may_leave_nothing() -> None:
     """A balance of zero is none below zero."""
-    entry = entry_after(NEW, add(1, "n"), amount=0, now=NOON)
+    entry = Account(owner_id="ada").next_entry(add(1, "n"), amount=0, now=NOON)
     assert audited(entry.model_dump(mode="json"), head=Head.at(entry)).valid
 
 
@@ -340,14 +340,14 @@ def test_a_ledger_that_takes_more_than_the_time_is_too_long(calls: int) -> None:
     store: Any = Store(5, cut={2})
     told = TooLongError if calls > 2 else UnavailableError
     with pytest.raises(told, match="ledger verify" if calls > 2 else "time was up"):
-        audit_store(store, "ada", read=ticking(calls).read, sleep=store.slept.append)
+        audit_store(store, "ada", read=ticking(calls).call, sleep=store.slept.append)
     assert len(store.asked) == calls
 
 
 def test_a_ledger_that_is_read_just_in_time_is_verified() -> None:
     """Three pages take three calls, beside the two for its extent."""
     store: Any = Store(5)
-    assert audit_store(store, "ada", read=ticking(5).read, sleep=store.slept.append).valid
+    assert audit_store(store, "ada", read=ticking(5).call, sleep=store.slept.append).valid
     assert len(store.asked) == 5
 
 

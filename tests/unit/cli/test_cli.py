@@ -290,7 +290,7 @@ def test_receipt_takes_one_file(
     processor.process(add(1, "n"))
     key = create_receipt_key()
     assert key
-    receipt = signed(Receipt.of(processor.store.head("ada", consistent=True), NOON), key)
+    receipt = signed(Receipt.of(processor.store.account("ada", consistent=True).head, NOON), key)
     (tmp_path / "receipt").write_text(receipt)
     monkeypatch.chdir(tmp_path)
     for arguments in (["ada", "--receipt", "receipt"], ["--receipt", "receipt", "--receipt", "receipt", "ada"]):

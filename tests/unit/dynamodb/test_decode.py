@@ -1,37 +1,40 @@
 """What is made of DynamoDB's answers: accounts, entries, reasons, units."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from ledger_core.account import Account, Head, entry_after
+from ledger_core.account import Account, Head
 from ledger_core.dynamodb import Cancelled, StoredHead
 from ledger_core.dynamodb.decode import (
     account_from,
     cancelled_from,
     entry_from,
-    head_from,
     row_from,
     stored_head_from,
     units_from,
 )
 from ledger_core.dynamodb.expressions import entry_item
-from ledger_core.errors import StoreError, UnavailableError
+from ledger_core.errors import ContentionError, StoreError, UnavailableError
 from ledger_core.fields import format_time
 from tests.support import NOON, operation
 
-ENTRY = entry_after(Head(owner_id="ada"), operation(metadata={"k": "v"}), amount=3, now=NOON)
-HEAD = Head.at(ENTRY)
+ENTRY = Account(owner_id="ada").next_entry(operation(metadata={"k": "v"}), amount=3, now=NOON)
+HEAD = Account(owner_id="ada").after(ENTRY)
 ROW: dict[str, Any] = {
     "owner_id": {"S": "ada"},
     "balance": {"N": "3"},
     "entry_count": {"N": "1"},
     "head_hash": {"S": ENTRY.hash},
+    "created_at": {"S": format_time(NOON)},
     "updated_at": {"S": format_time(NOON)},
+    "active_at": {"S": format_time(NOON)},
 }
 DAY = {"DAILY_REWARD:day": "2026-11-22"}
 MARKED = {**ROW, "mark:DAILY_REWARD:day": {"S": "2026-11-22"}}
+MARKED_ACCOUNT = replace(HEAD, marks=DAY)
 NONE, LOST = {"Code": "None"}, {"Code": "ConditionalCheckFailed"}
 BUSY = {"Code": "TransactionConflict"}
 STORED = {**LOST, "Item": entry_item(ENTRY)}
@@ -40,19 +43,15 @@ STORED = {**LOST, "Item": entry_item(ENTRY)}
 @pytest.mark.parametrize(
     ("reasons", "cancelled"),
     [
-        ([{**LOST, "Item": entry_item(ENTRY)}, NONE], Cancelled((ENTRY,), None, contended=False)),
-        ([NONE, {**LOST, "Item": ROW}], Cancelled((), HEAD, contended=False)),
-        ([NONE, {**LOST, "Item": MARKED}], Cancelled((), HEAD, contended=False, marks=DAY)),
-        ([NONE, LOST], Cancelled((), Head(owner_id="ada"), contended=False)),
-        ([{**LOST, "Item": entry_item(ENTRY)}, {**LOST, "Item": ROW}], Cancelled((ENTRY,), HEAD, contended=False)),
-        ([NONE, STORED, {**LOST, "Item": ROW}], Cancelled((ENTRY,), HEAD, contended=False)),
-        ([NONE, STORED, NONE], Cancelled((ENTRY,), None, contended=False)),
-        ([NONE, NONE, {**LOST, "Item": ROW}], Cancelled((), HEAD, contended=False)),
-        ([BUSY, {**LOST, "Item": ROW}], Cancelled((), HEAD, contended=True)),
-        ([NONE, BUSY], Cancelled((), None, contended=True)),
-        ([{"Code": "ThrottlingError"}, NONE], Cancelled((), None, contended=True)),
-        ([NONE, {"Code": "ProvisionedThroughputExceeded"}], Cancelled((), None, contended=True)),
-        ([NONE, NONE], Cancelled((), None, contended=False)),
+        ([{**LOST, "Item": entry_item(ENTRY)}, NONE], Cancelled((ENTRY,))),
+        ([NONE, {**LOST, "Item": ROW}], Cancelled((), HEAD)),
+        ([NONE, {**LOST, "Item": MARKED}], Cancelled((), MARKED_ACCOUNT)),
+        ([NONE, LOST], Cancelled((), Account(owner_id="ada"))),
+        ([{**LOST, "Item": entry_item(ENTRY)}, {**LOST, "Item": ROW}], Cancelled((ENTRY,), HEAD)),
+        ([NONE, STORED, {**LOST, "Item": ROW}], Cancelled((ENTRY,), HEAD)),
+        ([NONE, STORED, NONE], Cancelled((ENTRY,))),
+        ([NONE, NONE, {**LOST, "Item": ROW}], Cancelled((), HEAD)),
+        ([NONE, NONE], Cancelled()),
     ],
 )
 def test_reasons_are_read_by_position(reasons: list[dict[str, Any]], cancelled: Cancelled) -> None:
@@ -61,10 +60,27 @@ def test_reasons_are_read_by_position(reasons: list[dict[str, Any]], cancelled: 
 
 
 @pytest.mark.parametrize(
+    ("reasons", "account", "busy"),
+    [
+        ([BUSY, {**LOST, "Item": ROW}], HEAD, ContentionError),
+        ([NONE, BUSY], None, ContentionError),
+        ([{"Code": "ThrottlingError"}, NONE], None, UnavailableError),
+        ([NONE, {"Code": "ProvisionedThroughputExceeded"}], None, UnavailableError),
+    ],
+)
+def test_conflict_and_throttling_come_on_top(
+    reasons: list[dict[str, Any]], account: Account | None, busy: type[Exception]
+) -> None:
+    """They say that the next try should wait."""
+    cancelled = cancelled_from("ada", reasons)
+    assert (cancelled.stored, cancelled.account, type(cancelled.busy)) == ((), account, busy)
+
+
+@pytest.mark.parametrize(
     ("reasons", "contended", "message"),
     [
         ([{**LOST, "Item": {"id": {"N": "1"}}}, NONE], False, "a stored entry is malformed"),
-        ([BUSY, {**LOST, "Item": {"entry_count": {"N": "1"}}}], True, "a stored balance is malformed"),
+        ([BUSY, {**LOST, "Item": {"entry_count": {"N": "1"}}}], True, "a stored account is malformed"),
         ([{"Code": "ValidationError"}, NONE], False, "DynamoDB refused: ValidationError$"),
         (
             [{"Code": "ValidationError"}, {"Code": "ItemCollectionSizeLimitExceeded"}],
@@ -77,7 +93,7 @@ def test_reasons_are_read_by_position(reasons: list[dict[str, Any]], cancelled: 
 def test_what_is_wrong_for_good_is_said(reasons: list[dict[str, Any]], contended: bool, message: str) -> None:
     """A row that is broken, or a write that DynamoDB never takes, is no loss of a race."""
     cancelled = cancelled_from("ada", reasons)
-    assert (cancelled.stored, cancelled.head, cancelled.contended, cancelled.marks) == ((), None, contended, {})
+    assert (cancelled.stored, cancelled.account, bool(cancelled.busy)) == ((), None, contended)
     with pytest.raises(StoreError, match=message):
         raise cancelled.error or AssertionError("there is no error")
 
@@ -85,7 +101,7 @@ def test_what_is_wrong_for_good_is_said(reasons: list[dict[str, Any]], contended
 def test_refusal_beside_a_lost_race_says_both() -> None:
     """What is stored is told even when the other write was refused."""
     cancelled = cancelled_from("ada", [{"Code": "ValidationError"}, {**LOST, "Item": ROW}])
-    assert (cancelled.head, str(cancelled.error)) == (HEAD, "DynamoDB refused: ValidationError")
+    assert (cancelled.account, str(cancelled.error)) == (HEAD, "DynamoDB refused: ValidationError")
 
 
 @pytest.mark.parametrize(
@@ -170,7 +186,7 @@ def test_a_broken_entry_is_told_by_field_and_not_by_content() -> None:
 @pytest.mark.parametrize("item", [None, {}, {"owner_id": {"S": "ada"}, "mark:DAILY_REWARD:day": {"S": "2026-11-22"}}])
 def test_row_without_an_entry_is_the_head_of_a_new_ledger(item: dict[str, Any] | None) -> None:
     """Whatever else is in it."""
-    assert head_from("ada", item) == Head(owner_id="ada")
+    assert account_from("ada", item) == Account(owner_id="ada")
 
 
 def test_time_that_is_stored_twice_is_read_by_audits_alone() -> None:
@@ -183,7 +199,7 @@ def test_time_that_is_stored_twice_is_read_by_audits_alone() -> None:
 def test_stored_head_is_the_row_less_what_is_noted_beside() -> None:
     """Whatever is in it; one that holds nothing else is a new ledger's."""
     noted = {"created_at": {"S": "x"}, "active_at": {"N": "1"}, "mark:DAILY_REWARD:day": {"BOOL": True}}
-    assert stored_head_from("ada", ROW | noted) == StoredHead.of(HEAD)
+    assert stored_head_from("ada", ROW | noted) == StoredHead.of(HEAD.head)
     assert stored_head_from("ada", {"owner_id": {"S": "ada"}, **noted}) == StoredHead.of(Head(owner_id="ada"))
     assert stored_head_from("ada", None) == StoredHead.of(Head(owner_id="ada"))
     broken = stored_head_from("ada", {"balance": {"S": "3"}, "lots": {"L": []}})
@@ -191,13 +207,12 @@ def test_stored_head_is_the_row_less_what_is_noted_beside() -> None:
 
 
 def test_account_is_the_whole_row() -> None:
-    """The head, the times and the marks; of a row from before there was `active_at` the time of the last entry."""
-    account = Account(head=HEAD, created_at=None, active_at=NOON, marks={})
-    assert account_from("ada", ROW) == account
-    assert account_from("ada", None) == Account(head=Head(owner_id="ada"), created_at=None, active_at=None, marks={})
+    """It has the head, the times and the marks."""
+    assert account_from("ada", ROW) == HEAD
+    assert account_from("ada", None) == Account(owner_id="ada")
     earlier, later = NOON - timedelta(days=1), NOON + timedelta(days=1)
     row = {**MARKED, "created_at": {"S": format_time(earlier)}, "active_at": {"S": format_time(later)}}
-    assert account_from("ada", row) == Account(head=HEAD, created_at=earlier, active_at=later, marks=DAY)
+    assert account_from("ada", row) == replace(HEAD, created_at=earlier, active_at=later, marks=DAY)
 
 
 @pytest.mark.parametrize(
@@ -216,6 +231,6 @@ def test_account_is_the_whole_row() -> None:
 )
 def test_broken_row_is_an_error_that_says_why(broken: dict[str, Any], message: str) -> None:
     """No part of a row is guessed."""
-    with pytest.raises(StoreError, match=f"^a stored balance is malformed: {message}") as failure:
+    with pytest.raises(StoreError, match=f"^a stored account is malformed: {message}") as failure:
         account_from("ada", ROW | broken)
     assert isinstance(failure.value.__cause__, (KeyError, ValueError))

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from ledger_core import LedgerEntry
-from ledger_core.account import entry_after
 from ledger_core.dynamodb.expressions import entry_item
 from ledger_core.dynamodb.store import HISTORY_QUERIES_MAX
 from ledger_core.fields import format_time
@@ -17,7 +16,7 @@ from tests.unit.dynamodb.test_wire import NEW, SECOND, Wire
 
 def page_of(*ids: int, more: bool) -> dict[str, Any]:
     """An answer with entries a second apart; the index has been looked at up to a second before the last of them."""
-    entries = [entry_after(NEW, operation(nonce=str(one)), amount=3, now=NOON + one * SECOND) for one in ids]
+    entries = [NEW.next_entry(operation(nonce=str(one)), amount=3, now=NOON + one * SECOND) for one in ids]
     answer: dict[str, Any] = {"Items": [entry_item(entry) for entry in entries]}
     if more:
         answer["LastEvaluatedKey"] = {"created_at": {"S": format_time(NOON + (ids[-1] - 1) * SECOND)}}

@@ -1,7 +1,7 @@
 """What DynamoDB says, in our words: its errors, its reasons, its pages."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,9 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from ledger_core import ContentionError, UnavailableError
-from ledger_core.account import Head, entry_after
+from ledger_core.account import Account
 from ledger_core.audit import audit_store
-from ledger_core.dynamodb import LedgerStore
+from ledger_core.dynamodb import Cancelled, LedgerStore
 from ledger_core.dynamodb.decode import BUSY
 from ledger_core.dynamodb.errors import ERRORS
 from ledger_core.dynamodb.store import HISTORY_EVALUATED_MAX, HISTORY_QUERIES_MAX
@@ -29,7 +29,7 @@ from ledger_core.fields import BALANCE_MAX, format_time
 from ledger_core.models import LedgerEntry
 from ledger_core.posting import OperationProcessor
 from ledger_core.wiring import create_store
-from tests.support import NOON, add, operation, wire
+from tests.support import NOON, add, change_of, operation, wire
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -57,7 +57,7 @@ def refusal(code: str, *reasons: str, status: int = 400) -> ClientError:
 
 
 CALLS: list[Callable[[LedgerStore], Any]] = [
-    lambda store: store.head("ada", consistent=True),
+    lambda store: store.account("ada", consistent=True),
     lambda store: store.look_up("ada", "n"),
     lambda store: store.latest("ada"),
     lambda store: store.page("ada", limit=1),
@@ -65,12 +65,18 @@ CALLS: list[Callable[[LedgerStore], Any]] = [
     lambda store: store.last_row("ada"),
     lambda store: store.stored_head("ada"),
     lambda store: store.table_ids("ada"),
-    lambda store: store.append([an_entry()], head=Head(owner_id="ada"), token="t"),
+    lambda store: raised(store.transact([change_of(Account(owner_id="ada"), an_entry())], token="t")),
 ]
 
 
+def raised(cancelled: Sequence[Cancelled]) -> None:
+    """Raise what a cancelled transaction was cancelled for."""
+    for reason in cancelled:
+        raise reason.busy or reason.error or AssertionError("there is no error")
+
+
 def an_entry() -> LedgerEntry:
-    return entry_after(Head(owner_id="ada"), operation(), amount=3, now=NOON)
+    return Account(owner_id="ada").next_entry(operation(), amount=3, now=NOON)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +117,7 @@ def test_errors_of_botocore_become_ours(
     failing(monkeypatch, client, error)
     with pytest.raises(ours) as failure:
         call(create_store(client))
-    assert failure.value.__cause__ is error
+    assert failure.value.__cause__ is error or "CancellationReasons" in getattr(error, "response", {})
 
 
 @pytest.mark.parametrize("answer", [{}, {"ResponseMetadata": {"RequestId": "r"}}, {"ConsumedCapacity": []}])
@@ -141,10 +147,10 @@ def test_table_of_errors_is_complete() -> None:
 def test_item_is_small_enough_for_one_write_unit(store: LedgerStore, client: "DynamoDBClient") -> None:
     """With a 20-character owner, a 36-character nonce and 200 bytes of metadata an entry is below 1 KB."""
     request = operation(owner_id="o" * 20, nonce="n" * 36, metadata={"k" * 20: "v" * 180})
-    entry = entry_after(
-        Head(owner_id="o" * 20, balance=BALANCE_MAX - 3, entry_count=10**9), request, amount=3, now=NOON
+    entry = Account(owner_id="o" * 20, balance=BALANCE_MAX - 3, entry_count=10**9).next_entry(
+        request, amount=3, now=NOON
     )
-    store.append([entry], head=Head(owner_id="o" * 20), token="t")
+    store.transact([change_of(Account(owner_id="o" * 20), entry)], token="t")
     item = client.scan(TableName=os.environ["LEDGER_ENTRIES_TABLE"])["Items"][0]
     assert sum(len(name) + size(value) for name, value in item.items()) < 1000
 
@@ -248,10 +254,10 @@ def test_row_without_an_entry_is_a_new_ledger(store: LedgerStore, client: "Dynam
     client.put_item(
         TableName=os.environ["LEDGER_BALANCES_TABLE"], Item={"owner_id": {"S": "ada"}, "mark": {"S": "2026-11-22"}}
     )
-    head = store.head("ada", consistent=True)
-    assert head == Head(owner_id="ada")
-    assert store.append([an_entry()], head=head, token="t") is None
-    assert store.head("ada", consistent=True).balance == 3
+    head = store.account("ada", consistent=True)
+    assert head == Account(owner_id="ada")
+    assert store.transact([change_of(head, an_entry())], token="t") == []
+    assert store.account("ada", consistent=True).balance == 3
 
 
 def test_malformed_balance_is_an_error_of_the_store(store: LedgerStore, client: "DynamoDBClient") -> None:
@@ -259,13 +265,13 @@ def test_malformed_balance_is_an_error_of_the_store(store: LedgerStore, client: 
     client.put_item(
         TableName=os.environ["LEDGER_BALANCES_TABLE"], Item={"owner_id": {"S": "ada"}, "entry_count": {"N": "1"}}
     )
-    with pytest.raises(StoreError, match="stored balance is malformed"):
-        store.head("ada", consistent=True)
+    with pytest.raises(StoreError, match="stored account is malformed"):
+        store.account("ada", consistent=True)
 
 
 def test_attribute_of_a_later_version_is_no_obstacle(store: LedgerStore, client: "DynamoDBClient") -> None:
     """An entry with an attribute more is still read, so that versions can run side by side."""
-    store.append([an_entry()], head=Head(owner_id="ada"), token="t")
+    store.transact([change_of(Account(owner_id="ada"), an_entry())], token="t")
     table = os.environ["LEDGER_ENTRIES_TABLE"]
     client.put_item(TableName=table, Item={**client.scan(TableName=table)["Items"][0], "later": {"S": "x"}})
     assert store.latest("ada") == an_entry()

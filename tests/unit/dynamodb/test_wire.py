@@ -1,6 +1,7 @@
 """What is asked of DynamoDB, to the letter, and what the store makes of its answers."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -8,17 +9,27 @@ import pytest
 from botocore.exceptions import ClientError
 
 from ledger_core import ContentionError, UnavailableError
-from ledger_core.account import Account, Head, Mark, entry_after
-from ledger_core.dynamodb import Cancelled, LedgerStore, StoredHead, Write
+from ledger_core.account import Account, Mark
+from ledger_core.dynamodb import Cancelled, LedgerStore, StoredHead
 from ledger_core.dynamodb.expressions import entry_item, transact_items
 from ledger_core.errors import StoreError
 from ledger_core.models import LedgerEntry
 from ledger_core.observability import measure_request
-from tests.support import CONFIRMED, NOON, operation
+from tests.support import CONFIRMED, NOON, change_of, operation
 
-NEW = Head(owner_id="ada")
-KNOWN = Head(owner_id="ada", balance=4, entry_count=6, head_hash="6" * 64, updated_at=NOON - timedelta(seconds=1))
+NEW = Account(owner_id="ada")
+BEFORE = NOON - timedelta(seconds=1)
+KNOWN = Account(
+    owner_id="ada",
+    balance=4,
+    entry_count=6,
+    head_hash="6" * 64,
+    created_at=BEFORE,
+    updated_at=BEFORE,
+    active_at=BEFORE,
+)
 NOON_TEXT, BEFORE_TEXT = "2026-11-22T12:00:00.000000Z", "2026-11-22T11:59:59.000000Z"
+CREATED_BEFORE = {":created_at": {"S": BEFORE_TEXT}}
 
 
 class Wire:
@@ -27,7 +38,7 @@ class Wire:
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
         self.asked: list[tuple[str, dict[str, Any]]] = []
-        self.store = LedgerStore(self, entries_table="entries", balances_table="balances")  # type: ignore[arg-type]
+        self.store = LedgerStore(self, entries_table="entries", accounts_table="accounts")  # type: ignore[arg-type]
 
     def __getattr__(self, call: str) -> Callable[..., Any]:
         def ask(**arguments: Any) -> Any:
@@ -39,8 +50,8 @@ class Wire:
         return ask
 
 
-def first_entry_after(head: Head) -> LedgerEntry:
-    return entry_after(head, operation(metadata={"k": "v"}), amount=3, now=NOON)
+def first_entry_after(head: Account) -> LedgerEntry:
+    return head.next_entry(operation(metadata={"k": "v"}), amount=3, now=NOON)
 
 
 def put_of(entry: LedgerEntry) -> dict[str, Any]:
@@ -69,39 +80,38 @@ IS_KNOWN = "entry_count = :known_count AND head_hash = :known_hash"
 OF_KNOWN: dict[str, Any] = {":known_count": {"N": "6"}, ":known_hash": {"S": "6" * 64}}
 SET = (
     "SET balance = :balance, entry_count = :entry_count, head_hash = :head_hash, "
-    "updated_at = :now, created_at = if_not_exists(created_at, :now)"
+    "created_at = :created_at, updated_at = :updated_at, active_at = :active_at"
 )
-ACTIVE, NOT_ACTIVE = ", active_at = :now", ", active_at = if_not_exists(active_at, :active_at)"
-DAY, OF_DAY = Mark("DAILY_REWARD:day", "2026-11-22"), {":period": {"S": "2026-11-22"}}
-NOTED = ", #mark = :period"
-NOT_LATER = " AND (attribute_not_exists(#mark) OR #mark <= :period)"
+DAY, OF_DAY = Mark("DAILY_REWARD:day", "2026-11-22"), {":mark0": {"S": "2026-11-22"}}
+NOTED = ", #mark0 = :mark0"
 
 
 @pytest.mark.parametrize(
-    ("head", "mark", "active", "condition", "expression", "values"),
+    ("account", "mark", "is_active", "condition", "expression", "values"),
     [
-        (NEW, None, True, IS_NEW, SET + ACTIVE, {}),
-        (KNOWN, None, True, IS_KNOWN, SET + ACTIVE, OF_KNOWN),
-        (NEW, DAY, True, IS_NEW + NOT_LATER, SET + ACTIVE + NOTED, OF_DAY),
-        (KNOWN, DAY, True, IS_KNOWN + NOT_LATER, SET + ACTIVE + NOTED, OF_KNOWN | OF_DAY),
-        (NEW, None, False, IS_NEW, SET + NOT_ACTIVE, {":active_at": {"S": NOON_TEXT}}),
+        (NEW, None, True, IS_NEW, SET, {}),
+        (KNOWN, None, True, IS_KNOWN, SET, OF_KNOWN | CREATED_BEFORE),
+        (NEW, DAY, True, IS_NEW, SET + NOTED, OF_DAY),
+        (KNOWN, DAY, True, IS_KNOWN, SET + NOTED, OF_KNOWN | OF_DAY | CREATED_BEFORE),
+        (replace(KNOWN, marks={DAY.name: DAY.period}), DAY, True, IS_KNOWN, SET, OF_KNOWN | CREATED_BEFORE),
+        (NEW, None, False, IS_NEW, SET, {}),
         (
             KNOWN,
             DAY,
             False,
-            IS_KNOWN + NOT_LATER,
-            SET + NOT_ACTIVE + NOTED,
-            OF_KNOWN | OF_DAY | {":active_at": {"S": BEFORE_TEXT}},
+            IS_KNOWN,
+            SET + NOTED,
+            OF_KNOWN | OF_DAY | {":created_at": {"S": BEFORE_TEXT}, ":active_at": {"S": BEFORE_TEXT}},
         ),
     ],
 )
-def test_an_entry_and_its_balance_are_written_under_conditions(
-    head: Head, mark: Mark | None, active: bool, condition: str, expression: str, values: dict[str, Any]
+def test_entry_and_its_account_are_written_on_conditions(
+    account: Account, mark: Mark | None, is_active: bool, condition: str, expression: str, values: dict[str, Any]
 ) -> None:
-    """The nonce must be new and the head the one that is known; what is stored comes back if it is not so."""
-    entry = first_entry_after(head)
+    """The nonce must be new and the account the known one; DynamoDB answers what is stored otherwise."""
+    entry = first_entry_after(account)
     update = {
-        "TableName": "balances",
+        "TableName": "accounts",
         "Key": {"owner_id": {"S": "ada"}},
         "UpdateExpression": expression,
         "ConditionExpression": condition,
@@ -109,20 +119,23 @@ def test_an_entry_and_its_balance_are_written_under_conditions(
             ":balance": {"N": str(entry.balance_after)},
             ":entry_count": {"N": str(entry.id)},
             ":head_hash": {"S": entry.hash},
-            ":now": {"S": NOON_TEXT},
+            ":created_at": {"S": NOON_TEXT},
+            ":updated_at": {"S": NOON_TEXT},
+            ":active_at": {"S": NOON_TEXT},
             **values,
         },
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-        **({"ExpressionAttributeNames": {"#mark": "mark:DAILY_REWARD:day"}} if mark else {}),
+        **({"ExpressionAttributeNames": {"#mark0": "mark:DAILY_REWARD:day"}} if NOTED in expression else {}),
     }
     pair: Any = [{"Put": put_of(entry)}, {"Update": update}]
-    write = Write((entry,), head, mark)
-    assert transact_items(write, entries_table="entries", balances_table="balances", active=active) == pair
-    if active:
-        wire = Wire({})
-        assert wire.store.append([entry], head=head, token="t", mark=mark) is None
-        arguments = {"ClientRequestToken": "t", "TransactItems": pair, "ReturnConsumedCapacity": "TOTAL"}
-        assert wire.asked == [("transact_write_items", arguments)]
+    change = change_of(account, entry, mark=mark, is_active=is_active)
+    assert transact_items(change, entries_table="entries", accounts_table="accounts") == pair
+    wire = Wire({}, {})
+    assert wire.store.transact([change], token="t") == []
+    assert wire.store.transact([change, change], token="u") == []
+    arguments = {"ClientRequestToken": "t", "TransactItems": pair, "ReturnConsumedCapacity": "TOTAL"}
+    twice = {**arguments, "ClientRequestToken": "u", "TransactItems": pair * 2}
+    assert wire.asked == [("transact_write_items", arguments), ("transact_write_items", twice)]
 
 
 def query(
@@ -165,7 +178,7 @@ def scan(**options: Any) -> tuple[str, dict[str, Any]]:
 def get_item(consistent: bool) -> tuple[str, dict[str, Any]]:
     key = {"owner_id": {"S": "ada"}}
     read = {"ConsistentRead": consistent, "ReturnConsumedCapacity": "TOTAL"}
-    return "get_item", {"TableName": "balances", "Key": key, **read}
+    return "get_item", {"TableName": "accounts", "Key": key, **read}
 
 
 LOOK_UP: tuple[str, dict[str, Any]] = (
@@ -173,7 +186,7 @@ LOOK_UP: tuple[str, dict[str, Any]] = (
     {
         "TransactItems": [
             {"Get": {"TableName": "entries", "Key": {"entry_key": {"S": "ada#n"}}}},
-            {"Get": {"TableName": "balances", "Key": {"owner_id": {"S": "ada"}}}},
+            {"Get": {"TableName": "accounts", "Key": {"owner_id": {"S": "ada"}}}},
         ],
         "ReturnConsumedCapacity": "TOTAL",
     },
@@ -198,9 +211,8 @@ IDS: list[Any] = [
 @pytest.mark.parametrize(
     ("call", "asked"),
     [
-        (lambda store: store.head("ada", consistent=True), get_item(True)),
-        (lambda store: store.head("ada", consistent=False), get_item(False)),
         (lambda store: store.account("ada", consistent=True), get_item(True)),
+        (lambda store: store.account("ada", consistent=False), get_item(False)),
         (lambda store: store.look_up("ada", "n"), LOOK_UP),
         (lambda store: store.latest("ada"), query(Limit=1)),
         (lambda store: store.latest("ada", at=NOON), query(until=NOON_TEXT, Limit=1)),
@@ -242,19 +254,21 @@ def test_units_of_writes_are_added_up() -> None:
     wire = Wire(*[{"ConsumedCapacity": [{"CapacityUnits": 3.0}, {"CapacityUnits": 2.0}]}] * 2)
     with measure_request() as usage:
         for _ in range(2):
-            wire.store.append([first_entry_after(NEW)], head=NEW, token="t")
+            wire.store.transact([change_of(NEW, first_entry_after(NEW))], token="t")
     assert (usage.dynamodb_requests, usage.read_units, usage.write_units) == (2, 0, 10.0)
 
 
 ENTRY = first_entry_after(NEW)
 BALANCE = {
+    "created_at": {"S": NOON_TEXT},
+    "active_at": {"S": NOON_TEXT},
     "owner_id": {"S": "ada"},
     "balance": {"N": "3"},
     "entry_count": {"N": "1"},
     "head_hash": {"S": ENTRY.hash},
     "updated_at": {"S": NOON_TEXT},
 }
-ACCOUNT = Account(head=Head.at(ENTRY), created_at=None, active_at=NOON, marks={})
+ACCOUNT = NEW.after(ENTRY)
 ROW = {**ENTRY.model_dump(), "created_at": NOON_TEXT, "updated_at": NOON_TEXT}
 REST = {"LastEvaluatedKey": BOOKMARK}
 
@@ -263,12 +277,11 @@ REST = {"LastEvaluatedKey": BOOKMARK}
     ("call", "answer", "made_of_it"),
     [
         (lambda store: store.account("ada", consistent=True), {"Item": BALANCE}, ACCOUNT),
-        (lambda store: store.head("ada", consistent=True), {"Item": BALANCE}, Head.at(ENTRY)),
-        (lambda store: store.head("ada", consistent=True), {}, NEW),
+        (lambda store: store.account("ada", consistent=True), {}, NEW),
         (
             lambda store: store.look_up("ada", "n"),
             {"Responses": [{"Item": entry_item(ENTRY)}, {"Item": BALANCE}]},
-            (ENTRY, Head.at(ENTRY)),
+            (ENTRY, ACCOUNT),
         ),
         (lambda store: store.look_up("ada", "n"), {"Responses": [{}, {}]}, (None, NEW)),
         (lambda store: store.latest("ada"), {"Items": [entry_item(ENTRY)]}, ENTRY),
@@ -277,8 +290,8 @@ REST = {"LastEvaluatedKey": BOOKMARK}
         (lambda store: store.rows("ada", until=None), {"Items": [entry_item(ENTRY)], **REST}, ([ROW], BOOKMARK)),
         (lambda store: store.last_row("ada"), {"Items": [entry_item(ENTRY)]}, ROW),
         (lambda store: store.last_row("ada"), {"Items": []}, None),
-        (lambda store: store.stored_head("ada"), {"Item": BALANCE}, StoredHead.of(Head.at(ENTRY))),
-        (lambda store: store.stored_head("ada"), {}, StoredHead.of(NEW)),
+        (lambda store: store.stored_head("ada"), {"Item": BALANCE}, StoredHead.of(ACCOUNT.head)),
+        (lambda store: store.stored_head("ada"), {}, StoredHead.of(NEW.head)),
         (lambda store: store.table_ids("ada"), {"Items": IDS}, ([7], None)),
         (lambda store: store.table_ids("ada"), {"Items": [], **REST}, ([], BOOKMARK)),
     ],
@@ -299,33 +312,50 @@ NONE, LOST, CONFLICT = {"Code": "None"}, {"Code": "ConditionalCheckFailed"}, {"C
 @pytest.mark.parametrize(
     ("reasons", "told"),
     [
-        ([{**LOST, "Item": entry_item(ENTRY)}, NONE], Cancelled((ENTRY,), None, contended=False)),
-        ([NONE, {**LOST, "Item": BALANCE}], Cancelled((), Head.at(ENTRY), contended=False)),
-        ([CONFLICT, {**LOST, "Item": {}}], Cancelled((), NEW, contended=True)),
+        ([{**LOST, "Item": entry_item(ENTRY)}, NONE], [Cancelled((ENTRY,))]),
+        ([NONE, {**LOST, "Item": BALANCE}], [Cancelled((), ACCOUNT)]),
     ],
 )
-def test_conditions_that_failed_are_an_answer(reasons: list[dict[str, Any]], told: Cancelled) -> None:
+def test_conditions_that_failed_are_an_answer(reasons: list[dict[str, Any]], told: list[Cancelled]) -> None:
     """They say what is stored, and no more is asked."""
     wire = Wire(cancelled(*reasons))
-    assert wire.store.append([ENTRY], head=NEW, token="t") == told
+    assert wire.store.transact([change_of(NEW, ENTRY)], token="t") == told
     assert len(wire.asked) == 1
 
 
 @pytest.mark.parametrize(
-    ("error", "ours"),
+    ("reasons", "ours"),
     [
-        (cancelled(NONE, CONFLICT), ContentionError),
-        (cancelled({"Code": "ThrottlingError"}, NONE), UnavailableError),
-        (cancelled({"Code": "ValidationError"}, {**LOST, "Item": BALANCE}), StoreError),
-        (cancelled({**LOST, "Item": {"id": {"N": "1"}}}, NONE), StoreError),
-        (cancelled(NONE, NONE), StoreError),
-        (cancelled(), StoreError),
+        ((NONE, CONFLICT), ContentionError),
+        (({"Code": "ThrottlingError"}, NONE), UnavailableError),
     ],
 )
-def test_a_transaction_that_did_not_get_to_its_conditions_is_an_error(
-    error: ClientError, ours: type[Exception]
-) -> None:
-    """So is one of which a condition failed that can never be met."""
-    with pytest.raises(ours) as failure:
-        Wire(error).store.append([ENTRY], head=NEW, token="t")
+def test_conflict_and_throttling_are_said_as_errors(reasons: Any, ours: type[Exception]) -> None:
+    """The same transaction may succeed later."""
+    (reason,) = Wire(cancelled(*reasons)).store.transact([change_of(NEW, ENTRY)], token="t")
+    assert type(reason.busy) is ours
+
+
+@pytest.mark.parametrize(
+    "reasons", [({"Code": "ValidationError"}, {**LOST, "Item": BALANCE}), ({**LOST, "Item": {"id": {"N": "1"}}}, NONE)]
+)
+def test_condition_that_can_never_be_met_is_said(reasons: Any) -> None:
+    """Another try meets it again."""
+    (reason,) = Wire(cancelled(*reasons)).store.transact([change_of(NEW, ENTRY)], token="t")
+    assert isinstance(reason.error, StoreError)
+
+
+def test_reasons_are_sorted_by_account() -> None:
+    """Each account has the reasons of its own items."""
+    stored = {**LOST, "Item": entry_item(ENTRY)}
+    reasons = Wire(cancelled(NONE, NONE, stored, NONE)).store.transact([change_of(NEW, ENTRY)] * 2, token="t")
+    assert reasons == [Cancelled(), Cancelled((ENTRY,))]
+
+
+@pytest.mark.parametrize("reasons", [(), (NONE,), (NONE, NONE, NONE)])
+def test_reasons_of_other_items_are_no_answer(reasons: Any) -> None:
+    """They are not about what was sent."""
+    error = cancelled(*reasons)
+    with pytest.raises(StoreError) as failure:
+        Wire(error).store.transact([change_of(NEW, ENTRY)], token="t")
     assert failure.value.__cause__ is error

@@ -28,26 +28,6 @@ def in_a_loop(run: Callable[[Executor], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(asyncio.wait_for(begin(), SECONDS_MAX))
 
 
-def test_time_that_is_up_in_line_ends_in_503_unless_all_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whose entry another has written meanwhile is told so, however long the other goes on."""
-    monkeypatch.setattr("ledger_core.http.executor.TIMEOUT_SECONDS", 0.1)
-
-    async def run(calls: Executor) -> None:
-        go_on = threading.Event()
-        first = asyncio.create_task(calls.run(request(), lambda _: go_on.wait(SECONDS_MAX), queue="ada"))
-        await asyncio.sleep(0)
-        asked: list[float] = []
-        known = iter([True])  # at the end; at its turn it would be asked as well
-        await calls.run(request(), asked.append, queue="ada", is_over=lambda: next(known))
-        assert asked == [0]
-        with pytest.raises(UnavailableError):
-            await calls.run(request(), asked.append, queue="ada")
-        go_on.set()
-        assert await first is True
-
-    in_a_loop(run)
-
-
 def test_time_out_of_the_call_itself_is_its_own() -> None:
     """It does not take a place in the line."""
 
@@ -61,8 +41,8 @@ def test_time_out_of_the_call_itself_is_its_own() -> None:
     in_a_loop(run)
 
 
-def test_cancelled_request_keeps_its_place_until_its_call_ends() -> None:
-    """The next one of the queue does not begin before that, and takes no thread while it waits."""
+def test_cancelled_request_waits_for_its_call() -> None:
+    """A call that is under way is not left behind."""
 
     async def run(calls: Executor) -> None:
         go_on, begun = threading.Event(), threading.Event()
@@ -71,16 +51,13 @@ def test_cancelled_request_keeps_its_place_until_its_call_ends() -> None:
             begun.set()
             assert go_on.wait(SECONDS_MAX)
 
-        first = asyncio.create_task(calls.run(request(), call, queue="ada"))
+        first = asyncio.create_task(calls.run(request(), call))
         while not begun.is_set():
             await asyncio.sleep(0.001)
         first.cancel()
-        second = asyncio.create_task(calls.run(request(), lambda _: go_on.is_set(), queue="ada"))
         await asyncio.sleep(0.05)
         assert not first.done()
-        assert not second.done()
         go_on.set()
-        assert await second is True
         with pytest.raises(asyncio.CancelledError):
             await first
 
@@ -130,20 +107,17 @@ def test_no_more_calls_at_once_than_there_are_connections() -> None:
     in_a_loop(run)
 
 
-@pytest.mark.parametrize("queue", ["ada", None])
-def test_time_spent_waiting_is_part_of_the_time_there_is(queue: str | None) -> None:
-    """In its owner's line, or for its turn: a call has what is left of the time, not all of it."""
+def test_time_spent_waiting_is_part_of_the_time_there_is() -> None:
+    """A call has what is left of the time, not all of it."""
 
     async def run(calls: Executor) -> None:
         go_on, loop = threading.Event(), asyncio.get_running_loop()
-        others = 1 if queue else CONNECTIONS_MAX
         first = [
-            asyncio.create_task(calls.run(request(), lambda _: go_on.wait(SECONDS_MAX), queue=queue))
-            for _ in range(others)
+            asyncio.create_task(calls.run(request(), lambda _: go_on.wait(SECONDS_MAX))) for _ in range(CONNECTIONS_MAX)
         ]
         await asyncio.sleep(0)
         begun = loop.time()
-        second = asyncio.create_task(calls.run(request(), lambda seconds: seconds, queue=queue))
+        second = asyncio.create_task(calls.run(request(), lambda seconds: seconds))
         await asyncio.sleep(0.05)
         waited = loop.time() - begun
         go_on.set()

@@ -22,7 +22,6 @@ from ledger_core.http.app import BODY_BYTES_MAX
 from ledger_core.http.cursor import cursor_at
 from ledger_core.http.router import HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX
 from ledger_core.posting import TIMEOUT_SECONDS, OperationProcessor
-from ledger_core.posting.lanes import Ticket
 from tests.support import NOON, Answer, LambdaApi, wire
 
 if TYPE_CHECKING:
@@ -262,13 +261,13 @@ def test_body_is_the_request_that_the_processor_takes(
 ) -> None:
     """It is validated once, into the operation's own member; a nonce of the header is put in."""
     taken: list[OperationRequest] = []
-    enter = OperationProcessor.enter
+    accept = OperationProcessor.accept
 
-    def recording(self: OperationProcessor, request: OperationRequest) -> Ticket:
+    def recording(self: OperationProcessor, request: OperationRequest, **options: Any) -> Any:
         taken.append(request)
-        return enter(self, request)
+        return accept(self, request, **options)
 
-    monkeypatch.setattr(OperationProcessor, "enter", recording)
+    monkeypatch.setattr(OperationProcessor, "accept", recording)
     api = LambdaApi(create_handler(create_app(client)))
     headers = {"Idempotency-Key": key} if key else {}
     body = {"owner_id": "ada", "operation": "SIGNUP_CREDIT"} | ({} if key else {"nonce": "body"})
@@ -525,13 +524,13 @@ def test_deadline_is_the_function_s_remaining_time(
 ) -> None:
     """In Lambda a request keeps trying as long as one more call can still end before the function's time does."""
     asked: list[float] = []
-    finish = OperationProcessor.finish
+    budget = OperationProcessor.budget
 
-    def recording(self: OperationProcessor, ticket: Ticket, *, timeout_seconds: float) -> Any:
+    def recording(self: OperationProcessor, timeout_seconds: float) -> Any:
         asked.append(timeout_seconds)
-        return finish(self, ticket, timeout_seconds=timeout_seconds)
+        return budget(self, timeout_seconds)
 
-    monkeypatch.setattr(OperationProcessor, "finish", recording)
+    monkeypatch.setattr(OperationProcessor, "budget", recording)
     api = LambdaApi(create_handler(create_app(client)))
     api.context = context
     assert post(api).status == (200 if timeout_seconds > 0 else 503)
@@ -587,7 +586,7 @@ def test_what_nobody_foresaw_is_a_bare_500(
     if failure is None:
         client.delete_table(TableName=os.environ["LEDGER_BALANCES_TABLE"])
     else:
-        monkeypatch.setattr(OperationProcessor, "finish", lambda *_, **__: (_ for _ in ()).throw(failure))
+        monkeypatch.setattr(OperationProcessor, "settle", lambda *_, **__: (_ for _ in ()).throw(failure))
     answer = post(api)
     assert answer.status == 500
     assert answer.body["code"] == "internal"

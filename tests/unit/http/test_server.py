@@ -105,11 +105,11 @@ def test_hot_owner_with_a_slow_call_blocks_nobody_else(
 
 def test_waiting_in_an_owner_s_line_ends_in_503(monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient") -> None:
     """A request whose turn does not come in time is told to come back."""
-    monkeypatch.setattr("ledger_core.http.executor.TIMEOUT_SECONDS", 0.2)
     gate = Gate(monkeypatch, client, "hot")
     with serving(client) as http, ThreadPoolExecutor(1) as threads:
         first = threads.submit(signup, http, "hot", "first")
         assert gate.reached.wait(SECONDS_MAX)
+        monkeypatch.setattr("ledger_core.http.executor.TIMEOUT_SECONDS", 0.2)
         second = signup(http, "hot", "second")
         assert (second.status_code, second.json()["code"]) == (503, "unavailable")
         gate.opened.set()

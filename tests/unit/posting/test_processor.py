@@ -1,7 +1,9 @@
-"""The rules of posting: precedence, retries, pauses, deadlines, the state in which a request fails."""
+"""The plain loop of posting: precedence, retries, pauses, deadlines, remembered accounts."""
 
 import itertools
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,25 +14,27 @@ from ledger_core import (
     DuplicateNonceError,
     InsufficientBalanceError,
     InvalidRequestError,
-    LedgerEntry,
     LedgerError,
     LedgerOperationType,
-    OperationRequest,
     UnavailableError,
     UnknownOperationError,
 )
-from ledger_core.account import Head, Mark, entry_after
-from ledger_core.dynamodb import Cancelled, SystemClock
+from ledger_core.account import Account, Mark
+from ledger_core.dynamodb import Cancelled
 from ledger_core.errors import RequestState, StoreError
 from ledger_core.fields import BALANCE_MAX
-from ledger_core.posting import OperationProcessor
+from ledger_core.observability import measure_request
+from ledger_core.posting import ACCOUNTS_MAX, TIMEOUT_SECONDS, OperationProcessor
 from ledger_core.posting.retry import PAUSE_SECONDS_BASE, PAUSE_SECONDS_MAX, PAUSES_MAX
+from tests.fakes.scripted_store import DONE, NEW, Bench, ScriptedStore, account, moved, stored
 from tests.support import NOON, add, operation, spend
 
 AnyOperation = ExampleAppOperationType | LedgerOperationType
 SIGNUP, DAILY = LedgerOperationType.SIGNUP_CREDIT, LedgerOperationType.DAILY_REWARD
 SPEND, ADD = LedgerOperationType.CREDIT_SPEND, LedgerOperationType.CREDIT_ADD
 CREATE, ACCESS = ExampleAppOperationType.CONTENT_CREATION, ExampleAppOperationType.CONTENT_ACCESS
+BUSY = Cancelled(busy=ContentionError("conflict"))
+MARK = Mark("DAILY_REWARD:day", "2026-11-22")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +60,12 @@ CREATE, ACCESS = ExampleAppOperationType.CONTENT_CREATION, ExampleAppOperationTy
     ],
 )  # fmt: skip
 def test_answers(
-    processor: OperationProcessor, balance: int, name: AnyOperation, amount: int | None, code: str, balance_after: int
+    processor: OperationProcessor,
+    balance: int,
+    name: AnyOperation,
+    amount: int | None,
+    code: str,
+    balance_after: int,
 ) -> None:
     """The literal table: a balance, a request, the answer, the balance after."""
     if balance:
@@ -67,140 +76,157 @@ def test_answers(
     except LedgerError as error:
         answer = error.code
     assert answer == code
-    assert processor.store.head("ada", consistent=True).balance == balance_after
+    assert processor.store.account("ada", consistent=True).balance == balance_after
+
+
+def test_constants_are_what_operators_read() -> None:
+    """A request has ten seconds, and a process remembers four thousand accounts."""
+    assert (TIMEOUT_SECONDS, ACCOUNTS_MAX) == (10.0, 4096)
 
 
 def test_operation_of_another_app_is_unknown() -> None:
-    """What the app did not declare is refused before anything is read, and the message lists what there is."""
+    """An operation that the app did not declare is refused; the message lists all operations."""
     names = ", ".join((*LedgerOperationType, *ExampleAppOperationType))
-    with pytest.raises(UnknownOperationError, match=f"^operation: must be one of {names}$") as refusal:
+    unknown = f"^operation: must be one of {names}$"
+    with pytest.raises(UnknownOperationError, match=unknown) as refusal:
         Bench().processor.config_of("LEVEL_UP")
     assert refusal.value.state == RequestState.VALIDATING
 
 
-class ScriptedStore:
-    """A store that answers as told, call by call, and remembers what it was asked."""
-
-    def __init__(self, *answers: Any) -> None:
-        self.answers = list(answers)
-        self.calls: list[tuple[str, dict[str, Any]]] = []
-        self.clock = SystemClock()
-        self.clock.hold(None, since=0)
-
-    def _answer(self, name: str, **arguments: Any) -> Any:
-        self.calls.append((name, arguments))
-        answer = self.answers.pop(0)
-        if isinstance(answer, LedgerError):
-            raise answer
-        return answer
-
-    def head(self, owner_id: str, *, consistent: bool) -> Any:
-        return self._answer("head", owner_id=owner_id, consistent=consistent)
-
-    def append(self, entries: Sequence[LedgerEntry], *, head: Head, token: str, mark: Mark | None = None) -> Any:
-        return self._answer("append", entries=list(entries), head=head, token=token, mark=mark)
-
-    def look_up(self, owner_id: str, nonce: str) -> Any:
-        return self._answer("look_up", owner_id=owner_id, nonce=nonce)
+def test_account_is_read_at_half_the_cost_and_written_with_its_mark() -> None:
+    """The read is eventually consistent; each transaction notes the mark on the account."""
+    bench = Bench(NEW, moved(7, 3), DONE)
+    bench.processor.process(add(1, "n"), mark=MARK)
+    assert bench.store.calls[0] == ("account", {"owner_id": "ada", "consistent": False})
+    assert bench.befores == [NEW, account(7, 3)]
+    noted = [change.after.marks for change in bench.changes]
+    assert noted == [{MARK.name: MARK.period}] * 2
 
 
-class Bench:
-    """A processor over a scripted store, in a time that passes only by sleeping; chance is always just below 1."""
-
-    def __init__(self, *answers: Any) -> None:
-        self.store = ScriptedStore(*answers)
-        self.pauses: list[float] = []
-        self.now = NOON
-        self.processor = OperationProcessor(
-            self.store,  # type: ignore[arg-type]  # stands in
-            ExampleAppOperations,
-            clock=lambda: self.now,
-            monotonic=lambda: sum(self.pauses),
-            sleep=self.pauses.append,
-            random=lambda: 1.0,
-        )
-
-    def appended(self, field: str) -> list[Any]:
-        return [arguments[field] for name, arguments in self.store.calls if name == "append"]
-
-
-NEW = Head(owner_id="ada")
-
-
-def head(balance: int, entry_count: int) -> Head:
-    return Head(
-        owner_id="ada", balance=balance, entry_count=entry_count, head_hash=f"{entry_count:064}", updated_at=NOON
+def test_mark_that_is_overtaken_is_left_out() -> None:
+    """The entry is written all the same when a later period was noted meanwhile."""
+    known = account(7, 3)
+    later = Account(
+        owner_id="ada",
+        balance=8,
+        entry_count=4,
+        head_hash=f"{4:064}",
+        created_at=NOON,
+        updated_at=NOON,
+        active_at=NOON,
+        marks={MARK.name: "2026-11-23"},
     )
+    bench = Bench(known, Cancelled(account=later), DONE)
+    assert bench.processor.process(add(1, "n"), mark=MARK).id == 5
+    noted = [change.after.marks for change in bench.changes]
+    assert noted == [{MARK.name: "2026-11-22"}, {MARK.name: "2026-11-23"}]
 
 
-def moved(balance: int, entry_count: int, *, contended: bool = False) -> Cancelled:
-    return Cancelled(stored=(), head=head(balance, entry_count), contended=contended)
-
-
-def stored(request: OperationRequest, amount: int) -> LedgerEntry:
-    return entry_after(NEW, request, amount=amount, now=NOON)
-
-
-def test_stale_head_is_recomputed_from_the_reason_without_a_read() -> None:
-    """The fresh head in the reason is enough: the entry is made anew on it and sent at once, under a new token."""
-    bench = Bench(NEW, moved(7, 3), None)
+def test_stale_account_is_replaced_by_the_reason_without_a_read() -> None:
+    """The plan is made anew on the account in the reason, and sent at once under a new token."""
+    bench = Bench(NEW, moved(7, 3), DONE)
     entry = bench.processor.process(add(1, "n"))
-    assert [name for name, _ in bench.store.calls] == ["head", "append", "append"]
+    assert bench.calls == ["account", "transact", "transact"]
     assert (entry.id, entry.balance_after, entry.prev_hash) == (4, 8, f"{3:064}")
-    assert len(set(bench.appended("token"))) == 2
+    assert len(set(bench.tokens)) == 2
     assert bench.pauses == []
 
 
 def test_pauses_begin_at_the_second_lost_race_and_grow() -> None:
-    """One loss is bad luck; from the second on, writers spread out, and look before they try again."""
-    bench = Bench(NEW, moved(0, 1), moved(0, 2), head(0, 3), moved(0, 4), head(0, 5), moved(0, 6), head(0, 7), None)
+    """From the second lost race on, writers pause, then read strongly consistent."""
+    races = [moved(0, 1)]
+    for count in (2, 4, 6):
+        races += [moved(0, count), account(0, count + 1)]  # type: ignore[list-item]  # a script
+    bench = Bench(NEW, *races, DONE)
     assert bench.processor.process(add(1, "n")).id == 8
     assert bench.pauses == [PAUSE_SECONDS_BASE * factor for factor in (1, 2, 4)]
-    assert [name for name, _ in bench.store.calls] == ["head", "append", "append", *["head", "append"] * 3]
-    assert [asked["consistent"] for name, asked in bench.store.calls if name == "head"] == [False, True, True, True]
+    assert bench.calls == ["account", "transact", "transact", *["account", "transact"] * 3]
+    assert bench.reads == [False, True, True, True]
 
 
-def test_conflict_beside_a_stale_head_pauses_before_the_first_resend() -> None:
-    """With conflict in the list of reasons even the first resend waits."""
-    bench = Bench(NEW, moved(7, 3, contended=True), head(8, 4), None)
+def test_conflict_beside_a_stale_account_pauses_before_the_first_retry() -> None:
+    """With a conflict among the reasons even the first retry waits."""
+    bench = Bench(NEW, moved(7, 3, is_busy=True), account(8, 4), DONE)
     assert bench.processor.process(add(1, "n")).id == 5
+    assert bench.calls == ["account", "transact", "account", "transact"]
+    assert bench.reads == [False, True]
     assert len(bench.pauses) == 1
 
 
-def test_duplicate_takes_precedence_over_a_stale_head() -> None:
-    """Both conditions fail: it is a duplicate, and the fresh head is remembered for the next one."""
+@pytest.mark.parametrize("busy", [ContentionError("conflict"), UnavailableError("throttled")])
+def test_conflict_alone_sends_the_same_transaction_again(busy: LedgerError) -> None:
+    """After a pause, the transaction goes out again under its token, without a read."""
+    bench = Bench(account(2, 1), Cancelled(busy=busy), DONE)
+    assert bench.processor.process(add(1, "n")).id == 2
+    assert bench.calls == ["account", "transact", "transact"]
+    assert len(set(bench.tokens)) == 1
+    assert len(bench.pauses) == 1
+
+
+def test_conflict_alone_is_the_answer_when_the_time_is_up() -> None:
+    """The error of the last try is raised, in the state of the processing."""
+    bench = Bench(NEW, Cancelled(busy=UnavailableError("throttled")))
+    with pytest.raises(UnavailableError, match=r"^throttled$") as failure:
+        bench.processor.process(add(1, "n"), timeout_seconds=0.01)
+    assert failure.value.state == RequestState.PROCESSING
+
+
+def test_duplicate_takes_precedence_over_a_stale_account() -> None:
+    """If both conditions fail it is a duplicate, and the account in the reason is remembered."""
     original = stored(add(1, "n"), 1)
-    bench = Bench(NEW, Cancelled(stored=(original,), head=head(9, 5), contended=True), None)
+    both = Cancelled((original,), account(9, 5), ContentionError("conflict"))
+    bench = Bench(NEW, both, DONE)
     with pytest.raises(DuplicateNonceError) as duplicate:
         bench.processor.process(add(1, "n"))
     assert (duplicate.value.entry, duplicate.value.replay) == (original, True)
     assert duplicate.value.state == RequestState.CHECKING_NONCE
+    assert bench.pauses == []
     assert bench.processor.process(add(1, "n2")).id == 6
-    assert [name for name, _ in bench.store.calls] == ["head", "append", "append"]
+    assert bench.calls == ["account", "transact", "transact"]
 
 
-def test_unknown_outcome_is_asked_again_under_the_same_token() -> None:
-    """A lost answer may hide a success: the very same entry goes out again under the same token."""
-    bench = Bench(NEW, UnavailableError("lost"), ContentionError("conflict"), None)
+@pytest.mark.parametrize(("amount", "replay"), [(1, True), (2, False)])
+def test_duplicate_with_another_amount_is_no_replay(amount: int, replay: bool) -> None:
+    """An amount that the caller chooses is part of the request."""
+    original = stored(add(1, "n"), 1)
+    bench = Bench(account(2, 1), Cancelled(stored=(original,)))
+    with pytest.raises(DuplicateNonceError) as duplicate:
+        bench.processor.process(add(amount, "n"))
+    assert duplicate.value.replay is replay
+
+
+def test_replay_of_a_fixed_amount_is_the_same_request_whatever_it_costs_now() -> None:
+    """An app may change what an operation costs; a retry from before is still a replay."""
+    original = stored(operation(CREATE), -4)
+    bench = Bench(account(9, 1), Cancelled(stored=(original,)))
+    with pytest.raises(DuplicateNonceError) as duplicate:
+        bench.processor.process(operation(CREATE))
+    assert duplicate.value.replay
+
+
+def test_unknown_outcome_is_resolved_under_the_same_token() -> None:
+    """A lost answer may hide a success: the same entry goes out again under the same token."""
+    bench = Bench(NEW, UnavailableError("lost"), ContentionError("conflict"), DONE)
     entry = bench.processor.process(add(1, "n"))
-    assert len(set(bench.appended("token"))) == 1
-    assert bench.appended("entries") == [[entry]] * 3
+    assert len(set(bench.tokens)) == 1
+    assert [change.entries for change in bench.changes] == [(entry,)] * 3
     assert len(bench.pauses) == 2
 
 
-def test_head_is_forgotten_after_an_unknown_outcome() -> None:
-    """Once a write ended in doubt, the next one reads the head again instead of trusting the one before it."""
-    bench = Bench(NEW, None, UnavailableError("lost"), head(2, 2), None)
+def test_account_is_forgotten_after_an_unknown_outcome() -> None:
+    """After a write that ended in doubt, the next request reads the account again."""
+    bench = Bench(NEW, DONE, UnavailableError("lost"), account(2, 2), DONE)
     assert bench.processor.process(add(1, "n1")).id == 1
     with pytest.raises(UnavailableError):
         bench.processor.process(add(1, "n2"), timeout_seconds=0)
+    assert bench.processor.remembered("ada") is None
     assert bench.processor.process(add(1, "n3")).id == 3
-    assert [name for name, _ in bench.store.calls] == ["head", "append", "append", "head", "append"]
+    assert bench.calls == ["account", "transact", "transact", "account", "transact"]
 
 
 @pytest.mark.parametrize("cause", [UnavailableError, ContentionError])
 def test_retries_end_inside_the_deadline(cause: Callable[[str], LedgerError]) -> None:
-    """No pause begins that would end after the deadline; the last cause is the answer."""
+    """No pause would end after the deadline; the last error is the answer."""
     bench = Bench(NEW, *[cause("busy")] * 50)
     with pytest.raises(LedgerError) as failure:
         bench.processor.process(add(1, "n"), timeout_seconds=5)
@@ -212,17 +238,17 @@ def test_retries_end_inside_the_deadline(cause: Callable[[str], LedgerError]) ->
 
 def test_first_call_is_made_even_when_there_is_no_time_left() -> None:
     """A deadline in the past leaves one call, and no pause."""
-    bench = Bench(NEW, None)
+    bench = Bench(NEW, DONE)
     with pytest.raises(UnavailableError) as failure:
         bench.processor.process(add(1, "n"), timeout_seconds=-1)
-    assert ([name for name, _ in bench.store.calls], bench.pauses) == (["head"], [])
+    assert (bench.calls, bench.pauses) == (["account"], [])
     assert failure.value.state == RequestState.PROCESSING
 
 
 @pytest.mark.parametrize("answered", range(1, 5))
 def test_no_call_begins_after_the_deadline(monkeypatch: pytest.MonkeyPatch, answered: int) -> None:
-    """Calls that succeed slowly use up the time too: the one after the deadline is not made, whichever it is."""
-    bench = Bench(NEW, moved(0, 1), moved(0, 2), head(0, 2), None)
+    """Calls that succeed slowly use up the time too: no call is made after the deadline."""
+    bench = Bench(NEW, moved(0, 1), moved(0, 2), account(0, 2), DONE)
     answer = bench.store._answer
 
     def answer_slowly(name: str, **arguments: Any) -> Any:
@@ -236,15 +262,17 @@ def test_no_call_begins_after_the_deadline(monkeypatch: pytest.MonkeyPatch, answ
 
 
 def test_tries_are_bounded_however_much_time_there_is() -> None:
-    """An owner that others keep moving ends in contention, not in an endless loop."""
-    lost = itertools.chain.from_iterable([moved(0, count), head(0, count)] for count in range(2, 2 * PAUSES_MAX))
+    """An account that others keep moving ends in contention, not in an endless loop."""
+    counts = range(2, 2 * PAUSES_MAX)
+    lost = itertools.chain.from_iterable([moved(0, count), account(0, count)] for count in counts)
     bench = Bench(NEW, moved(0, 1), *lost)
-    with pytest.raises(ContentionError, match=r"^Other writers kept moving this owner's balance\.$"):
+    kept_moving = r"^Other writers kept moving this owner's balance\.$"
+    with pytest.raises(ContentionError, match=kept_moving):
         bench.processor.process(add(1, "n"), timeout_seconds=1e6)
-    assert len(bench.appended("entries")) == PAUSES_MAX + 1
+    assert len(bench.changes) == PAUSES_MAX + 1
 
 
-def test_head_that_cannot_be_read_fails_while_checking_the_balance() -> None:
+def test_account_that_cannot_be_read_fails_while_checking_the_balance() -> None:
     """The state of a failure is where the request was."""
     bench = Bench(UnavailableError("down"))
     with pytest.raises(UnavailableError) as failure:
@@ -252,61 +280,229 @@ def test_head_that_cannot_be_read_fails_while_checking_the_balance() -> None:
     assert failure.value.state == RequestState.CHECKING_BALANCE
 
 
-def test_store_error_is_not_tried_again() -> None:
-    """What DynamoDB refuses once it refuses always."""
+def test_read_that_dynamodb_refuses_is_not_tried_again() -> None:
+    """A read that DynamoDB refuses is made once."""
     bench = Bench(StoreError("no such table"))
     with pytest.raises(StoreError):
         bench.processor.process(add(1, "n"))
-    assert len(bench.store.calls) == 1
+    assert bench.calls == ["account"]
 
 
-def test_confirmation_may_find_the_entry_or_enough() -> None:
-    """Before a refusal one read tells: a duplicate after all, enough after all, or really too little."""
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        StoreError("no permission"),
+        Cancelled(error=StoreError("no permission")),
+    ],
+)
+def test_write_that_dynamodb_refuses_is_not_tried_again(refusal: Any) -> None:
+    """A transaction that DynamoDB refuses is sent once, and leaves nothing remembered."""
+    bench = Bench(NEW, refusal)
+    with pytest.raises(StoreError, match=r"^no permission$") as failure:
+        bench.processor.process(add(1, "n"))
+    assert failure.value.state == RequestState.PROCESSING
+    assert bench.calls == ["account", "transact"]
+    assert bench.processor.remembered("ada") is None
+
+
+def test_refusal_is_confirmed_before_it_is_given() -> None:
+    """One read finds a duplicate after all, credits enough after all, or really too few."""
     original = stored(spend(5, "n"), -5)
-    bench = Bench(NEW, (original, head(0, 2)))
+    bench = Bench(NEW, (original, account(0, 2)))
     with pytest.raises(DuplicateNonceError) as duplicate:
         bench.processor.process(spend(5, "n"))
     assert (duplicate.value.entry, duplicate.value.replay) == (original, True)
-    bench = Bench(NEW, (None, head(5, 2)), None)
+    bench = Bench(NEW, (None, account(5, 2)), DONE)
     assert bench.processor.process(spend(5, "n")).balance_after == 0
-    bench = Bench(NEW, (None, head(4, 2)))
+    assert bench.befores == [account(5, 2)]
+    bench = Bench(NEW, (None, account(4, 2)))
     with pytest.raises(InsufficientBalanceError) as refusal:
         bench.processor.process(spend(5, "n"))
     assert (refusal.value.balance, refusal.value.required) == (4, 5)
     assert refusal.value.state == RequestState.CHECKING_BALANCE
+    assert bench.store.calls[1] == ("look_up", {"owner_id": "ada", "nonce": "n"})
 
 
-def test_replay_of_a_fixed_amount_is_the_same_request_whatever_it_is_now() -> None:
-    """An app may change what an operation costs; a retry from before is still told that it is one."""
-    original = stored(operation(CREATE), -4)
-    bench = Bench(head(9, 1), Cancelled(stored=(original,), head=None, contended=False))
-    with pytest.raises(DuplicateNonceError) as duplicate:
-        bench.processor.process(operation(CREATE))
-    assert duplicate.value.replay
+def test_account_that_confirms_a_refusal_is_remembered() -> None:
+    """The next request does not read again what the refusal read."""
+    bench = Bench(NEW, (None, account(4, 2)), DONE)
+    with pytest.raises(InsufficientBalanceError):
+        bench.processor.process(spend(5, "n"))
+    assert bench.processor.remembered("ada") == account(4, 2)
+    assert bench.processor.process(spend(4, "n")).id == 3
+    assert bench.calls == ["account", "look_up", "transact"]
+
+
+def test_confirmation_that_fails_fails_while_checking_the_nonce() -> None:
+    """The confirmation asks for the nonce first; its failure says so and stores nothing."""
+    for error in (UnavailableError("down"), ContentionError("conflict"), StoreError("malformed")):
+        bench = Bench(NEW, error)
+        with pytest.raises(type(error)) as failure:
+            bench.processor.process(spend(5, "n"), timeout_seconds=0.01)
+        assert failure.value.state == RequestState.CHECKING_NONCE
+        assert bench.calls == ["account", "look_up"]
+
+
+def test_operation_that_opens_no_account_needs_an_account() -> None:
+    """It is refused without an account, even an erased one, and written once there is one."""
+    bench = Bench(NEW, (None, NEW))
+    with pytest.raises(InvalidRequestError, match="has no account"):
+        bench.processor.process(add(1, "n"), begins=False)
+    bench = Bench(account(7, 3), Cancelled(account=NEW), (None, NEW))
+    with pytest.raises(InvalidRequestError, match="has no account"):
+        bench.processor.process(add(1, "n"), begins=False)
+    assert len(bench.changes) == 1
+    bench = Bench(NEW, (None, account(2, 1)), DONE)
+    assert bench.processor.process(add(1, "n"), begins=False).id == 2
 
 
 def test_balance_stops_at_its_limit() -> None:
-    """BALANCE_MAX can be reached and not exceeded."""
-    bench = Bench(head(BALANCE_MAX - 1, 1), None)
+    """A balance can reach BALANCE_MAX and not exceed it."""
+    bench = Bench(account(BALANCE_MAX - 1, 1), DONE)
     assert bench.processor.process(add(1, "n")).balance_after == BALANCE_MAX
-    bench = Bench(head(BALANCE_MAX, 1), (None, head(BALANCE_MAX, 1)))
+    bench = Bench(account(BALANCE_MAX, 1), (None, account(BALANCE_MAX, 1)))
     full = f"^amount: the balance is {BALANCE_MAX} and cannot exceed {BALANCE_MAX}$"
     with pytest.raises(InvalidRequestError, match=full) as refusal:
         bench.processor.process(add(1, "n"))
     assert refusal.value.state == RequestState.CHECKING_BALANCE
-    bench = Bench(head(BALANCE_MAX, 1), (None, head(BALANCE_MAX - 1, 2)), None)
+    bench = Bench(account(BALANCE_MAX, 1), (None, account(BALANCE_MAX - 1, 2)), DONE)
     assert bench.processor.process(add(1, "n")).balance_after == BALANCE_MAX
 
 
-def test_waiting_for_another_write_of_the_owner_ends_at_the_deadline() -> None:
-    """A caller that waits in line longer than it wanted is told so."""
-    processor = Bench().processor
-    with processor._lane_of("ada").lock, pytest.raises(ContentionError):
-        processor.process(operation(), timeout_seconds=0.01)
+def test_attempts_and_stale_accounts_are_counted() -> None:
+    """The metrics count each transaction that was begun, and each that met a moved account."""
+    lost = UnavailableError("lost")
+    bench = Bench(NEW, moved(0, 1), BUSY, moved(0, 2), account(0, 2), lost, DONE)
+    with measure_request() as metrics:
+        bench.processor.process(add(1, "n"))
+    assert (metrics.attempts, metrics.stale_heads, metrics.retries) == (3, 2, 3)
+
+
+def test_refused_request_is_no_attempt() -> None:
+    """A request that is refused without a transaction counts no attempt."""
+    bench = Bench(NEW, (None, NEW))
+    with measure_request() as metrics, pytest.raises(InsufficientBalanceError):
+        bench.processor.process(spend(5, "n"))
+    assert (metrics.attempts, metrics.stale_heads) == (0, 0)
 
 
 def test_read_is_tried_again() -> None:
-    """Reads have the same patience as writes."""
-    bench = Bench(UnavailableError("busy"), head(3, 1))
-    assert bench.processor.read(lambda: bench.processor.store.head("ada", consistent=True)).balance == 3
+    """A read has the same retry budget as a write."""
+    bench = Bench(UnavailableError("busy"), account(3, 1), UnavailableError("busy"))
+
+    def read() -> Account:
+        return bench.processor.store.account("ada", consistent=True)
+
+    assert bench.processor.read(read).balance == 3
     assert len(bench.pauses) == 1
+    with pytest.raises(UnavailableError):
+        bench.processor.read(read, timeout_seconds=0)
+
+
+def clock_that(*times: Any) -> Callable[[], datetime]:
+    """A clock that gives some times, one after the other, and raises those that are errors."""
+    left = iter(times)
+
+    def tell() -> datetime:
+        now = next(left)
+        if isinstance(now, Exception):
+            raise now
+        assert isinstance(now, datetime)
+        return now
+
+    return tell
+
+
+OFF = UnavailableError("the clock is off")
+
+
+def test_clock_that_is_off_fails_before_a_refusal() -> None:
+    """A process without the time answers 503, even to a request that would be refused."""
+    for request in (add(1, "n"), spend(5, "n")):
+        bench = Bench(NEW)
+        bench.clock = clock_that(OFF)
+        with pytest.raises(UnavailableError, match=r"^the clock is off$"):
+            bench.processor.process(request)
+        assert bench.calls == ["account"]
+
+
+def test_clock_that_is_off_is_held_against_another_answer() -> None:
+    """A remembered account is read again: the answer may show that the clock is right."""
+    bench = Bench(NEW, DONE, account(1, 1), DONE)
+    bench.clock = clock_that(NOON, OFF, NOON)
+    bench.processor.process(add(1, "a"))
+    assert bench.processor.process(add(1, "b")).id == 2
+    assert bench.calls == ["account", "transact", "account", "transact"]
+
+
+def test_clock_that_stays_off_fails() -> None:
+    """The account is read again once; nothing is written and nothing remembered."""
+    bench = Bench(NEW, DONE, account(1, 1))
+    bench.clock = clock_that(NOON, OFF, OFF)
+    bench.processor.process(add(1, "a"))
+    with pytest.raises(UnavailableError, match=r"^the clock is off$"):
+        bench.processor.process(add(1, "b"))
+    assert bench.calls == ["account", "transact", "account"]
+    assert bench.processor.remembered("ada") is None
+
+
+def test_time_is_utc_wherever_the_process_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time zone of a machine moves no entry."""
+    store: Any = ScriptedStore(NEW, DONE)
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        entry = OperationProcessor(store, ExampleAppOperations).process(add(1, "n"))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert abs(entry.created_at - datetime.now(UTC)) < timedelta(hours=1)
+
+
+def test_token_fits_dynamodb() -> None:
+    """A token has at most 36 characters, and every transaction has another."""
+    bench = Bench(account(2, 1), DONE, DONE)
+    for nonce in ("a", "b"):
+        bench.processor.process(add(1, nonce))
+    assert (len(set(bench.tokens)), {len(token) for token in bench.tokens}) == (2, {32})
+
+
+def read_owners(bench: Bench) -> list[str]:
+    """The owners whose accounts were read."""
+    calls = bench.store.calls
+    return [arguments["owner_id"] for name, arguments in calls if name == "account"]
+
+
+def test_account_is_remembered_after_its_entry() -> None:
+    """The account after an entry is the account before the next one, without a read."""
+    bench = Bench(NEW, DONE, DONE)
+    assert bench.processor.remembered("ada") is None
+    for nonce in ("a", "b"):
+        bench.processor.process(add(1, nonce))
+    assert bench.befores[1] == bench.changes[0].after
+    assert bench.processor.remembered("ada") == bench.changes[1].after
+    assert bench.calls == ["account", "transact", "transact"]
+
+
+def test_process_remembers_the_accounts_used_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The account that was not used for longest is forgotten, and read again."""
+    monkeypatch.setattr("ledger_core.posting.processor.ACCOUNTS_MAX", 2)
+    ada, bob, eve = (Account(owner_id=owner_id) for owner_id in ("ada", "bob", "eve"))
+    bench = Bench(ada, DONE, bob, DONE, DONE, eve, DONE, bob, DONE)
+    for owner_id in ("ada", "bob", "ada", "eve", "bob"):
+        nonce = f"n{len(bench.store.calls)}"
+        bench.processor.process(add(1, nonce, owner_id=owner_id))
+    assert read_owners(bench) == ["ada", "bob", "eve", "bob"]
+
+
+def test_account_that_is_looked_at_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look at a remembered account counts as its use."""
+    monkeypatch.setattr("ledger_core.posting.processor.ACCOUNTS_MAX", 2)
+    bench = Bench()
+    for owner_id in ("ada", "bob", "eve"):
+        bench.store.answers += [Account(owner_id=owner_id), DONE]
+        bench.processor.process(add(1, "n", owner_id=owner_id))
+        bench.processor.remembered("ada")
+    owners = ("ada", "bob", "eve")
+    known = [owner_id for owner_id in owners if bench.processor.remembered(owner_id)]
+    assert known == ["ada", "eve"]

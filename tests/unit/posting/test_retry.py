@@ -1,4 +1,4 @@
-"""How long and how often is tried again: the pauses, and where they end."""
+"""How long and how often a request tries again: the pauses, and where they end."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from ledger_core import ContentionError, LedgerError, UnavailableError
 from ledger_core.errors import RequestState, StoreError
 from ledger_core.observability import measure_request
-from ledger_core.posting import RetryBudget
+from ledger_core.posting import BudgetSpentError, RetryBudget
 from ledger_core.posting.retry import PAUSE_SECONDS_BASE, PAUSE_SECONDS_MAX, PAUSES_MAX
 
 BUSY = ContentionError("busy")
@@ -25,12 +25,13 @@ class Clock:
         self.slept.append(seconds)
         self.now += seconds
 
-    def patience(self, seconds: float, *, random: float = 1.0, pauses: int = 0) -> RetryBudget:
-        return RetryBudget(self.now + seconds, lambda: self.now, self.sleep, lambda: random, pauses)
+    def budget(self, seconds: float, *, random: float = 1.0, pauses: int = 0) -> RetryBudget:
+        deadline = self.now + seconds
+        return RetryBudget(deadline, lambda: self.now, self.sleep, lambda: random, pauses)
 
 
 def answering(*answers: Any) -> Callable[[], Any]:
-    """A call that raises or answers what comes next, and fails the test when it is made once too often."""
+    """A call that raises or gives the next answer, and fails the test when it has none left."""
     left = iter(answers)
 
     def call() -> Any:
@@ -42,90 +43,119 @@ def answering(*answers: Any) -> Callable[[], Any]:
     return call
 
 
-def test_constants_are_what_operators_are_told() -> None:
-    """A first pause of 25 ms at most, none above a second, a hundred tries."""
+def test_constants_are_what_operators_read() -> None:
+    """The first pause is at most 25 ms, no pause is above a second, and tries are a hundred."""
     assert (PAUSE_SECONDS_BASE, PAUSE_SECONDS_MAX, PAUSES_MAX) == (0.025, 1.0, 100)
 
 
 @pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
 def test_pauses_double_up_to_their_limit(chance: float) -> None:
-    """Full jitter: each is a part, which chance gives, of one that doubles until it is a second."""
+    """A pause is a random part of a length that doubles until it is a second."""
     clock = Clock()
-    patience = clock.patience(1e6, random=chance)
+    budget = clock.budget(1e6, random=chance)
     for _ in range(8):
-        patience.pause(BUSY)
-    assert clock.slept == [chance * seconds for seconds in (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0)]
+        budget.pause(BUSY)
+    lengths = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0)
+    assert clock.slept == [chance * seconds for seconds in lengths]
 
 
-def test_a_pause_may_end_at_the_deadline_and_not_after_it() -> None:
-    """At the last instant one more try is made; later none, and nobody has slept for it."""
+def test_pause_may_end_at_the_deadline_and_not_after_it() -> None:
+    """A pause that would end after the deadline is not made: its reason is raised at once."""
     clock = Clock()
-    clock.patience(PAUSE_SECONDS_BASE).pause(BUSY)
+    clock.budget(PAUSE_SECONDS_BASE).pause(BUSY)
     assert clock.slept == [PAUSE_SECONDS_BASE]
+    cause = ValueError("the cause")
     with pytest.raises(ContentionError) as failure:
-        clock.patience(PAUSE_SECONDS_BASE * 0.99).pause(BUSY)
+        clock.budget(PAUSE_SECONDS_BASE * 0.99).pause(BUSY, cause=cause)
     assert failure.value is BUSY
+    assert failure.value.__cause__ is cause
     assert clock.slept == [PAUSE_SECONDS_BASE]
 
 
 def test_pauses_are_counted_to_their_limit() -> None:
-    """The last that is allowed is waited for; the next is the end, however much time is left."""
+    """The last pause that is allowed is made; the next one raises, however much time is left."""
     clock = Clock()
-    patience = clock.patience(1e6, pauses=PAUSES_MAX - 2)
-    patience.pause(BUSY)
+    budget = clock.budget(1e6, pauses=PAUSES_MAX - 2)
+    budget.pause(BUSY)
     with pytest.raises(ContentionError):
-        patience.pause(BUSY)
+        budget.pause(BUSY)
     assert clock.slept == [PAUSE_SECONDS_MAX]
 
 
-def test_pauses_are_told_as_retries() -> None:
-    """Every pause that was made, of all calls, and not the one that was not."""
+def test_pauses_are_counted_as_retries() -> None:
+    """The metrics count every pause that was made, and not the pause that was not."""
     clock = Clock()
-    patience = clock.patience(0.2)
-    with measure_request() as usage:
+    budget = clock.budget(0.2)
+    with measure_request() as metrics:
         for _ in range(3):
-            patience.pause(BUSY)
+            budget.pause(BUSY)
         with pytest.raises(ContentionError):
-            patience.pause(BUSY)
-    assert usage.retries == len(clock.slept) == 3
+            budget.pause(BUSY)
+    assert metrics.retries == len(clock.slept) == 3
 
 
 @pytest.mark.parametrize("state", [RequestState.CHECKING_BALANCE, RequestState.PROCESSING])
-def test_a_call_is_tried_again_until_it_answers(state: RequestState) -> None:
-    """What may succeed later is tried again; what it ends in says in which state."""
+def test_call_is_tried_again_until_it_answers(state: RequestState) -> None:
+    """A call that may succeed later is made again; a failure names the request's state."""
     clock = Clock()
-    assert clock.patience(1).retry(answering(BUSY, UnavailableError("lost"), 7), state) == 7
+    assert clock.budget(1).call(answering(BUSY, UnavailableError("lost"), 7), state) == 7
     assert clock.slept == [0.025, 0.05]
-    for last in (StoreError("no such table"), UnavailableError("lost")):
+    for last in (StoreError("no such table"), UnavailableError("lost"), ContentionError("busy")):
+        last.__cause__ = ValueError("the cause")
         with pytest.raises(LedgerError) as failure:
-            clock.patience(0).retry(answering(last), state)
-        assert (type(failure.value), str(failure.value)) == (type(last), str(last))
+            clock.budget(0).call(answering(last), state)
+        assert type(failure.value) is type(last)
+        assert str(failure.value) == str(last)
         assert failure.value.state == state
+        assert failure.value.__cause__ is last.__cause__
 
 
-def test_what_will_not_succeed_is_not_tried_again() -> None:
-    """However much time there is."""
+def test_call_changes_no_error_that_another_holds() -> None:
+    """The error with the state is a copy: the error that the call raised keeps its own state."""
+    last = UnavailableError("lost")
+    with pytest.raises(UnavailableError):
+        Clock().budget(0).call(answering(last), RequestState.CHECKING_NONCE)
+    assert last.state == RequestState.PROCESSING
+
+
+def test_call_fails_in_processing_unless_it_says_otherwise() -> None:
+    """Without a state, a call is part of the processing."""
+    with pytest.raises(UnavailableError) as failure:
+        Clock().budget(0).call(answering(UnavailableError("x", state=RequestState.RECEIVED)))
+    assert failure.value.state == RequestState.PROCESSING
+
+
+def test_call_that_will_not_succeed_is_not_tried_again() -> None:
+    """An error that DynamoDB raises for good ends the call, however much time there is."""
     clock = Clock()
     with pytest.raises(StoreError):
-        clock.patience(1e6).retry(answering(StoreError("no such table"), 7), RequestState.PROCESSING)
+        clock.budget(1e6).call(answering(StoreError("no such table"), 7))
     assert clock.slept == []
 
 
-def test_calls_have_their_time_in_common() -> None:
-    """The first is made however little time there is; none begins at the deadline or after it."""
+def test_calls_share_their_time() -> None:
+    """The first call is made however little time there is; none begins at the deadline or later."""
     clock = Clock()
-    patience = clock.patience(1)
+    budget = clock.budget(1)
     clock.now = 2
-    assert patience.read(answering(1)) == 1
-    with pytest.raises(UnavailableError, match=r"^The time was up before all was done\.$") as failure:
-        patience.read(answering())
+    assert budget.call(answering(1)) == 1
+    spent = r"^The time was up before all was done\.$"
+    with pytest.raises(BudgetSpentError, match=spent) as failure:
+        budget.call(answering())
     assert failure.value.state == RequestState.PROCESSING
-    patience = clock.patience(1)
-    assert (patience.is_over, patience.seconds_left) == (False, 1)
-    patience.read(answering(1))
+    assert clock.slept == []
+
+
+def test_budget_is_spent_at_its_deadline() -> None:
+    """Just before the deadline there is time left, at the deadline there is none."""
+    clock = Clock()
+    budget = clock.budget(1)
+    assert (budget.is_spent, budget.seconds_left) == (False, 1)
+    budget.call(answering(1))
     clock.sleep(0.99)
-    assert (patience.read(answering(2)), patience.is_over) == (2, False)
-    clock.now = patience.deadline
-    assert (patience.is_over, patience.seconds_left) == (True, 0)
+    assert budget.call(answering(2)) == 2
+    assert not budget.is_spent
+    clock.now = budget.deadline
+    assert (budget.is_spent, budget.seconds_left) == (True, 0)
     with pytest.raises(UnavailableError):
-        patience.read(answering())
+        budget.call(answering())

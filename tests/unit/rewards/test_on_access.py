@@ -10,7 +10,7 @@ from ledger_core import BaseLedgerOperations, LedgerOperationType, UnknownOperat
 from ledger_core.http import LedgerRouter, create_api, create_handler
 from ledger_core.operations import active_within
 from ledger_core.periods import Period
-from ledger_core.posting import HEADS_MAX, OperationProcessor
+from ledger_core.posting import ACCOUNTS_MAX, OperationProcessor
 from ledger_core.rewards import GrantOnAccess, Reward, Segment, Sweep
 from ledger_core.settings import AuthMode
 from ledger_core.wiring import create_account_store
@@ -57,7 +57,7 @@ def test_touch_and_sweep_grant_it_once(processor: OperationProcessor, client: "D
     done = sweep(client)
     assert (done.tally.granted, done.tally.already) == (1, 1)
     assert (accrual(processor).touch("ada"), accrual(processor).touch("eve")) == (None, None)
-    assert [processor.store.head(owner, consistent=True).balance for owner in ("ada", "eve")] == [4, 4]
+    assert [processor.store.account(owner, consistent=True).balance for owner in ("ada", "eve")] == [4, 4]
 
 
 def test_touch_in_a_race_with_the_sweep(processor: OperationProcessor, client: "DynamoDBClient") -> None:
@@ -72,7 +72,7 @@ def test_touch_in_a_race_with_the_sweep(processor: OperationProcessor, client: "
     sent = wire(client)
     assert here.touch("ada") is None
     assert sent == []
-    assert processor.store.head("ada", consistent=True).balance == 4
+    assert processor.store.account("ada", consistent=True).balance == 4
 
 
 def test_owner_without_an_entry_is_not_eligible(processor: OperationProcessor) -> None:
@@ -105,7 +105,7 @@ def test_what_cannot_be_granted_now_is_in_nobody_s_way(
     here = accrual(processor)
     monkeypatch.setenv("LEDGER_BALANCES_TABLE", "x")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processor.store, "_balances_table", "not-there")
+        patch.setattr(processor.store, "_accounts_table", "not-there")
         assert here.touch("ada") is None
     (told,) = caplog.records
     assert "gets no reward at this touch" in told.getMessage()
@@ -126,13 +126,13 @@ def test_rule_that_fails_is_in_nobody_s_way(processor: OperationProcessor, caplo
 
 def test_memory_of_owners_is_bounded(processor: OperationProcessor, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process remembers so many owners at most; one that it forgot costs a read."""
-    monkeypatch.setattr("ledger_core.rewards.on_access.HEADS_MAX", 2)
+    monkeypatch.setattr("ledger_core.rewards.on_access.ACCOUNTS_MAX", 2)
     here = accrual(processor)
     for owner_id in ("ada", "eve", "joe"):
         processor.process(operation(owner_id=owner_id))
         assert here.touch(owner_id) is not None
     assert [here.touch(owner_id) for owner_id in ("ada", "eve", "joe")] == [None] * 3
-    assert HEADS_MAX > 2
+    assert ACCOUNTS_MAX > 2
 
 
 def test_operation_that_is_not_scheduled_fails_at_start(processor: OperationProcessor) -> None:

@@ -32,7 +32,7 @@ class PickyOperations(BaseLedgerOperations):
 
     APP_CONFIG = dict(ExampleAppOperations.APP_CONFIG)
     SCHEDULED = {
-        LedgerOperationType.DAILY_REWARD: lambda account, _day: account.head.balance >= 9,
+        LedgerOperationType.DAILY_REWARD: lambda account, _day: account.balance >= 9,
         ExampleAppOperationType.CONTENT_CREATION: every_owner,
     }
 
@@ -73,12 +73,12 @@ def test_touch_begins_no_ledger(processor: OperationProcessor, client: "DynamoDB
     processor.process(operation())
     before = processor.store.account("ada", consistent=True)
     key: Any = {"owner_id": {"S": "ada"}}
-    client.delete_item(TableName=load_settings().balances_table, Key=key)
+    client.delete_item(TableName=load_settings().accounts_table, Key=key)
     here = accrual(processor if met_before else another(processor))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processor.store, "account", lambda _owner, consistent: before)
         assert here.touch("ada") is None
-    assert processor.store.head("ada", consistent=True).entry_count == 0
+    assert processor.store.account("ada", consistent=True).entry_count == 0
     assert create_account_store(client).owners_with(NONCE, ["ada"]) == set()
 
 
@@ -117,7 +117,7 @@ def test_balance_that_is_full_is_asked_about_once_a_period(
     """And granted once there is room again."""
     processor.process(operation())
     client.update_item(
-        TableName=load_settings().balances_table,
+        TableName=load_settings().accounts_table,
         Key={"owner_id": {"S": "ada"}},
         UpdateExpression="SET balance = :full",
         ExpressionAttributeValues={":full": {"N": str(BALANCE_MAX)}},

@@ -25,7 +25,7 @@ from ledger_core.periods import Period
 from ledger_core.posting import OperationProcessor
 from ledger_core.rewards import SEGMENTS_MAX, Reward, Segment, Sweep, sweep
 from ledger_core.rewards import batch_writer as batches
-from ledger_core.rewards.progress import STRAGGLERS_MAX
+from ledger_core.rewards.progress import POSTPONED_MAX
 from ledger_core.rewards.sweep import PAGE_OWNERS_MAX
 from tests.fakes.cloud import Cloud, patched
 from tests.support import NOON, add, operation, spend, wire
@@ -247,17 +247,16 @@ def test_balance_after_whose_time_nothing_can_come_blocks_nobody(cloud: Cloud, t
 )
 @pytest.mark.parametrize("attribute", ["updated_at", "active_at", "created_at"])
 def test_time_that_is_spelt_otherwise_stays_readable(cloud: Cloud, time: str, attribute: str) -> None:
-    """Noon, in another way, in a row of before there was `active_at`: it is read, and what a sweep writes is in UTC."""
+    """Noon, written in another way, is read, and what a sweep writes is in UTC."""
     (owner_id,) = cloud.seed(1)
     table, key = cloud.tables["LEDGER_BALANCES_TABLE"], {"owner_id": {"S": owner_id}}
-    cloud.dynamodb.update_item(TableName=table, Key=key, UpdateExpression="REMOVE active_at")
     spoil(cloud, owner_id, attribute, {"S": time})
     for day in (22, 23):
         assert counts(swept(cloud, Reward.of(GameOperations, "DAILY_REWARD", Period.parse(f"2026-11-{day}"))))[0] == 1
     account = cloud.store().account(owner_id, consistent=True)
-    assert (account.created_at, account.active_at, account.head.entry_count) == (NOON, NOON, 3)
+    assert (account.created_at, account.active_at, account.entry_count) == (NOON, NOON, 3)
     row = cloud.dynamodb.get_item(TableName=table, Key=key, ConsistentRead=True)["Item"]
-    written = {"updated_at", "active_at", "created_at"} - ({attribute} - {"updated_at"})
+    written = {"updated_at", "active_at", "created_at"}
     assert [row[name]["S"] for name in written if not re.fullmatch(UTC_TEXT, row[name]["S"])] == []
     cloud.check([owner_id], ["2026-11-22", "2026-11-23"])
 
@@ -272,7 +271,7 @@ def test_balance_that_is_erased_meanwhile_is_not_begun_anew(cloud: Cloud) -> Non
 
     with patched(cloud.dynamodb, transact_write_items=write):
         assert counts(swept(cloud)) == (2, 0, 1, 0)
-    assert cloud.store().head(owners[1], consistent=True).entry_count == 0
+    assert cloud.store().account(owners[1], consistent=True).entry_count == 0
 
 
 def conflicting(hot: Container[str]) -> Callable[..., Any]:
@@ -293,35 +292,35 @@ def test_many_in_conflict_at_once_keep_nobody_else(cloud: Cloud) -> None:
     hot = set(owners[::2])
     with patched(cloud.dynamodb, transact_write_items=conflicting(hot)):
         done = swept(cloud)
-    assert (counts(done), done.scanned, set(done.stragglers)) == ((75, 0, 0, 0), True, hot)
+    assert (counts(done), done.scanned, set(done.postponed)) == ((75, 0, 0, 0), True, hot)
     last = Sweep(cloud.store(), REWARD).run(done, seconds=60)
     assert (counts(last), last.finished) == ((150, 0, 0, 0), True)
 
 
-def test_page_with_too_many_stragglers_is_counted_once(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_with_too_many_postponed_is_counted_once(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next worker reads it again. In the end each owner is counted once."""
-    monkeypatch.setattr(sweep, "STRAGGLERS_MAX", 5)
+    monkeypatch.setattr(sweep, "POSTPONED_MAX", 5)
     owners = cloud.seed(30)
     with patched(cloud.dynamodb, transact_write_items=conflicting(set(owners[:10]))):
         done = swept(cloud)
-    assert (done.tally.granted, done.scanned, done.stragglers) == (20, False, [])
+    assert (done.tally.granted, done.scanned, done.postponed) == (20, False, [])
     last = Sweep(cloud.store(), REWARD).run(done, seconds=60)
     assert (counts(last), last.finished) == ((30, 0, 0, 0), True)
 
 
-def test_stragglers_of_a_page_that_is_read_again_are_left_out(cloud: Cloud) -> None:
+def test_postponed_of_a_page_that_is_read_again_are_left_out(cloud: Cloud) -> None:
     """They come by themselves, first of all."""
     owners = cloud.seed(10)
-    segment = Segment.all_of(REWARD, 1, NOON)[0].model_copy(update={"stragglers": owners[:4]})
+    segment = Segment.all_of(REWARD, 1, NOON)[0].model_copy(update={"postponed": owners[:4]})
     with patched(cloud.dynamodb, transact_write_items=conflicting(set(owners[:4]))):
         done = Sweep(cloud.store(), REWARD, sleep=lambda _: None).run(segment, seconds=60)
-    assert (counts(done), sorted(done.stragglers)) == ((6, 0, 0, 0), sorted(owners[:4]))
+    assert (counts(done), sorted(done.postponed)) == ((6, 0, 0, 0), sorted(owners[:4]))
 
 
-def test_place_does_not_go_by_the_order_of_stragglers() -> None:
+def test_place_does_not_go_by_the_order_of_postponed() -> None:
     """Else a segment that gets no further would seem to, for ever."""
     (segment,) = Segment.all_of(REWARD, 1, NOON)
-    one, other = (segment.model_copy(update={"stragglers": owners}) for owners in (["a", "b"], ["b", "a"]))
+    one, other = (segment.model_copy(update={"postponed": owners}) for owners in (["a", "b"], ["b", "a"]))
     assert one.place == other.place
 
 
@@ -360,7 +359,7 @@ def test_owner_in_conflict_all_the_time_is_put_off_and_told(cloud: Cloud) -> Non
     hot = owners[9]
     with patched(cloud.dynamodb, transact_write_items=conflicting({hot})):
         done = swept(cloud)
-        assert (counts(done), done.stragglers) == ((49, 0, 0, 0), [hot])
+        assert (counts(done), done.postponed) == ((49, 0, 0, 0), [hot])
         assert (done.scanned, done.finished) == (True, False)
         again = Sweep(cloud.store(), REWARD, sleep=lambda _: None).run(done, seconds=60)
         assert again.place == done.place
@@ -369,10 +368,10 @@ def test_owner_in_conflict_all_the_time_is_put_off_and_told(cloud: Cloud) -> Non
     cloud.check(owners, [str(DAY)])
 
 
-def test_time_that_runs_out_over_stragglers_leaves_them(cloud: Cloud) -> None:
+def test_time_that_runs_out_over_postponed_leaves_them(cloud: Cloud) -> None:
     """Whom the time did not reach is put off again, and nobody is counted twice."""
     owners = cloud.seed(3)
-    segment = Segment.all_of(REWARD, 1, NOON)[0].model_copy(update={"scanned": True, "stragglers": owners})
+    segment = Segment.all_of(REWARD, 1, NOON)[0].model_copy(update={"scanned": True, "postponed": owners})
     read = list[str]()
 
     def get(real: Callable[..., Any], **arguments: Any) -> Any:
@@ -382,7 +381,7 @@ def test_time_that_runs_out_over_stragglers_leaves_them(cloud: Cloud) -> None:
     with patched(cloud.dynamodb, get_item=get):
         sweep_ = Sweep(cloud.store(), REWARD, monotonic=lambda: float(len(read) == 3))
         done = sweep_.run(segment, seconds=0.5)
-    assert (counts(done), done.stragglers) == ((0, 0, 0, 0), owners)
+    assert (counts(done), done.postponed) == ((0, 0, 0, 0), owners)
     last = Sweep(cloud.store(), REWARD).run(done, seconds=60)
     assert (counts(last), last.finished) == ((3, 0, 0, 0), True)
 
@@ -391,7 +390,7 @@ def test_straggler_that_cannot_be_read_blocks_nobody(cloud: Cloud) -> None:
     """It has failed, like any other; a table that is not there is another matter."""
     owners = cloud.seed(3)
     spoil(cloud, owners[1], "balance", {"S": "lots"})
-    segment = Segment.all_of(REWARD, 1, NOON)[0].model_copy(update={"scanned": True, "stragglers": owners})
+    segment = Segment.all_of(REWARD, 1, NOON)[0].model_copy(update={"scanned": True, "postponed": owners})
     done = Sweep(cloud.store(), REWARD).run(segment, seconds=60)
     assert (counts(done), done.finished) == ((2, 0, 0, 1), True)
     cloud.tables["LEDGER_BALANCES_TABLE"] = "not-there"
@@ -416,7 +415,7 @@ def test_throttled_until_the_time_is_up(cloud: Cloud) -> None:
 
 def test_too_many_put_off_is_a_failure(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     """When DynamoDB takes next to nothing the segment fails, and is as it was."""
-    monkeypatch.setattr(sweep, "STRAGGLERS_MAX", 5)
+    monkeypatch.setattr(sweep, "POSTPONED_MAX", 5)
     cloud.seed(6)
 
     def write(real: Callable[..., Any], **arguments: Any) -> Any:
@@ -426,10 +425,10 @@ def test_too_many_put_off_is_a_failure(cloud: Cloud, monkeypatch: pytest.MonkeyP
         swept(cloud)
 
 
-def test_stragglers_of_the_longest_ids_fit_into_a_message() -> None:
+def test_postponed_of_the_longest_ids_fit_into_a_message() -> None:
     """SQS takes 256 KiB."""
     owner_id = "\U0001f600" * 128
-    segment = Segment.all_of(REWARD, 1, NOON)[0].model_copy(update={"stragglers": [owner_id] * STRAGGLERS_MAX})
+    segment = Segment.all_of(REWARD, 1, NOON)[0].model_copy(update={"postponed": [owner_id] * POSTPONED_MAX})
     assert len(segment.model_dump_json().encode()) < 256 * 1024
 
 
@@ -489,7 +488,7 @@ class GameOperations(BaseLedgerOperations):
     SCHEDULED = {
         LedgerOperationType.DAILY_REWARD: active_within(days=2),
         ExampleAppOperationType.CONTENT_CREATION: every_owner,
-        LedgerOperationType.CREDIT_ADD: lambda account, _day: 1 // (account.head.balance - 3) >= 0,
+        LedgerOperationType.CREDIT_ADD: lambda account, _day: 1 // (account.balance - 3) >= 0,
     }
 
 
@@ -512,7 +511,7 @@ def test_operation_that_takes_credits_skips_who_has_too_few(cloud: Cloud) -> Non
     fee = Reward.of(GameOperations, "CONTENT_CREATION", Period.parse("2026-W47"))
     assert (fee.nonce, fee.amount) == ("ledger:content-creation:2026-W47", -5)
     assert (counts(swept(cloud, fee)), counts(swept(cloud, fee))) == ((1, 0, 2, 0), (0, 1, 2, 0))
-    assert cloud.store().head(owners[1], consistent=True).balance == 0
+    assert cloud.store().account(owners[1], consistent=True).balance == 0
 
 
 def test_balance_that_falls_too_low_meanwhile_is_skipped(cloud: Cloud) -> None:
@@ -563,7 +562,7 @@ def test_kinds_of_periods_of_one_operation_may_change(cloud: Cloud) -> None:
         ("2026-W47", (0, 1, 0, 0)),
     ]:
         assert counts(swept(cloud, Reward.of(ExampleAppOperations, "DAILY_REWARD", Period.parse(period)))) == expected
-    assert cloud.store().head(owner_id, consistent=True).entry_count == 4
+    assert cloud.store().account(owner_id, consistent=True).entry_count == 4
 
 
 def test_segments_divide_the_owners(cloud: Cloud) -> None:
@@ -627,18 +626,5 @@ def test_entry_of_an_owner_is_a_sign_of_life_and_a_reward_is_not(cloud: Cloud) -
     entry = processor.process(operation(nonce="n2", owner_id=owner_id))
     swept(cloud)
     account = cloud.store().account(owner_id, consistent=True)
-    assert (account.active_at, account.head.entry_count) == (entry.created_at, 3)
+    assert (account.active_at, account.entry_count) == (entry.created_at, 3)
     assert account.created_at == NOON
-
-
-def test_row_from_before_there_was_active_at_is_not_kept_alive_by_rewards(cloud: Cloud) -> None:
-    """Its last entry before the first reward counts, and not the rewards after it."""
-    (owner_id,) = cloud.seed(1)  # whose entry is of the 22nd
-    cloud.dynamodb.update_item(
-        TableName=cloud.tables["LEDGER_BALANCES_TABLE"],
-        Key={"owner_id": {"S": owner_id}},
-        UpdateExpression="REMOVE active_at",
-    )
-    for day in range(22, 28):
-        swept(cloud, Reward.of(GameOperations, "DAILY_REWARD", Period.parse(f"2026-11-{day}")))
-    cloud.check([owner_id], ["2026-11-22", "2026-11-23", "2026-11-24"])

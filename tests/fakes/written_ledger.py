@@ -1,0 +1,57 @@
+"""A ledger as an export has it, to be tampered with, and written past the ledger's own code."""
+
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from ledger_core.account import Account
+from ledger_core.fields import format_time
+from tests.support import NOON, add, item_from
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+__all__ = ["ENTRIES", "Rows", "put", "written"]
+
+ENTRIES = 5
+Rows = list[dict[str, Any]]
+
+
+def written(
+    owner_id: str = "ada", entries: int = ENTRIES, *, amounts: Sequence[int] | None = None
+) -> tuple[dict[str, Any], Rows]:
+    """The head, and entries a minute apart, of 1, 2, 3… credits or of `amounts`."""
+    account = Account(owner_id=owner_id)
+    rows: Rows = []
+    for number, amount in enumerate(amounts or range(1, entries + 1), start=1):
+        request = add(amount, f"n{number}", owner_id=owner_id)
+        now = NOON + timedelta(minutes=number)
+        entry = account.next_entry(request, amount=amount, now=now)
+        account = account.after(entry)
+        rows.append(entry.model_dump(mode="json"))
+    head = {
+        "owner_id": owner_id,
+        "balance": account.balance,
+        "entry_count": account.entry_count,
+        "head_hash": account.head_hash,
+        "updated_at": format_time(account.updated_at) if account.updated_at else None,
+    }
+    return head, rows
+
+
+def put(client: "DynamoDBClient", head: dict[str, Any], rows: Rows) -> None:
+    """Write a ledger as it is, with a key of its own for each row."""
+    entries = []
+    for position, row in enumerate(rows):
+        stored = {name: value for name, value in row.items() if name != "updated_at"}
+        entries.append(item_from({"entry_key": f"{row['owner_id']}#{position}"} | stored))
+    accounts = [item_from(head)] if head["updated_at"] else []
+    tables = {"LEDGER_ENTRIES_TABLE": entries, "LEDGER_BALANCES_TABLE": accounts}
+    puts: Any = {
+        os.environ[table]: [{"PutRequest": {"Item": item}} for item in items]
+        for table, items in tables.items()
+        if items
+    }
+    if puts:
+        client.batch_write_item(RequestItems=puts)

@@ -1,16 +1,16 @@
-"""Imported first by what Lambda starts: until `over`, Python looks for no garbage, for there is none among modules.
+"""Imported first by what Lambda starts. Imports make no garbage, so Python looks for none until `finish_startup`.
 
-The objects of the imports stay, so garbage collection leaves them out, in Lambda and in a server.
+The objects of the imports stay. Garbage collection leaves them out afterwards, in Lambda and in a server.
 """
 
 import gc
 
-__all__ = ["over"]
+__all__ = ["finish_startup"]
 
 gc.disable()
 
 
-def over() -> None:
-    """All is imported and made."""
+def finish_startup() -> None:
+    """Turn garbage collection on; call it once all is imported."""
     gc.freeze()
     gc.enable()

@@ -8,4 +8,4 @@ from functions.example_app.operations import ExampleAppOperations
 __all__ = ["handler"]
 
 handler = create_function(ExampleAppOperations)
-startup.over()
+startup.finish_startup()

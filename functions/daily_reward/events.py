@@ -46,18 +46,20 @@ class SweepEvent(BaseModel):
             return cls.model_validate(event)
         except ValidationError as error:
             problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-            raise InvalidRequestError(f"a schedule sends no such event: {problems}") from None
+            raise InvalidRequestError(f"invalid schedule event: {problems}") from None
 
     def sought_period(self) -> Period:
         """The period to post for.
 
         Raises:
-            InvalidRequestError: it cannot be told.
+            InvalidRequestError: the event does not say which.
         """
         if self.period not in list(PeriodKind):
             return Period.parse(self.period)
         if self.time is None:
-            raise InvalidRequestError(f"time: is needed to tell which {self.period} it is; never this machine's clock")
+            raise InvalidRequestError(
+                f"time: is missing; the {self.period} is that of the scheduled time, never of this machine's clock"
+            )
         return Period.at(PeriodKind(self.period), self.time, self.time_zone)
 
     def check_period(self, period: Period, now: datetime) -> None:
@@ -97,4 +99,4 @@ class SegmentQueue:
         try:
             return Segment.model_validate_json(record["body"])
         except (KeyError, ValidationError) as error:
-            raise InvalidRequestError(f"the message is no segment of a sweep: {type(error).__name__}") from None
+            raise InvalidRequestError(f"invalid segment message: {type(error).__name__}") from None

@@ -29,13 +29,13 @@ logger = logging.getLogger(__name__)
 
 
 class RewardFunction:
-    """Begins sweeps, and works on their segments.
+    """Starts sweeps, and works on their segments.
 
     Args:
         operations: the app's; its `SCHEDULED` says what may be posted, and to whom.
         store: where the accounts are.
         queue: where segments wait.
-        runs: where it is recorded what came of them.
+        runs: the record of their results.
         clock: the time; UTC.
     """
 
@@ -59,13 +59,13 @@ class RewardFunction:
         """What Lambda calls: with the records of a queue, or with the event of a schedule.
 
         Raises:
-            LedgerError: the event is none, or could not be seen to. Lambda tries again, and then it is a dead letter.
+            LedgerError: the event is invalid, or could not be handled. Lambda tries again; then it is a dead letter.
         """
         if isinstance(event, Mapping) and "Records" in event:
             return self._work(event["Records"], context)
-        return self._begin(SweepEvent.read(event))
+        return self._start(SweepEvent.read(event))
 
-    def _begin(self, event: SweepEvent) -> dict[str, Any]:
+    def _start(self, event: SweepEvent) -> dict[str, Any]:
         """Put all segments of a sweep on the queue. Doing it twice costs reads, and grants nothing twice."""
         period = event.sought_period()
         event.check_period(period, self._clock())
@@ -77,13 +77,13 @@ class RewardFunction:
         return begun
 
     def _work(self, records: Sequence[Mapping[str, Any]], context: Any) -> dict[str, Any]:
-        """See to each record; SQS gives those that failed again, and to the dead letters if they go on failing."""
+        """Handle each record. SQS delivers the failed ones again; those that go on failing become dead letters."""
         failed = []
         for record in records:
             try:
                 self._sweep(self._queue.read(record), context)
             except Exception:
-                logger.exception("message %s was not seen to", record["messageId"])
+                logger.exception("message %s failed", record["messageId"])
                 failed.append({"itemIdentifier": record["messageId"]})
         return {"batchItemFailures": failed}
 
@@ -95,16 +95,16 @@ class RewardFunction:
             if after.place == segment.place:
                 raise UnavailableError("The segment got no further.")
             self._queue.send(after)
-        self._tell(segment, after, getattr(context, "aws_request_id", None))
+        self._log_segment(segment, after, getattr(context, "aws_request_id", None))
         if after.finished and (total := self._runs.finish(reward.nonce, after)):
-            self._tell_run(reward, after, total)
+            self._log_run(reward, after, total)
             try:
-                self._runs.told(reward.nonce, after)
+                self._runs.mark_reported(reward.nonce, after)
             except LedgerError:
-                logger.exception("a run that is told of may be told of again")
+                logger.exception("this run may be logged again")
 
-    def _tell(self, before: Segment, after: Segment, function_request_id: str | None) -> None:
-        """The line of a segment: all that was done for it so far. Its metrics: what was done just now."""
+    def _log_segment(self, before: Segment, after: Segment, function_request_id: str | None) -> None:
+        """Log a segment: the line has its totals so far, the metrics have what this worker did."""
         done = {name: value - getattr(before.tally, name) for name, value in after.tally}
         owners = after.tally.owners - before.tally.owners
         line = {
@@ -128,8 +128,8 @@ class RewardFunction:
         }
         self._lines.write(line, metrics, by="operation")
 
-    def _tell_run(self, reward: Reward, last: Segment, total: Tally) -> None:
-        """The line of a run that is complete, and how far it is from the run of the period before."""
+    def _log_run(self, reward: Reward, last: Segment, total: Tally) -> None:
+        """Log a complete run, and how far it is from the run of the period before."""
         seconds = (self._clock() - last.started_at).total_seconds()
         try:
             before = self._runs.rewarded(replace(reward, period=reward.period.before()).nonce)

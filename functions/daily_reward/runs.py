@@ -1,6 +1,6 @@
-"""The record of runs: what came of each segment, so that somebody knows when a run is complete, and what it came to.
+"""The record of runs: the result of each segment, so that it is known when a run is complete and what its result is.
 
-One item per run in a table of its own. It holds reports: nothing of the ledger depends on it.
+Each run is one item in a table of its own. The ledger itself depends on nothing in it.
 """
 
 import time
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 __all__ = ["RUNS_SECONDS", "Runs"]
 
 RUNS_SECONDS = 2.0
-"""How long each request is tried again."""
+"""How long a request may be tried again."""
 
 KEPT = timedelta(days=400)
 """Then DynamoDB may drop the record of a run."""
 RUNS_BEFORE_MAX = 10
-"""Runs of one period that are looked at, the latest first."""
+"""Runs of one period that are read, the latest first."""
 SEGMENT_PREFIX = "segment:"
 
-# What came of a segment is what was told first.
+# The first result of a segment that is recorded is the one that counts.
 FINISH_SEGMENT = "SET #segment = if_not_exists(#segment, :tally), segment_count = :n, expires_at = :expires_at"
 
 _SYSTEM_RANDOM = SystemRandom()
@@ -58,7 +58,7 @@ class Runs:
         self._clock = SystemClock()
 
     def finish(self, nonce: str, segment: Segment) -> Tally | None:
-        """Record what came of a finished segment; what came of the run if it is complete and not `told`, None if not.
+        """Record the result of a finished segment; return that of its run if it is complete and not reported yet.
 
         A segment that is finished twice, because a message came twice, counts the first time only.
         """
@@ -73,15 +73,15 @@ class Runs:
             ExpressionAttributeValues={":tally": tally, ":n": count, ":expires_at": expires_at},
             ReturnValues="ALL_OLD",
         ).get("Attributes", {})
-        return None if "told" in before else _total({name: tally, **before, "segment_count": count})
+        return None if "reported" in before else _total({name: tally, **before, "segment_count": count})
 
-    def told(self, nonce: str, segment: Segment) -> None:
-        """Note that somebody was told what came of the run of this segment.
+    def mark_reported(self, nonce: str, segment: Segment) -> None:
+        """Note that the result of this segment's run is logged.
 
-        Who records the last segment and dies before this is not the last one to tell: the message of it comes again.
+        A worker that records the last segment and dies before this call logs it again: its message comes again.
         """
         self._update(
-            nonce, segment, UpdateExpression="SET told = :yes", ExpressionAttributeValues={":yes": {"BOOL": True}}
+            nonce, segment, UpdateExpression="SET reported = :yes", ExpressionAttributeValues={":yes": {"BOOL": True}}
         )
 
     def rewarded(self, nonce: str) -> int | None:

@@ -49,4 +49,4 @@ def create_app(client: "DynamoDBClient | None" = None) -> FastAPI:
 
 app = create_app()
 handler = create_handler(app)
-startup.over()
+startup.finish_startup()

@@ -1,4 +1,4 @@
-"""Around each request to DynamoDB: what it used is counted, and the clock is held against the answer. Nowhere else."""
+"""Each request to DynamoDB goes through here: its capacity is counted, and the clock is held against its answer."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -53,8 +53,9 @@ def dynamodb_request(clock: SystemClock) -> Iterator[Request]:
         ContentionError, UnavailableError: the same request may succeed later (a write may even have been done).
         StoreError: it will not.
     """
-    usage, begun = current_request_metrics(), perf_counter()
-    usage.dynamodb_requests += 1
+    metrics = current_request_metrics()
+    started = perf_counter()
+    metrics.dynamodb_requests += 1
     request = Request(clock)
     with translate_errors("DynamoDB"):
         try:
@@ -65,4 +66,4 @@ def dynamodb_request(clock: SystemClock) -> Iterator[Request]:
                 clock()
             raise
         finally:
-            usage.dynamodb_seconds += perf_counter() - begun
+            metrics.dynamodb_seconds += perf_counter() - started

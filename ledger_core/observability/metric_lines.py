@@ -44,21 +44,21 @@ class MetricLines:
         """Write one line to the standard output.
 
         Args:
-            fields: those that are not None are told.
-            metrics: the same; counts that are not 0.
+            fields: of the line; those that are None are left out.
+            metrics: of the line; counts that are 0 are left out.
             by: a field whose values the metrics are counted by as well, beside the sum of them all.
         """
-        told = {name: number for name, number in metrics.items() if number or name in UNITS}
+        counted = {name: number for name, number in metrics.items() if number or name in UNITS}
         directive = {
             "Namespace": METRICS_NAMESPACE,
             "Dimensions": [["service"], *([["service", by]] if by else [])],
-            "Metrics": [{"Name": name, "Unit": UNITS.get(name, "Count")} for name in told],
+            "Metrics": [{"Name": name, "Unit": UNITS.get(name, "Count")} for name in counted],
         }
         line = {
             "_aws": {"Timestamp": int(time() * 1000), "CloudWatchMetrics": [directive]},
             "service": self._service,
             **{name: value for name, value in fields.items() if value is not None},
-            **told,
+            **counted,
         }
         sys.stdout.write(f"{_ENCODER.encode(line)}\n")
 

@@ -1,4 +1,4 @@
-"""What one request uses of DynamoDB: counted where it happens, told where the request ends."""
+"""What one request uses of DynamoDB, counted call by call and logged when the request ends."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ class RequestMetrics:
     """Pauses before another try: after conflicts, throttling and lost answers, and from the second stale head on."""
 
 
-_CURRENT: ContextVar[RequestMetrics | None] = ContextVar("usage", default=None)
+_CURRENT: ContextVar[RequestMetrics | None] = ContextVar("request_metrics", default=None)
 
 
 def current_request_metrics() -> RequestMetrics:
@@ -38,9 +38,9 @@ def current_request_metrics() -> RequestMetrics:
 @contextmanager
 def measure_request() -> Iterator[RequestMetrics]:
     """Measure what is done inside, in the threads that it waits for too."""
-    usage = RequestMetrics()
-    token = _CURRENT.set(usage)
+    metrics = RequestMetrics()
+    token = _CURRENT.set(metrics)
     try:
-        yield usage
+        yield metrics
     finally:
         _CURRENT.reset(token)

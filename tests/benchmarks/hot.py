@@ -20,7 +20,7 @@ from infra.dynamodb import create_tables, dynamodb_local
 from ledger_core.audit import audit_store
 from ledger_core.errors import ContentionError, UnavailableError
 from ledger_core.observability import measure_request
-from ledger_core.posting import OperationProcessor
+from ledger_core.posting import GroupCommit, OperationProcessor
 from ledger_core.wiring import create_client, create_processor
 from tests.benchmarks.report import Part, Row, count, ratio, ratio_of_medians
 from tests.benchmarks.sent import Sent, conflicts
@@ -45,9 +45,10 @@ class Environment:
         self.client = create_client()
         self.sent = Sent(self.client)
 
-    def processor(self) -> OperationProcessor:
-        """One that remembers nothing yet."""
-        return create_processor(ExampleAppOperations, self.client)
+    def ledger(self, *, is_shared: bool) -> GroupCommit | OperationProcessor:
+        """What posts, and remembers nothing yet: as a server does if writers share it, else as Lambda does."""
+        processor = create_processor(ExampleAppOperations, self.client)
+        return GroupCommit(processor) if is_shared else processor
 
 
 class Race(NamedTuple):
@@ -114,10 +115,11 @@ def run() -> Part:
 def race(name: str, one: Race, environments: Sequence[Environment], random: Random, *, entries: int) -> Outcome:
     """Run it on owners of its own, once every writer has posted one entry; raises if a ledger is not right then."""
     running = environments[: one.environments]
-    processors = [environment.processor() for environment in running]
+    is_shared = one.environments < one.writers
+    ledgers = [environment.ledger(is_shared=is_shared) for environment in running]
     owners = [f"{name}, {one}, {number}".replace(" ", "-").replace("%", "") for number in range(one.owners)]
     posts = [
-        partial(_post, processors[writer % len(processors)], owners[writer % len(owners)], writer)
+        partial(_post, ledgers[writer % len(ledgers)], owners[writer % len(owners)], writer)
         for writer in range(one.writers)
     ]
     for post in posts:
@@ -150,7 +152,7 @@ def _post(
     with measure_request() as usage:
         for number in numbers:
             try:
-                processor.process(add(1, f"{writer}-{number}", owner_id=owner_id))
+                ledger.process(add(1, f"{writer}-{number}", owner_id=owner_id))
                 counts["accepted"] += 1
             except (ContentionError, UnavailableError):
                 counts["ended in 503"] += 1

@@ -19,7 +19,7 @@ __all__ = ["NaiveLedger"]
 
 MOVE_BALANCE = (
     "SET balance = if_not_exists(balance, :zero) + :amount, entry_count = if_not_exists(entry_count, :zero) + :one, "
-    "head_hash = :hash, updated_at = :now"
+    "head_hash = :hash, created_at = if_not_exists(created_at, :now), updated_at = :now, active_at = :now"
 )
 
 

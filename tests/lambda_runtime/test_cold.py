@@ -67,7 +67,7 @@ def test_scheduled_function_refuses_other_events_in_the_real_runtime(start: Star
     runtime = start("DailyRewardFunction", LEDGER_REWARDS_QUEUE_URL=queue.url)
     answer = runtime({"segmnets": 4})
     assert answer["errorType"] == "InvalidRequestError"
-    assert "a schedule sends no such event: segmnets" in answer["errorMessage"]
+    assert "invalid schedule event: segmnets" in answer["errorMessage"]
     assert queue.receive() == []
 
 

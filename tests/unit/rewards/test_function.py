@@ -105,7 +105,7 @@ def test_period_is_the_scheduled_time_s_or_a_certain_one(event: dict[str, Any], 
 )
 def test_event_that_is_none_is_refused(cloud: Cloud, event: Any) -> None:
     """With an error that says what is wrong, and nothing on the queue."""
-    with pytest.raises(InvalidRequestError, match="a schedule sends no such event: "):
+    with pytest.raises(InvalidRequestError, match="invalid schedule event: "):
         cloud.function()(event, Context())
     assert cloud.records() == []
 

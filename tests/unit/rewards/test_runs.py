@@ -89,7 +89,7 @@ def test_record_that_is_not_answered_is_made_again(cloud: Cloud, capfd: pytest.C
 
     def update(real: Callable[..., Any], **arguments: Any) -> Any:
         updates.append(arguments["UpdateExpression"])
-        if "told" in updates[-1]:
+        if "reported" in updates[-1]:
             raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "UpdateItem")
         if len(updates) == 1:
             raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "no"}}, "UpdateItem")
@@ -108,7 +108,7 @@ def test_complete_run_is_told_again_until_somebody_was_told(runs: Runs) -> None:
     assert total == Tally(granted=7, seconds=1.5)
     again = finished(already=7, seconds=0.5)
     assert runs.finish("n", again) == total
-    runs.told("n", again)
+    runs.mark_reported("n", again)
     assert runs.finish("n", again) is None
     assert runs.rewarded("n") == 7
 
@@ -153,7 +153,7 @@ def test_answer_that_is_not_dynamodb_s_is_a_lost_one(cloud: Cloud, answer: dict[
     with patched(cloud.dynamodb, update_item=another, query=another):
         for call in (
             lambda: runs.finish("n", finished(granted=1)),
-            lambda: runs.told("n", finished(granted=1)),
+            lambda: runs.mark_reported("n", finished(granted=1)),
             lambda: runs.rewarded("n"),
         ):
             with pytest.raises(UnavailableError):

@@ -2,13 +2,17 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any
+from tempfile import SpooledTemporaryFile
+from typing import Any, Self
 
 from ledger_core.account import Head
 from ledger_core.dynamodb import HEAD_FIELDS, StoredHead
 from ledger_core.errors import InvalidRequestError
 
-__all__ = ["head_line", "row_line", "rows_of"]
+__all__ = ["COPY_BYTES_IN_MEMORY_MAX", "LineCopy", "head_line", "row_from_line", "row_line", "rows_of"]
+
+COPY_BYTES_IN_MEMORY_MAX = 1 << 20
+"""What a copy of lines may take before it becomes a file."""
 
 NO_HEAD = "line 1: an export begins with the head of a ledger"
 
@@ -25,46 +29,72 @@ def row_line(row: Any) -> str:
     return json.dumps(row, ensure_ascii=False)
 
 
-def rows_of(lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
-    """Each row of an export with the number of its section; the first of a section is its head, a StoredHead.
+def rows_of(lines: Iterable[str]) -> Iterator[tuple[int, Any, str]]:
+    """Each row of an export with the number of its section and its line. A section begins with a StoredHead.
 
     Raises:
-        InvalidRequestError: it is empty, does not begin with a head, or its last line is cut off; or a head has no
-            owner.
+        InvalidRequestError: the export is empty, does not begin with a head, or is cut off in its last line; or a head
+            has no owner.
     """
-    section, unfinished = 0, 0
-    held: list[str] = []  # the last line, if it may have been cut off
+    section = 0
+    unfinished = 0
+    held: list[str] = []
+    """The last line, if it may have been cut off."""
     for number, line in enumerate(lines, start=1):
         if line == "\n":
             continue
         for text in held:
             if not section:
                 raise InvalidRequestError(NO_HEAD)
-            yield section, text
+            yield section, text, text
         held.clear()
-        row = _parsed(line)
-        if row is None and line.startswith("{") and not line.endswith("}\n"):
+        row = row_from_line(line)
+        if row is line and line.startswith("{") and not line.endswith("}\n"):
             unfinished = number
             held.append(line)
         elif _is_head(row):
             section += 1
-            yield section, _head_from(row, number)
+            yield section, _head_from(row, number), line
         else:
             if not section:
                 raise InvalidRequestError(NO_HEAD)
-            yield section, line if row is None else row
+            yield section, row, line
     if held:
         raise InvalidRequestError(f"the export is cut off in line {unfinished}")
     if not section:
         raise InvalidRequestError("line 1: the export is empty")
 
 
-def _parsed(line: str) -> Any:
-    """What a line holds; None: it cannot be read."""
+def row_from_line(line: str) -> Any:
+    """The row that a line holds; the line itself if it cannot be read."""
     try:
         return json.loads(line, object_pairs_hook=_with_names_once)
     except (ValueError, RecursionError):
-        return None
+        return line
+
+
+class LineCopy:
+    """A copy of lines that can be read once. A long copy is a file without a name, which closing it removes."""
+
+    def __init__(self) -> None:
+        self._file = SpooledTemporaryFile(max_size=COPY_BYTES_IN_MEMORY_MAX)  # noqa: SIM115  # closed by __exit__
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, line: str) -> None:
+        """Keep a line. JSON takes a carriage return for the same as a line feed, so none is left within the line."""
+        text = line.rstrip("\n").replace("\n", "\r")
+        self._file.write(text.encode("utf-8", "surrogatepass") + b"\n")
+
+    def rows(self) -> Iterator[Any]:
+        """The rows of the lines, from the first."""
+        self._file.seek(0)
+        for line in self._file:
+            yield row_from_line(line.decode("utf-8", "surrogatepass"))
 
 
 def _with_names_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

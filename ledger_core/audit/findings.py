@@ -1,4 +1,4 @@
-"""What an audit can find: values that do not add up, and what was done, each with a stable name and its meaning."""
+"""What an audit can find: values that do not add up, and what was done to a ledger. Each kind has a stable name."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
@@ -6,7 +6,12 @@ from math import inf
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["MEANING", "Discrepancy", "Finding", "FindingKind", "merged"]
+__all__ = ["DISCREPANCIES_MAX", "FINDINGS_MAX", "MEANING", "Discrepancy", "Finding", "FindingKind", "merged"]
+
+FINDINGS_MAX = 1000
+"""Findings in a report."""
+DISCREPANCIES_MAX = 1000
+"""Discrepancies in a report."""
 
 
 class FindingKind(StrEnum):
@@ -45,50 +50,62 @@ MEANING: Mapping[FindingKind, str] = {
 
 
 class Discrepancy(BaseModel):
-    """One thing that does not add up: a field of an entry, or of the head where `entry_id` is null, or a receipt."""
+    """A value that does not add up: a field of an entry or of the head, or a receipt."""
 
     model_config = ConfigDict(frozen=True)
 
     entry_id: int | None
+    """The entry's id; null for the balance's row."""
     field: str
+    """The name of the field; `entry` for a row that is no entry."""
     expected: int | str | None
+    """The value that the entries before it ask for."""
     found: int | str | None
+    """The value that is stored, or why it is no value."""
 
 
 class Finding(BaseModel):
-    """What was done to the entries `first_id` to `last_id`; both are null for the balance's row, and what has no id.
-
-    `position` is where the first of them stands, counted from 1; null for what does not stand there.
-    """
+    """What was done to entries that follow each other, or to the balance's row."""
 
     model_config = ConfigDict(frozen=True)
 
     kind: FindingKind
+    """What was done. Stable: programs may rely on it."""
     first_id: int | None
+    """The first entry's id; null for the balance's row, and for a row without id."""
     last_id: int | None
+    """The last entry's id; `first_id` if there is one entry."""
     position: int | None
+    """Where the first entry stands, counted from 1; null if no row stands there."""
     detail: str
+    """What the kind means."""
 
     @classmethod
     def of(
         cls, kind: FindingKind, first: int | None = None, last: int | None = None, at: int | None = None
     ) -> "Finding":
-        """With what it means."""
+        """A finding about the entries from `first` to `last`, of which the first stands `at` a position."""
         last_id = first if last is None else last
         return cls(kind=kind, first_id=first, last_id=last_id, position=at, detail=MEANING[kind])
 
 
 def merged(findings: Iterable[Finding]) -> Iterator[Finding]:
-    """Findings in the order of ids, those of the head last; neighbours of one kind as one."""
+    """Findings in the order of ids, those without an id last; neighbours of a kind become a single finding."""
     last: Finding | None = None
-    for one in sorted(findings, key=lambda one: (one.first_id or inf, one.position or 0)):
-        if last and last.kind is one.kind and last.last_id is not None and last.last_id + 1 == one.first_id:
-            length = one.first_id - (last.first_id or 0)
-            if (last.position or 0) + (length if last.position else 0) == (one.position or 0):
-                last = last.model_copy(update={"last_id": one.last_id})
-                continue
+    for finding in sorted(findings, key=lambda finding: (finding.first_id or inf, finding.position or 0)):
+        if last and _continues(finding, last):
+            last = last.model_copy(update={"last_id": finding.last_id})
+            continue
         if last:
             yield last
-        last = one
+        last = finding
     if last:
         yield last
+
+
+def _continues(finding: Finding, last: Finding) -> bool:
+    """Whether a finding is of the same kind, and of the next ids in the next positions."""
+    if finding.kind is not last.kind or last.last_id is None or finding.first_id != last.last_id + 1:
+        return False
+    length = last.last_id + 1 - (last.first_id or 0)
+    return (finding.position or 0) - (last.position or 0) == length

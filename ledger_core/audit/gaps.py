@@ -37,9 +37,9 @@ class Gaps:
         return [gap for gap in gaps if gap]
 
 
-def common(some: Sequence[range], others: Sequence[range]) -> list[range]:
-    """What is in both; each is in order and without overlap."""
-    return list(_common(some, others))
+def common(left: Sequence[range], right: Sequence[range]) -> list[range]:
+    """What both have; each is in order and without overlap."""
+    return list(_common(left, right))
 
 
 def is_among(gaps: Sequence[range], entry_id: int) -> bool:
@@ -48,13 +48,15 @@ def is_among(gaps: Sequence[range], entry_id: int) -> bool:
     return at >= 0 and entry_id in gaps[at]
 
 
-def _common(some: Sequence[range], others: Sequence[range]) -> Iterator[range]:
-    one = other = 0
-    while one < len(some) and other < len(others):
-        both = range(max(some[one].start, others[other].start), min(some[one].stop, others[other].stop))
-        if both:
+def _common(left: Sequence[range], right: Sequence[range]) -> Iterator[range]:
+    at_left = 0
+    at_right = 0
+    while at_left < len(left) and at_right < len(right):
+        first = left[at_left]
+        second = right[at_right]
+        if both := range(max(first.start, second.start), min(first.stop, second.stop)):
             yield both
-        if some[one].stop < others[other].stop:
-            one += 1
+        if first.stop < second.stop:
+            at_left += 1
         else:
-            other += 1
+            at_right += 1

@@ -14,8 +14,8 @@ from operator import itemgetter
 from typing import Any, Protocol, TypeVar
 
 from ledger_core.account import GENESIS_HASH
-from ledger_core.audit.export_format import head_line, row_line, rows_of
-from ledger_core.audit.fold import Report, audit
+from ledger_core.audit.export_format import LineCopy, head_line, row_line, rows_of
+from ledger_core.audit.fold import Report, audit_once, fold
 from ledger_core.audit.gaps import Gaps, common, is_among
 from ledger_core.audit.receipts import Receipt
 from ledger_core.dynamodb import LedgerStore, StoredHead
@@ -28,7 +28,6 @@ __all__ = [
     "INDEX_LAG_PAUSES_SECONDS",
     "Read",
     "Report",
-    "audit",
     "audit_export",
     "audit_store",
     "export",
@@ -80,30 +79,42 @@ def audit_store(
     extent = ledger.extent()  # once, or busy writers would always be ahead of the index
     for pause_seconds in INDEX_LAG_PAUSES_SECONDS:
         sleep(pause_seconds)
-        gaps = Gaps()
-        report = audit(extent.head, ledger.rows(extent, gaps), receipts)
+        report = fold(extent.head, ledger.rows(extent, Gaps()), receipts)
         if report.valid:
             return report
-    later, later_gaps = ledger.extent(), Gaps()
-    second = audit(later.head, ledger.rows(later, later_gaps), receipts)
+    first, first_absent = ledger.audit(extent, receipts)
+    later = ledger.extent()
+    second, second_absent = ledger.audit(later, receipts)
     if second.valid:
         return second
-    report = report.seen_again(second)
+    report = first.seen_again(second)
     if not report.findings:
         raise UnavailableError(NOT_SHOWN)
-    ledger.check_absent(common(extent.gaps(gaps), later.gaps(later_gaps)), extent.head)
+    ledger.check_absent(common(first_absent, second_absent), extent.head)
     return report
 
 
 def audit_export(lines: Iterable[str], receipts: Sequence[Receipt] = ()) -> Iterator[Report]:
     """Audit an export, of one owner or several one after the other, line by line and without a store.
 
+    The lines are read once: a copy serves the second reading of a ledger that does not add up.
+
     Raises:
         InvalidRequestError: it is empty, does not begin with a head, or is cut off in its last line.
     """
     for _, section in groupby(rows_of(lines), key=itemgetter(0)):
-        _, head = next(section)
-        yield audit(head, (row for _, row in section), receipts)  # noqa: B031  # the rest of it, once
+        _, head, _ = next(section)
+        with LineCopy() as copy:
+            report = fold(head, _copied(section, copy), receipts)  # noqa: B031  # the rest of it, once
+            if not report.valid:
+                report = audit_once(head, copy.rows(), receipts)
+        yield report
+
+
+def _copied(section: Iterable[tuple[int, Any, str]], copy: LineCopy) -> Iterator[Any]:
+    for _, row, line in section:
+        copy.add(line)
+        yield row
 
 
 def export(
@@ -168,6 +179,12 @@ class _Ledger:
         head = self.read(partial(self.store.stored_head, self.owner_id))
         times = [time for time in (head.updated_at, last and last["created_at"]) if time]
         return _Extent(head, max(times, default=None))
+
+    def audit(self, extent: _Extent, receipts: Sequence[Receipt]) -> tuple[Report, list[range]]:
+        """What a reading shows, and which entries it does not come upon."""
+        gaps = Gaps()
+        report = audit_once(extent.head, self.rows(extent, gaps), receipts)
+        return report, extent.gaps(gaps)
 
     def waits_for(self, extent: _Extent, sleep: Callable[[float], None]) -> bool:
         """Whether the index comes to show the entry that the head has the hash of."""

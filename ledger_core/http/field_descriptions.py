@@ -6,6 +6,8 @@ An app describes its own fields where it declares them, as in `Field(description
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ledger_core.audit import DISCREPANCIES_MAX, FINDINGS_MAX
+
 __all__ = ["FIELDS", "HEADERS", "PARAMETERS", "Described"]
 
 
@@ -108,8 +110,16 @@ FIELDS: Mapping[str, Mapping[str, Described]] = {
         ),
         "entries_checked": Described("How many entries were read.", 3),
         "head": Described("Where the ledger stands; null when its row cannot be read."),
-        "findings": Described("What was done to the ledger; empty when it is valid."),
-        "discrepancies": Described("The values that do not add up; empty when it is valid."),
+        "findings": Described(
+            f"What was done to the ledger; empty when it is valid. At most {FINDINGS_MAX:,}.",
+        ),
+        "discrepancies": Described(
+            f"The values that do not add up; empty when it is valid. At most {DISCREPANCIES_MAX:,}.",
+        ),
+        "truncated": Described(
+            "Whether there are more findings or discrepancies than the report lists.",
+            False,
+        ),
     },
     "Finding": {
         "kind": Described("What was done.", "changed"),

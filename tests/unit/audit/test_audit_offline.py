@@ -9,9 +9,9 @@ import pytest
 
 from ledger_core import InvalidRequestError, LedgerError, UnavailableError
 from ledger_core.account import GENESIS_HASH, Account, Head
-from ledger_core.audit import Receipt, Report, audit_export, audit_store, export
-from ledger_core.audit.export_format import head_line
-from ledger_core.audit.findings import Finding, FindingKind
+from ledger_core.audit import Receipt, Report, audit, audit_export, audit_store, export
+from ledger_core.audit.export_format import LineCopy, head_line
+from ledger_core.audit.findings import DISCREPANCIES_MAX, FINDINGS_MAX
 from ledger_core.audit.store_audit import INDEX_LAG_PAUSES_SECONDS
 from ledger_core.dynamodb import StoredHead
 from ledger_core.errors import StoreError, TooLongError
@@ -145,14 +145,61 @@ def test_a_ledger_is_held_against_its_receipts() -> None:
             assert done(report) == [("contradicts_receipt", 3, 3, None)] * contradicted
 
 
-def test_a_ledger_is_valid_when_nothing_at_all_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither a value that does not add up nor what was done: either is enough."""
+def test_a_valid_ledger_is_read_once_and_not_diagnosed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fold gives the verdict; a ledger that does not add up is read a second time."""
+    readings: list[int] = []
+    diagnosed: list[Any] = []
     head, rows = written(2)
-    monkeypatch.setattr("ledger_core.audit.chain.Chain.findings", lambda *_: [Finding.of(FindingKind.CHANGED, 1)])
-    assert not audited(*rows, head=head).valid
-    monkeypatch.setattr("ledger_core.audit.chain.Chain.findings", lambda *_: [])
-    assert audited(*rows, head=head).valid
-    assert not audited(*rows, head=written(1)[0]).valid
+
+    def diagnose(*arguments: Any) -> list[Any]:
+        diagnosed.append(arguments)
+        return []
+
+    monkeypatch.setattr("ledger_core.audit.fold.diagnose", diagnose)
+
+    def read_rows() -> list[dict[str, Any]]:
+        readings.append(len(rows))
+        return rows
+
+    assert audit(head, read_rows).valid
+    assert (readings, diagnosed) == ([2], [])
+    assert not audit(written(1)[0], read_rows).valid
+    assert (readings, len(diagnosed)) == ([2, 2, 2], 1)
+
+
+def test_what_the_second_reading_shows_counts() -> None:
+    """A ledger whose second reading adds up is valid: the first reading missed an entry."""
+    head, rows = written(2)
+    readings = iter([rows[:1], rows])
+    assert audit(head, lambda: next(readings)).valid
+
+
+def test_a_report_lists_as_much_as_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Findings and discrepancies up to their limits; `truncated` says that there are more."""
+    assert (FINDINGS_MAX, DISCREPANCIES_MAX) == (1000, 1000)
+    head, rows = written(5)
+    for row in (rows[0], rows[2], rows[4]):
+        row["nonce"] = "other"
+    for findings_max, discrepancies_max, truncated in ((3, 3, False), (2, 3, True), (3, 2, True)):
+        monkeypatch.setattr("ledger_core.audit.fold.FINDINGS_MAX", findings_max)
+        monkeypatch.setattr("ledger_core.audit.fold.DISCREPANCIES_MAX", discrepancies_max)
+        report = audited(*rows, head=head)
+        assert [one.first_id for one in report.findings] == [1, 3, 5][:findings_max]
+        assert [one.entry_id for one in report.discrepancies] == [1, 3, 5][:discrepancies_max]
+        assert (report.valid, report.truncated) == (False, truncated)
+    assert not audited(*written(5)[1], head=head).truncated
+
+
+@pytest.mark.parametrize("bytes_max", [1, 1 << 20])
+def test_a_copy_of_lines_has_the_same_rows(monkeypatch: pytest.MonkeyPatch, bytes_max: int) -> None:
+    """In memory and as a file: entries, unreadable lines, all letters, and line feeds within a line."""
+    monkeypatch.setattr("ledger_core.audit.export_format.COPY_BYTES_IN_MEMORY_MAX", bytes_max)
+    lines = ['{"a": "ü\u2028"}\n', "no json\n", '{"b":\n1}', '{"c": "\n"}', '"\ud800"', "7"]
+    rows: list[Any] = [{"a": "ü\u2028"}, "no json\n", {"b": 1}, '{"c": "\r"}\n', "\ud800", 7]
+    with LineCopy() as copy:
+        for line in lines:
+            copy.add(line)
+        assert list(copy.rows()) == list(copy.rows()) == rows
 
 
 class Store:

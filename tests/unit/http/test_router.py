@@ -354,6 +354,7 @@ def test_verify(api: LambdaApi) -> None:
         },
         "findings": [],
         "discrepancies": [],
+        "truncated": False,
     }
 
 

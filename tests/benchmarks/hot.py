@@ -45,9 +45,13 @@ class Environment:
         self.client = create_client()
         self.sent = Sent(self.client)
 
+    def processor(self) -> OperationProcessor:
+        """A processor that remembers nothing yet."""
+        return create_processor(ExampleAppOperations, self.client)
+
     def ledger(self, *, is_shared: bool) -> GroupCommit | OperationProcessor:
-        """What posts, and remembers nothing yet: as a server does if writers share it, else as Lambda does."""
-        processor = create_processor(ExampleAppOperations, self.client)
+        """What writers post through: as in a server if they share it, else as in Lambda."""
+        processor = self.processor()
         return GroupCommit(processor) if is_shared else processor
 
 
@@ -139,12 +143,16 @@ def race(name: str, one: Race, environments: Sequence[Environment], random: Rand
     for environment in running:
         counts += environment.sent.take()
     accepted = one.writers + counts["accepted"]
-    _check(processors[0], owners, accepted=accepted, doubtful=counts["ended in 503"])
+    _check(running[0].processor(), owners, accepted=accepted, doubtful=counts["ended in 503"])
     return Outcome(seconds, counts)
 
 
 def _post(
-    processor: OperationProcessor, owner_id: str, writer: int, numbers: range, start: Barrier | None = None
+    ledger: GroupCommit | OperationProcessor,
+    owner_id: str,
+    writer: int,
+    numbers: range,
+    start: Barrier | None = None,
 ) -> Counter[str]:
     counts = Counter[str]()
     if start:

@@ -1,6 +1,5 @@
 """The ledger's endpoints: parse, call one function, map the answer."""
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from functools import partial
@@ -12,7 +11,7 @@ from starlette.exceptions import HTTPException
 from ledger_core.account import Account
 from ledger_core.audit import Receipt, Report, audit_store, signed
 from ledger_core.dynamodb import ReceiptKey
-from ledger_core.errors import DuplicateNonceError, InvalidRequestError, UnavailableError
+from ledger_core.errors import DuplicateNonceError, InvalidRequestError, LedgerError
 from ledger_core.fields import OwnerId
 from ledger_core.http.authorization import Caller
 from ledger_core.http.cursor import CURSOR_LENGTH_MAX, cursor_at, cursor_position
@@ -46,20 +45,24 @@ HISTORY_LIMIT_MAX = 100
 class LedgerRouter(APIRouter):
     """The ledger's own routes, for any app; the app's routers post through `post_operation`.
 
-    For `create_api`, which tells it who is calling. FastAPI's `dependencies` do not apply to POST /ledger/entry.
+    It needs `create_api`, which finds out who is calling. FastAPI's `dependencies` do not apply to
+    POST /ledger/entry.
 
     Args:
         processor: posts the app's operations.
-        accrual: grants a reward to owners when they call, or when an app posts for them; None: nothing is granted so.
-        receipt_key: signs receipts; None: there are none.
+        on_access: grants a reward to an owner who calls, or for whom an app posts; None grants nothing.
+        receipt_key: signs receipts; without it the route for receipts answers 404.
     """
 
     def __init__(
-        self, processor: OperationProcessor, accrual: GrantOnAccess | None = None, receipt_key: ReceiptKey | None = None
+        self,
+        processor: OperationProcessor,
+        on_access: GrantOnAccess | None = None,
+        receipt_key: ReceiptKey | None = None,
     ) -> None:
         super().__init__(tags=["ledger"])
         self.processor = processor
-        self._accrual = accrual
+        self._on_access = on_access
         self._receipt_key = receipt_key
         self._calls = Executor()
         self._group = GroupCommit(processor)
@@ -93,27 +96,30 @@ class LedgerRouter(APIRouter):
         context.operation = operation.operation
         caller = caller_of(request)
         caller.check_may_post(operation.owner_id, self.processor.config_of(operation.operation))
-        if self._accrual and not self._accrual.is_over_for(operation.owner_id):
-            await self._calls.run(request, partial(self._accrue, operation.owner_id))
+        if self._on_access and not self._on_access.has_nothing_for(operation.owner_id):
+            await self._calls.run(request, partial(self._grant, operation.owner_id))
         entry = await self._post(request, caller.posted(operation))
         context.code = "accepted"
         return entry
 
     async def _post(self, request: Request, operation: OperationRequest) -> LedgerEntry:
-        """Post in this thread in Lambda; under a server together with what waits for the same account."""
+        """Post in this thread in Lambda; on a server together with other requests to the account."""
         if is_in_lambda(request):
             return self.processor.process(operation, timeout_seconds=seconds_left(request))
         waiting = self._group.join(operation)
+
+        def finish(seconds: float) -> LedgerEntry:
+            return self._group.finish(waiting, timeout_seconds=seconds)
+
         try:
-            async with asyncio.timeout(seconds_left(request)):
-                await asyncio.shield(asyncio.wrap_future(waiting.turn))
+            if not waiting.turn.done():
+                await self._calls.wait(request, waiting.turn)
             if waiting.pending.is_settled:
                 return self._group.finish(waiting)
-            return await self._calls.run(request, lambda seconds: self._group.finish(waiting, timeout_seconds=seconds))
-        except TimeoutError:
-            reason = UnavailableError("The requests before this one took all the time there was.")
-            self._group.leave(waiting, reason)
-            return waiting.pending.result()
+            return await self._calls.run(request, finish)
+        except LedgerError as error:
+            self._group.leave(waiting, error)
+            return waiting.pending.result()  # which another request may have written meanwhile
         except BaseException as error:
             self._group.leave(waiting, error)
             raise
@@ -143,12 +149,11 @@ class LedgerRouter(APIRouter):
         """The balance now, strongly consistent; or as it was at an instant, from the index."""
         self._check_may_read(request, owner_id)
         if at is None:
-            head = await self._calls.run(request, partial(self._account, caller_of(request), owner_id))
+            read = partial(self._account, caller_of(request), owner_id)
         else:
-            latest = partial(self.processor.store.latest, owner_id, at=at)
-            entry = await self._calls.run(request, lambda seconds: self.processor.read(latest, timeout_seconds=seconds))
-            head = Account(owner_id=owner_id).after(entry) if entry else Account(owner_id=owner_id)
-        return Balance.model_validate(head)
+            read = partial(self._account_at, at, owner_id)
+        account = await self._calls.run(request, read)
+        return Balance.model_validate(account)
 
     async def get_entries(
         self,
@@ -172,16 +177,31 @@ class LedgerRouter(APIRouter):
         if cursor is not None:
             position = cursor_position(owner_id, cursor)
             before = min(before, position) if before else position
-        store, budget = self.processor.store, self.processor.budget
-        page = partial(store.page, owner_id, since=since, before=before, operation=operation, limit=limit)
-        entries, following = await self._calls.run(request, lambda seconds: page(read=budget(seconds).call))
-        return History(entries=entries, next_cursor=cursor_at(owner_id, following) if following else None)
+        page = partial(
+            self.processor.store.page,
+            owner_id,
+            since=since,
+            before=before,
+            operation=operation,
+            limit=limit,
+        )
+        entries, following = await self._calls.run(
+            request,
+            lambda seconds: page(read=self.processor.budget(seconds).call),
+            is_slow=True,
+        )
+        next_cursor = cursor_at(owner_id, following) if following else None
+        return History(entries=entries, next_cursor=next_cursor)
 
     async def verify_ledger(self, request: Request, owner_id: OwnerId) -> Report:
         """Fold the owner's entries and compare the outcome with its balance."""
         self._check_may_read(request, owner_id)
-        store, budget = self.processor.store, self.processor.budget
-        return await self._calls.run(request, lambda seconds: audit_store(store, owner_id, read=budget(seconds).call))
+        audit = partial(audit_store, self.processor.store, owner_id)
+        return await self._calls.run(
+            request,
+            lambda seconds: audit(read=self.processor.budget(seconds).call),
+            is_slow=True,
+        )
 
     async def get_receipt(self, request: Request, owner_id: OwnerId) -> SignedReceipt:
         """The balance now and the hash of the last entry, signed: a JWT to keep, and to hold against the ledger later.
@@ -191,7 +211,8 @@ class LedgerRouter(APIRouter):
         self._check_may_read(request, owner_id)
         if self._receipt_key is None:
             raise HTTPException(404, "This ledger signs no receipts: it has no LEDGER_RECEIPT_KEY.")
-        receipt = await self._calls.run(request, partial(self._receipt, owner_id, self._receipt_key))
+        sign = partial(self._receipt, owner_id, self._receipt_key)
+        receipt = await self._calls.run(request, sign, is_slow=True)
         return SignedReceipt(receipt=receipt)
 
     async def get_health(self) -> Health:
@@ -215,23 +236,29 @@ class LedgerRouter(APIRouter):
 
         return post_entry
 
-    def _accrue(self, owner_id: str, timeout_seconds: float) -> None:
-        if self._accrual:
-            self._accrual.touch(owner_id, timeout_seconds=timeout_seconds / 2)
+    def _grant(self, owner_id: str, timeout_seconds: float) -> None:
+        if self._on_access:
+            self._on_access.touch(owner_id, timeout_seconds=timeout_seconds / 2)
 
     def _account(self, caller: Caller, owner_id: str, timeout_seconds: float) -> Account:
         budget = self.processor.budget(timeout_seconds)
         if caller.may_act_for(owner_id):
-            self._accrue(owner_id, timeout_seconds)
-        head = budget.call(partial(self.processor.store.account, owner_id, consistent=True))
-        if self._accrual:
-            self._accrual.saw(head)
-        return head
+            self._grant(owner_id, timeout_seconds)
+        account = budget.call(partial(self.processor.store.account, owner_id, consistent=True))
+        if self._on_access:
+            self._on_access.saw(account)
+        return account
+
+    def _account_at(self, at: datetime, owner_id: str, timeout_seconds: float) -> Account:
+        latest = partial(self.processor.store.latest, owner_id, at=at)
+        entry = self.processor.budget(timeout_seconds).call(latest)
+        beginning = Account(owner_id=owner_id)
+        return beginning.after(entry) if entry else beginning
 
     def _receipt(self, owner_id: str, key: ReceiptKey, timeout_seconds: float) -> str:
         budget = self.processor.budget(timeout_seconds)
-        head = budget.call(partial(self.processor.store.account, owner_id, consistent=True))
-        return budget.call(partial(signed, Receipt.of(head.head, datetime.now(UTC)), key))
+        account = budget.call(partial(self.processor.store.account, owner_id, consistent=True))
+        return budget.call(partial(signed, Receipt.of(account.head, datetime.now(UTC)), key))
 
     def _check_may_read(self, request: Request, owner_id: str) -> None:
         context_of(request.scope).owner_id = owner_id

@@ -79,8 +79,8 @@ class GrantOnAccess:
             logger.warning("owner %s gets no reward at this touch: %s", owner_hash(owner_id), error)
         return None
 
-    def is_over_for(self, owner_id: str) -> bool:
-        """Whether a touch has nothing to do, as far as this process knows."""
+    def has_nothing_for(self, owner_id: str) -> bool:
+        """True if a touch has nothing to grant, as far as this process knows."""
         return self._is_settled(owner_id, self._reward())
 
     def saw(self, account: Account) -> None:

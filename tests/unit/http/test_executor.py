@@ -9,12 +9,13 @@ import pytest
 from fastapi import Request
 
 from ledger_core.errors import UnavailableError
-from ledger_core.http.executor import Executor
+from ledger_core.http.executor import SLOW_CALLS_MAX, Executor
 from ledger_core.http.request_context import context_of
 from ledger_core.posting import TIMEOUT_SECONDS
 from ledger_core.settings import CONNECTIONS_MAX
 
 SECONDS_MAX = 30
+AUDITS = 100
 
 
 def request() -> Request:
@@ -123,5 +124,129 @@ def test_time_spent_waiting_is_part_of_the_time_there_is() -> None:
         go_on.set()
         assert await second <= TIMEOUT_SECONDS - waited
         assert all(await asyncio.gather(*first))
+
+    in_a_loop(run)
+
+
+async def until(is_true: Callable[[], bool]) -> None:
+    """Wait until something is true; `in_a_loop` gives up after a while."""
+    while not is_true():
+        await asyncio.sleep(0.001)
+
+
+def test_slow_calls_leave_turns_to_the_others() -> None:
+    """While 100 audits hang, most of them wait for a turn among the slow, and any other call runs at once."""
+
+    async def run(calls: Executor) -> None:
+        go_on, begun = threading.Event(), list[float]()
+
+        def audit(seconds: float) -> None:
+            begun.append(seconds)
+            assert go_on.wait(SECONDS_MAX)
+
+        audits = [asyncio.create_task(calls.run(request(), audit, is_slow=True)) for _ in range(AUDITS)]
+        await until(lambda: len(begun) == SLOW_CALLS_MAX)
+        for _ in range(CONNECTIONS_MAX):
+            assert await calls.run(request(), lambda _: True)
+        assert (len(begun), [audit for audit in audits if audit.done()]) == (SLOW_CALLS_MAX, [])
+        go_on.set()
+        await asyncio.gather(*audits)
+        assert len(begun) == AUDITS
+
+    in_a_loop(run)
+
+
+def test_there_are_turns_that_no_slow_call_takes() -> None:
+    """Posts have most of the connections for themselves."""
+    assert 1 < SLOW_CALLS_MAX <= CONNECTIONS_MAX / 4
+
+
+def test_call_that_has_begun_is_waited_for_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it did is answered, and not that the time was up."""
+    monkeypatch.setattr("ledger_core.http.executor.TIMEOUT_SECONDS", 0.05)
+
+    async def run(calls: Executor) -> None:
+        go_on = threading.Event()
+        running = asyncio.create_task(calls.run(request(), lambda _: go_on.wait(SECONDS_MAX)))
+        await asyncio.sleep(0.1)
+        assert not running.done()
+        go_on.set()
+        assert await running is True
+
+    in_a_loop(run)
+
+
+def test_cancelled_request_keeps_its_turn_until_its_call_ends() -> None:
+    """However many are cancelled, no more calls run at once than there are connections."""
+
+    async def run(calls: Executor) -> None:
+        go_on, begun = threading.Event(), list[float]()
+
+        def call(seconds: float) -> None:
+            begun.append(seconds)
+            assert go_on.wait(SECONDS_MAX)
+
+        first = [asyncio.create_task(calls.run(request(), call)) for _ in range(CONNECTIONS_MAX)]
+        await until(lambda: len(begun) == CONNECTIONS_MAX)
+        for task in first:
+            task.cancel()
+        more = [asyncio.create_task(calls.run(request(), call)) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        assert len(begun) == CONNECTIONS_MAX
+        go_on.set()
+        await asyncio.gather(*more)
+        ended = await asyncio.gather(*first, return_exceptions=True)
+        assert {type(outcome) for outcome in ended} == {asyncio.CancelledError}
+
+    in_a_loop(run)
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_request_that_is_cancelled_while_it_waits_makes_no_call(slow: bool) -> None:
+    """It ends at once, and its turn goes to the next one."""
+
+    async def run(calls: Executor) -> None:
+        go_on, begun = threading.Event(), list[float]()
+
+        def call(seconds: float) -> None:
+            begun.append(seconds)
+            assert go_on.wait(SECONDS_MAX)
+
+        turns = SLOW_CALLS_MAX if slow else CONNECTIONS_MAX
+        first = [asyncio.create_task(calls.run(request(), call, is_slow=slow)) for _ in range(turns)]
+        await until(lambda: len(begun) == turns)
+        waiting = asyncio.create_task(calls.run(request(), call, is_slow=slow))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        go_on.set()
+        await asyncio.gather(*first)
+        assert await calls.run(request(), lambda _: True, is_slow=slow)
+        assert len(begun) == turns
+
+    in_a_loop(run)
+
+
+def test_call_that_is_cancelled_before_it_begins_never_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if its thread comes to it later: nobody would wait for its end."""
+    kept: list[Callable[[], object]] = []
+
+    async def run_sync(call: Callable[[], object], **_: object) -> None:
+        kept.append(call)
+        await asyncio.sleep(SECONDS_MAX)
+
+    monkeypatch.setattr("ledger_core.http.executor.to_thread.run_sync", run_sync)
+
+    async def run(calls: Executor) -> None:
+        made: list[float] = []
+        task = asyncio.create_task(calls.run(request(), made.append))
+        await until(lambda: len(kept) == 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(asyncio.CancelledError):
+            kept[0]()
+        assert made == []
 
     in_a_loop(run)

@@ -1,5 +1,6 @@
 """Under a server: requests overlap, none waits for another owner's."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp
 
 from functions.example_app.app import create_app
 from infra.processes import free_port
+from ledger_core.http.executor import SLOW_CALLS_MAX
 from ledger_core.settings import CONNECTIONS_MAX
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ pytestmark = pytest.mark.slow
 
 SECONDS_MAX = 30
 HOT_REQUESTS = CONNECTIONS_MAX + 10
+AUDITS = 100
 
 
 @contextmanager
@@ -130,6 +133,40 @@ def test_a_request_that_nobody_waits_for_is_given_up(monkeypatch: pytest.MonkeyP
         assert signup(http, "hot", "third").json()["id"] == 2
         nonces = [entry["nonce"] for entry in http.get("/ledger/hot/entries").json()["entries"]]
         assert nonces == ["third", "first"]
+
+
+@pytest.mark.parametrize("path", ["/ledger/ada/verify", "/ledger/ada/entries"])
+def test_slow_audits_delay_no_post(monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient", path: str) -> None:
+    """While 100 audits hang, posts and balances are answered."""
+    begun, opened = list[None](), threading.Event()
+    query = client.query
+
+    def hanging(**arguments: Any) -> Any:
+        begun.append(None)
+        assert opened.wait(SECONDS_MAX)
+        return query(**arguments)
+
+    monkeypatch.setattr(client, "query", hanging, raising=False)
+
+    async def load() -> None:
+        transport = httpx.ASGITransport(create_app(client))
+        async with httpx.AsyncClient(transport=transport, base_url="http://ledger") as http:
+            audits = [asyncio.create_task(http.get(path)) for _ in range(AUDITS)]
+            while len(begun) < SLOW_CALLS_MAX:
+                await asyncio.sleep(0.001)
+            for number in range(3):
+                body = {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": f"n{number}"}
+                assert (await http.post("/ledger/entry", json=body)).status_code == 200
+            assert (await http.get("/ledger/ada/balance")).json()["entry_count"] == 3
+            assert len(begun) == SLOW_CALLS_MAX
+            assert not [audit for audit in audits if audit.done()]
+            for audit in audits:
+                audit.cancel()
+            opened.set()
+            ends = await asyncio.gather(*audits, return_exceptions=True)
+            assert {type(end) for end in ends} == {asyncio.CancelledError}
+
+    asyncio.run(asyncio.wait_for(load(), 2 * SECONDS_MAX))
 
 
 @pytest.mark.parametrize(

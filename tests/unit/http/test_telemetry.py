@@ -206,7 +206,7 @@ def test_trouble_with_dynamodb_is_told(
 
 def test_bug_is_told(monkeypatch: pytest.MonkeyPatch, api: LambdaApi, capfd: pytest.CaptureFixture[str]) -> None:
     """What nobody foresaw is counted as Internal; the reason is in a line of its own."""
-    monkeypatch.setattr(OperationProcessor, "finish", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(OperationProcessor, "process", lambda *_, **__: 1 / 0)
     assert api("POST", "/ledger/entry", SIGNUP).status == 500
     (line,) = lines(capfd)
     assert (line["code"], line["status"], metrics(line)) == ("internal", 500, {"FailedProcessing": 1, "Internal": 1})

@@ -102,11 +102,11 @@ def test_who_is_not_eligible_is_asked_about_once_a_period(
     sent = wire(client)
     for _ in range(3):
         assert here.touch("ada") is None
-        assert here.is_over_for("ada")
+        assert here.has_nothing_for("ada")
     assert len(sent) == len(looks)
     assert sorted(sent)[-len(looks) :] == sorted(looks)
     now[0] += timedelta(days=1)
-    assert not here.is_over_for("ada")
+    assert not here.has_nothing_for("ada")
     assert here.touch("ada") is None
     assert sent == looks * 2
 

@@ -112,7 +112,7 @@ def of_every_kind(api: LambdaApi, monkeypatch: pytest.MonkeyPatch) -> list[Answe
         api("GET", "/nowhere"),
         api("DELETE", "/ledger/entry"),
     ]
-    monkeypatch.setattr(OperationProcessor, "process", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(OperationProcessor, "settle", lambda *_, **__: 1 / 0)
     return [*answers, api("POST", "/ledger/entry", SIGNUP)]
 
 
@@ -171,7 +171,7 @@ def test_pages_of_an_allowed_origin_may_call(
     assert server.options("/health", headers={"Origin": "https://evil.example", **asked}).status_code == 400
     other = server.get("/health", headers={"Origin": "https://evil.example"})
     assert "access-control-allow-origin" not in other.headers
-    monkeypatch.setattr(OperationProcessor, "process", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(OperationProcessor, "accept", lambda *_, **__: 1 / 0)
     answers = [
         server.get("/ledger/ada/balance", headers=ORIGIN),
         server.get("/nowhere", headers=ORIGIN),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import pytest
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 
+from functions.example_app.app import create_app
 from functions.example_app.operations import ExampleAppOperations
 from ledger_core import ConfigurationError, InsufficientBalanceError, LedgerError, StoreError
 from ledger_core.errors import RequestState
@@ -126,6 +127,13 @@ def test_http_exception_that_is_no_failure_is_no_problem(
     answer = api("GET", "/thing")
     assert (answer.status, answer.headers["location"], answer.body) == (307, "/there", "")
     assert '"code":"answered"' in capsys.readouterr().out
+
+
+def test_body_that_fastapi_cannot_read_is_invalid(client: "DynamoDBClient") -> None:
+    """FastAPI's 400 for it is answered as every other body that is no JSON, unlike an app's own 400."""
+    answer = LambdaApi(create_handler(create_app(client)))("PUT", "/content/c", "[" * 10_000)
+    assert (answer.status, answer.body["code"]) == (422, "invalid")
+    assert answer.body["detail"].startswith("body: cannot be read")
 
 
 def test_app_s_own_handler_comes_first() -> None:

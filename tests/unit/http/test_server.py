@@ -135,6 +135,36 @@ def test_a_request_that_nobody_waits_for_is_given_up(monkeypatch: pytest.MonkeyP
         assert nonces == ["third", "first"]
 
 
+def test_request_that_is_cancelled_while_it_waits_is_not_written(
+    monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient"
+) -> None:
+    """Nobody waits for its answer any more, and the next request of the owner goes on without it."""
+    gate = Gate(monkeypatch, client, "hot")
+
+    async def load() -> list[str]:
+        transport = httpx.ASGITransport(create_app(client))
+        async with httpx.AsyncClient(transport=transport, base_url="http://ledger") as http:
+
+            def post(nonce: str) -> "asyncio.Task[httpx.Response]":
+                body = {"owner_id": "hot", "operation": "SIGNUP_CREDIT", "nonce": nonce}
+                return asyncio.create_task(http.post("/ledger/entry", json=body))
+
+            first = post("first")
+            while not gate.reached.is_set():
+                await asyncio.sleep(0.001)
+            cancelled, third = post("cancelled"), post("third")
+            await asyncio.sleep(0.01)
+            cancelled.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await cancelled
+            gate.opened.set()
+            assert {(await first).status_code, (await third).status_code} == {200}
+            entries = (await http.get("/ledger/hot/entries")).json()["entries"]
+            return [entry["nonce"] for entry in entries]
+
+    assert asyncio.run(asyncio.wait_for(load(), SECONDS_MAX)) == ["third", "first"]
+
+
 @pytest.mark.parametrize("path", ["/ledger/ada/verify", "/ledger/ada/entries"])
 def test_slow_audits_delay_no_post(monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient", path: str) -> None:
     """While 100 audits hang, posts and balances are answered."""

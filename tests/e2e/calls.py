@@ -7,9 +7,9 @@ from ledger_core.rewards import Segment, Tally
 from tests.e2e.world import Told, World
 from tests.support import NOON, add, operation, spend
 
-ACCOUNT, APPEND, LOOK_UP, QUERY = "store._account", "store.append", "store.look_up", "store._query"
+ACCOUNT, APPEND, LOOK_UP, QUERY = "store._account", "store.transact", "store.look_up", "store._query"
 TABLE_IDS = "store.table_ids"
-SCAN, APPEND_ALL, OWNERS_WITH = "accounts.accounts", "accounts.append_all", "accounts.owners_with"
+SCAN, APPEND_ALL, OWNERS_WITH = "sweep_store.accounts", "store.transact", "sweep_store.owners_with"
 RUN, RUN_BEFORE = "runs._update_once", "runs._latest"
 
 ENTRY = {"status": 200, "amount": 5, "balance_after": 8}

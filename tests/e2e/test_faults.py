@@ -126,8 +126,8 @@ def world(
 ) -> Iterator[World]:
     """What is needed to ask, in a way, with a fault to come. In the end every ledger is checked."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", proxy.url)
-    for module in ("batches", "sweep"):  # one after the other, so that it is certain who is tried how often
-        monkeypatch.setattr(f"ledger_core.{module}.TRANSACTIONS_MAX", 1)
+    for module in ("batch_writer", "sweep"):  # one after the other, so that it is certain who is tried how often
+        monkeypatch.setattr(f"ledger_core.rewards.{module}.TRANSACTIONS_MAX", 1)
     world = worlds(way, fault.read_seconds)
     yield world
     world.check()

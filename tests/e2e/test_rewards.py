@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -63,7 +64,7 @@ def answers(store: SweepStore) -> Answers:
             head, request = Account(owner_id=f"owner-{number}"), operation(owner_id=f"owner-{number}")
             writes.append(change_of(head, head.next_entry(request, amount=3, now=NOON)))
             asked[head.owner_id] += [Answer(request=request, outcome=Outcome.ACCEPTED, entry=writes[-1].entries[0])]
-        assert store.transact(writes, token=f"seed-{first}") == []
+        assert store.transact(writes, token=uuid4().hex) == []
     return asked
 
 

@@ -84,7 +84,7 @@ def hostile(url: str, home: Path) -> dict[str, str]:
 # A client for each of these environments, made as the server makes it, and a table that is created by it.
 MADE = """
 import json, os, sys
-from ledger_core.dynamodb import session
+from ledger_core.dynamodb.client import session
 from ledger_core.wiring import create_client
 from infra.dynamodb import create_tables
 from infra.environment import keep_to_this_machine

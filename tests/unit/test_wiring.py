@@ -95,3 +95,9 @@ def test_nothing_on_this_machine_is_reached_by_a_proxy(monkeypatch: pytest.Monke
         create_client().list_tables()
         create_queue_client("http://sqs.example/1/queue").list_queues()
         assert proxy.seen == ["POST http://dynamodb.example/ HTTP/1.1", "POST http://sqs.example/ HTTP/1.1"]
+
+
+def test_queue_that_has_no_host_ends_the_function_with_one_line() -> None:
+    """The message says that SQS cannot be reached."""
+    with pytest.raises(SystemExit, match=r"^ledger: cannot reach SQS: "):
+        create_queue_client("queue")

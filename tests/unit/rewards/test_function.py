@@ -81,7 +81,7 @@ def test_period_is_the_scheduled_time_s_or_a_certain_one(event: dict[str, Any], 
     """Never the clock's: an event that does not tell is refused."""
     read = SweepEvent.read(event)
     if period is None:
-        with pytest.raises(InvalidRequestError, match="time: is needed"):
+        with pytest.raises(InvalidRequestError, match="time: is missing"):
             read.sought_period()
     else:
         assert str(read.sought_period()) == period

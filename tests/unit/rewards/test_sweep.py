@@ -531,6 +531,13 @@ def test_balance_that_falls_too_low_meanwhile_is_skipped(cloud: Cloud) -> None:
     assert (counts(done), done.finished) == ((0, 0, 1, 0), True)
 
 
+def test_dry_run_skips_a_balance_that_is_too_low(cloud: Cloud) -> None:
+    """It counts what a sweep would do."""
+    cloud.seed(1)
+    reward = Reward.of(GameOperations, "CONTENT_CREATION", Period.parse("2026-W47"))
+    assert counts(swept(cloud, reward, dry_run=True)) == (0, 0, 1, 0)
+
+
 def test_rule_that_fails_on_an_owner_blocks_nobody(cloud: Cloud) -> None:
     """The app's rule is the app's; its failure is that owner's."""
     owners = cloud.seed(3)

@@ -1,20 +1,20 @@
 """Every way the ledger says no. Programs switch on `code`; people read the message and the state.
 
-LedgerError                       code                  status  raised when
-├── InvalidRequestError           invalid               422     a field, a limit or a rule of the operation is broken
-├── UnknownOperationError         unknown_operation     422     the app has no such operation
-├── DuplicateNonceError           duplicate_nonce       409     the owner has used this nonce; has the original entry
-├── InsufficientBalanceError      insufficient_balance  402     the balance would fall below zero
-├── UnauthorizedError             unauthorized          401     the caller is unknown
-├── ForbiddenError                forbidden             403     the caller may not do this
-├── ContentionError               contention            503     other writers kept winning until the time was up
-├── UnavailableError              unavailable           503     DynamoDB did not answer in time or throttled
-├── TooLongError                  too_long              422     the ledger is too long to be verified in time
-├── StoreError                    internal              500     DynamoDB refused: a table, a permission, a bug
-└── ConfigurationError            (at start only)       500     a setting or an app's operations are wrong
+LedgerError                   code                  status  raised when
+├── InvalidRequestError       invalid               422     a field, a limit or a rule is broken
+├── UnknownOperationError     unknown_operation     422     the app has no such operation
+├── DuplicateNonceError       duplicate_nonce       409     the owner has used this nonce
+├── InsufficientBalanceError  insufficient_balance  402     the balance would fall below zero
+├── UnauthorizedError         unauthorized          401     the caller is unknown
+├── ForbiddenError            forbidden             403     the caller may not do this
+├── ContentionError           contention            503     other writers won until the time was up
+├── UnavailableError          unavailable           503     DynamoDB did not answer in time or throttled
+├── TooLongError              too_long              422     the ledger is too long to verify in time
+├── StoreError                internal              500     DynamoDB refused: a table, a permission
+└── ConfigurationError        (at start only)       500     a setting or an operation is wrong
 
-`status` is the status of the HTTP answer. An app derives its own errors, with a code and a status of
-their own; see `LedgerError`.
+`status` is the status of the HTTP answer. An app may derive errors with a code and a status of its
+own; see `LedgerError`.
 """
 
 from enum import StrEnum
@@ -113,7 +113,7 @@ class DuplicateNonceError(LedgerError):
 
 
 class InsufficientBalanceError(LedgerError):
-    """`balance` is what the owner has, `required` what the operation takes; in credits, neither negative."""
+    """`balance` is what the owner has, `required` what the operation takes; neither is negative."""
 
     code = "insufficient_balance"
     status = 402
@@ -153,7 +153,7 @@ class TooLongError(LedgerError):
 
 
 class StoreError(LedgerError):
-    """Its message goes to the log, never to a client. `dynamodb_code` is None when an item is malformed."""
+    """Its message goes to the log only. `dynamodb_code` is None when a stored item is malformed."""
 
     code = "internal"
     status = 500

@@ -1,4 +1,4 @@
-"""The Example App: the ledger's routes, its own, its operations. `app` is for servers, `handler` for Lambda."""
+"""The Example App: the ledger's routes and its own. Servers run `app`, Lambda runs `handler`."""
 
 from functions import startup  # isort: split
 
@@ -28,13 +28,18 @@ INFO = {
     },
     "license": {"name": "MIT", "url": "https://opensource.org/license/mit"},
 }
-"""Of the OpenAPI document; `make openapi` writes it to openapi.json."""
+"""The `info` of the OpenAPI description, which `make openapi` writes to openapi.json."""
 
 
 def create_app(client: "DynamoDBClient | None" = None) -> FastAPI:
-    """The Example App over the tables that the environment names; `client` is for tests and local runs."""
+    """The Example App on the tables that the environment names.
+
+    Args:
+        client: of DynamoDB, for tests and local runs; by default a new client.
+    """
     settings = load_settings()
-    ledger = LedgerRouter(create_processor(ExampleAppOperations, client), receipt_key=create_receipt_key())
+    processor = create_processor(ExampleAppOperations, client)
+    ledger = LedgerRouter(processor, receipt_key=create_receipt_key())
     return create_api(
         "Example App",
         ledger,

@@ -1,4 +1,4 @@
-"""What the Example App adds to the shared operations."""
+"""The operations that the Example App adds to the shared operations."""
 
 from enum import StrEnum
 
@@ -15,7 +15,7 @@ class ExampleAppOperationType(StrEnum):
 
 
 class ExampleAppOperations(BaseLedgerOperations):
-    """Creating content costs 5 credits; accessing it is free, and on record all the same."""
+    """To create content costs 5 credits. To access it is free, and is an entry all the same."""
 
     APP_CONFIG = {
         ExampleAppOperationType.CONTENT_CREATION: OperationConfig(amount=-5, self_service=True),

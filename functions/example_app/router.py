@@ -1,4 +1,4 @@
-"""The Example App's own endpoints: each does the app's business and posts an operation for it."""
+"""The Example App's own routes: each does the app's business, and posts an operation for it."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from functions.example_app.operations import ExampleAppOperationType
 from ledger_core.fields import Nonce, OwnerId
-from ledger_core.http import KEYED, REPLAYABLE, LedgerRouter
+from ledger_core.http import IDEMPOTENCY_KEY, REPLAYED, LedgerRouter
 from ledger_core.models import LedgerEntry, OperationRequest
 
 __all__ = ["create_app_router"]
@@ -23,7 +23,7 @@ ContentId = Annotated[
 
 
 class ContentCreation(BaseModel):
-    """Who creates the content."""
+    """The owner who creates the content."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -31,7 +31,7 @@ class ContentCreation(BaseModel):
 
 
 class ContentAccess(BaseModel):
-    """Who accesses the content, and the nonce of this access, unless `Idempotency-Key` holds it."""
+    """The owner who accesses the content. The nonce goes here or in `Idempotency-Key`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -40,12 +40,16 @@ class ContentAccess(BaseModel):
 
 
 def create_app_router(ledger: LedgerRouter) -> APIRouter:
-    """The routes under /content, which post through `ledger`."""
+    """The routes under /content. They post through `ledger`."""
     router = APIRouter(prefix="/content", tags=["content"])
 
     @router.put("/{content_id}")
-    async def create_content(request: Request, content_id: ContentId, body: ContentCreation) -> LedgerEntry:
-        """Create content, which costs 5 credits once: the content's id is the nonce."""
+    async def create_content(
+        request: Request,
+        content_id: ContentId,
+        body: ContentCreation,
+    ) -> LedgerEntry:
+        """Create content. It costs 5 credits once, because the content's id is the nonce."""
         return await ledger.post_operation(
             request,
             OperationRequest(
@@ -56,9 +60,18 @@ def create_app_router(ledger: LedgerRouter) -> APIRouter:
             ),
         )
 
-    @router.post("/{content_id}/access", response_model=LedgerEntry, responses=REPLAYABLE, openapi_extra=KEYED)
-    async def access_content(request: Request, content_id: ContentId, body: ContentAccess) -> Response:
-        """Access content: free, and on record."""
+    @router.post(
+        "/{content_id}/access",
+        response_model=LedgerEntry,
+        responses=REPLAYED,
+        openapi_extra=IDEMPOTENCY_KEY,
+    )
+    async def access_content(
+        request: Request,
+        content_id: ContentId,
+        body: ContentAccess,
+    ) -> Response:
+        """Access content. It is free, and an entry records it."""
         return await ledger.answer(
             request,
             body.nonce,

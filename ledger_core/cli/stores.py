@@ -12,7 +12,7 @@ from ledger_core.audit import Read
 from ledger_core.dynamodb import SWEEP_CONFIG, SweepStore
 from ledger_core.errors import StoreError, UnavailableError
 from ledger_core.operations import BaseLedgerOperations
-from ledger_core.posting import OperationProcessor
+from ledger_core.posting import TIMEOUT_SECONDS, OperationProcessor
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -63,9 +63,15 @@ def open_sweeps() -> Ledgers:
 
 
 def _opened(client: "DynamoDBClient") -> Ledgers:
-    store, endpoint = wiring.create_account_store(client), client.meta.endpoint_url
+    store = wiring.create_account_store(client)
+    endpoint = client.meta.endpoint_url
     answer_of(endpoint, partial(_ask, store))
-    return Ledgers(store, OperationProcessor(store, BaseLedgerOperations).read, endpoint)
+    processor = OperationProcessor(store, BaseLedgerOperations)
+
+    def read(call: Callable[[], T]) -> T:
+        return processor.budget(TIMEOUT_SECONDS).call(call)
+
+    return Ledgers(store, read, endpoint)
 
 
 def _ask(store: SweepStore) -> None:

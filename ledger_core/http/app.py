@@ -1,4 +1,4 @@
-"""From routers to an ASGI app and a Lambda handler that know who is calling, and tell of every request."""
+"""Make an ASGI app and a Lambda handler of routers. Both know the caller, and log every request."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,14 @@ from ledger_core.errors import UnauthorizedError
 from ledger_core.http.authorization import Caller
 from ledger_core.http.docs_page import DOCS_PATHS, add_docs
 from ledger_core.http.lambda_handler import UNREADABLE, Gateway
-from ledger_core.http.middleware import BODY_BYTES_MAX, Answers, Bodies, HeadAsGet, check_query, route_path
+from ledger_core.http.middleware import (
+    BODY_BYTES_MAX,
+    Answers,
+    Bodies,
+    HeadAsGet,
+    check_query,
+    route_path,
+)
 from ledger_core.http.openapi import complete, operation_id
 from ledger_core.http.problems import handle_errors, ledger_problem, unreadable_problem
 from ledger_core.http.request_context import context_of
@@ -22,9 +29,10 @@ from ledger_core.settings import AuthMode
 __all__ = ["BODY_BYTES_MAX", "OPEN_PATHS", "create_api", "create_handler"]
 
 OPEN_PATHS = frozenset({"/health", "/openapi.json"}) | DOCS_PATHS
-"""What anybody may ask for; a gateway may be stricter."""
+"""Paths that need no token. A gateway before the app may be stricter."""
 
 ALLOWED_HEADERS = ("authorization", "content-type", "idempotency-key", CAPACITY_HEADER)
+"""Headers that a page of an allowed origin may send."""
 EXPOSED_HEADERS = (
     "allow",
     "consumed-capacity",
@@ -33,7 +41,7 @@ EXPOSED_HEADERS = (
     "www-authenticate",
     "x-request-id",
 )
-"""What pages of other origins may send, and what of an answer they may read."""
+"""Headers of an answer that a page of an allowed origin may read."""
 
 logger = logging.getLogger(__name__)
 
@@ -47,50 +55,53 @@ def create_api(
     info: Mapping[str, Any] = MappingProxyType({}),
     tags: Mapping[str, str] = MappingProxyType({}),
 ) -> FastAPI:
-    """An ASGI app of the ledger's router and the app's own.
+    """An ASGI app of the ledger's router and of the app's own routers.
 
     Every path except OPEN_PATHS needs a known caller; `caller_of(request)` says who it is.
 
     Args:
-        title: the app's name in its OpenAPI document.
-        routers: LedgerRouter, and the app's own.
-        auth: how callers are known; AuthMode.NONE lets everybody do everything.
-        base_path: what comes before every path, as a stage's or a mapping's; requests may have it or not.
-        allowed_origins: whose pages may call from a browser, where no gateway answers that.
-        info: the OpenAPI document's `version`, `description`, `contact` and `license`.
-        tags: what the tags of the app's own routes mean, by name.
+        title: the name of the app in its OpenAPI description.
+        routers: a LedgerRouter, and the app's own routers.
+        auth: how callers are known. With AuthMode.NONE every caller may do everything.
+        base_path: the path of a stage or of a mapping. Requests may come with it or without it.
+        allowed_origins: the origins whose pages may call, if no gateway handles CORS.
+        info: `version`, `description`, `contact` and `license` of the OpenAPI description.
+        tags: the meaning of the tags of the app's own routes, by name.
     """
     api = _Api(
         title=title,
-        strict_content_type=False,  # a missing one is taken for JSON, a wrong one is refused
+        strict_content_type=False,  # a body without a type is read as JSON
         redirect_slashes=False,
-        docs_url=None,  # whose parts come from elsewhere; ours are here
+        docs_url=None,  # FastAPI's page loads its files from another host; `add_docs` adds ours
         redoc_url=None,
         dependencies=[Depends(check_query)],
-        generate_unique_id_function=operation_id,  # which clients name their functions by
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # which ours is, and tells no values
+        generate_unique_id_function=operation_id,  # generated clients name their functions by it
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours logs no values
     )
-    api.auth, api.base_path, api.allowed_origins = auth, base_path, allowed_origins
-    api.info, api.tags = info, tags
+    api.auth = auth
+    api.base_path = base_path
+    api.allowed_origins = allowed_origins
+    api.info = info
+    api.tags = tags
     for router in routers:
         api.include_router(router)
     add_docs(api)
     if auth is AuthMode.NONE:
-        logger.warning("LEDGER_AUTH=none: everybody may do everything")
+        logger.warning("LEDGER_AUTH=none: every caller may do everything")
     handle_errors(api)
     api.add_middleware(HeadAsGet)
     api.add_middleware(Bodies)
-    api.add_middleware(_Authentication, auth=auth)  # the last one added is the outermost
+    api.add_middleware(_Authentication, auth=auth)  # the last middleware added is the outermost
     return api
 
 
 def create_handler(api: FastAPI) -> Callable[[dict[str, Any], Any], dict[str, Any]]:
-    """A Lambda handler of `api` for the events of API Gateway's HTTP API (payload 2.0 and 1.0) and REST API."""
+    """A Lambda handler of `api` for events of an HTTP API (payload 1.0 or 2.0) or a REST API."""
     return Gateway(api)
 
 
 class _Api(FastAPI):
-    """Whose document tells of refusals and tokens too, and whose every answer passes what is around it."""
+    """A FastAPI app inside the ledger's middleware, with a complete OpenAPI description."""
 
     auth: AuthMode
     base_path: str
@@ -101,7 +112,7 @@ class _Api(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         stack = super().build_middleware_stack()
         if self.allowed_origins:
-            from starlette.middleware.cors import CORSMiddleware  # which Lambda does not pay for
+            from starlette.middleware.cors import CORSMiddleware  # Lambda does not import it
 
             stack = CORSMiddleware(
                 stack,
@@ -123,7 +134,7 @@ class _Api(FastAPI):
 
 
 class _Authentication:
-    """Deny by default: refuse an unknown caller before anything else of the request is looked at."""
+    """Deny by default: refuse an unknown caller before any other check of the request."""
 
     def __init__(self, app: ASGIApp, *, auth: AuthMode) -> None:
         self._app = app
@@ -141,10 +152,12 @@ class _Authentication:
                     response = await ledger_problem(Request(scope), error)
                     await response(scope, receive, send)
                     return
-        elif scope["type"] == "websocket":  # whose caller nobody checks
+        elif scope["type"] == "websocket":  # its caller is not checked
             await send({"type": "websocket.close", "code": 1008})
             return
         await self._app(scope, receive, send)
 
     def _caller(self, scope: Scope) -> Caller:
-        return Caller.anybody() if self._auth is AuthMode.NONE else Caller.from_event(scope.get("aws.event") or {})
+        if self._auth is AuthMode.NONE:
+            return Caller.unrestricted()
+        return Caller.from_event(scope.get("aws.event") or {})

@@ -1,4 +1,4 @@
-"""Who may do what, by the claims of a token that the API's authorizer has checked. Deny by default."""
+"""Who may do what, by the claims of a token that the authorizer has checked. Deny by default."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,21 +12,20 @@ from ledger_core.operations import OperationConfig
 __all__ = ["SCOPE_READ", "SCOPE_WRITE", "Caller"]
 
 SCOPE_READ = "ledger/read"
-"""Reads any owner."""
+"""The scope that reads any owner's account."""
 SCOPE_WRITE = "ledger/write"
-"""Posts any operation for any owner."""
-
-
+"""The scope that posts any operation for any owner."""
 CLIENT_CLAIMS = ("client_id", "azp", "cid", "appid")
-"""Where issuers say which client a token was given to: RFC 9068 and Cognito, OpenID Connect, Okta, Entra ID."""
+"""Claims that name the client of a token: RFC 9068 and Cognito, OpenID Connect, Okta, Entra ID."""
 CLIENT_ID_LENGTH_MAX = 128
+FORBIDDEN = "token: does not allow this; ask for the scope, or act for yourself"
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Somebody known: an owner by `subject` (None: not an owner), an application by `scopes`.
+    """A known caller: an owner by `subject` (None: not an owner), an application by `scopes`.
 
-    `client_id` allows nothing; it is what logs know an application by.
+    `client_id` allows nothing: it names the application in logs.
     """
 
     subject: str | None
@@ -35,48 +34,51 @@ class Caller:
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> Self:
-        """The caller of an API Gateway event (HTTP API's JWT authorizer, or REST API's Cognito authorizer).
+        """The caller of an event, by an HTTP API's JWT or a REST API's Cognito authorizer.
 
         Raises:
-            UnauthorizedError: no authorizer has vouched for anybody.
+            UnauthorizedError: the event has no claims that name an owner or a scope.
         """
         authorizer = _mapping(_mapping(event.get("requestContext")).get("authorizer"))
         claims = _mapping((_mapping(authorizer.get("jwt")) or authorizer).get("claims"))
-        if claims.get("token_use") == "id":  # Cognito's mark of what tells an app who logged in, and allows nothing
-            raise UnauthorizedError("An access token is needed, not an ID token.")
+        if claims.get("token_use") == "id":  # Cognito's mark; an ID token grants no access
+            raise UnauthorizedError("token: is an ID token; send an access token")
         subject = claims.get("sub")
         subject = subject if isinstance(subject, str) and subject else None
-        scopes = _scopes(claims.get("scope")) | _scopes(claims.get("scp"))  # `scp` is Okta's and Entra ID's
+        # Okta and Entra ID name the claim `scp`.
+        scopes = _scopes(claims.get("scope")) | _scopes(claims.get("scp"))
         if subject is None and not scopes:
-            raise UnauthorizedError("A valid bearer token is needed.")
-        clients = [claims[name] for name in CLIENT_CLAIMS if isinstance(claims.get(name), str) and claims[name]]
+            raise UnauthorizedError("token: is missing or not valid; send a bearer token")
+        values = [claims.get(name) for name in CLIENT_CLAIMS]
+        clients = [value for value in values if isinstance(value, str) and value]
         return cls(subject, scopes, clients[0][:CLIENT_ID_LENGTH_MAX] if clients else None)
 
     @classmethod
-    def anybody(cls) -> Self:
-        """The caller of every request under LEDGER_AUTH=none, where callers are not known."""
+    def unrestricted(cls) -> Self:
+        """The caller of every request under LEDGER_AUTH=none."""
         return cls(subject=None, scopes=frozenset({SCOPE_READ, SCOPE_WRITE}))
 
     def may_read(self, owner_id: str) -> bool:
-        """Whether the caller is the owner or may read any."""
+        """True if the caller is the owner, or may read any account."""
         return self.subject == owner_id or SCOPE_READ in self.scopes
 
     def check_may_read(self, owner_id: str) -> None:
-        """Raise ForbiddenError unless the caller is the owner or may read any."""
+        """Raise ForbiddenError unless the caller may read the owner's account."""
         if not self.may_read(owner_id):
-            raise ForbiddenError("The token does not allow this.")
+            raise ForbiddenError(FORBIDDEN)
 
     def may_act_for(self, owner_id: str) -> bool:
-        """Whether a call is the owner's, or one that an app makes for it; a look at it by others is neither."""
+        """True if the caller is the owner, or an app that acts for it and does not only read."""
         return self.subject == owner_id or SCOPE_WRITE in self.scopes
 
     def check_may_post(self, owner_id: str, config: OperationConfig) -> None:
-        """Raise ForbiddenError unless the caller may post anything, or is the owner and this is self-service."""
-        if SCOPE_WRITE not in self.scopes and not (config.self_service and self.subject == owner_id):
-            raise ForbiddenError("The token does not allow this.")
+        """Raise ForbiddenError unless the caller may post the operation for the owner."""
+        is_own = config.self_service and self.subject == owner_id
+        if SCOPE_WRITE not in self.scopes and not is_own:
+            raise ForbiddenError(FORBIDDEN)
 
     def posted(self, operation: OperationRequest) -> OperationRequest:
-        """The operation as this caller posts it: an owner's own under a nonce that no application's can be."""
+        """The operation as this caller posts it. An owner's own nonce gets a prefix of its own."""
         if SCOPE_WRITE in self.scopes:
             return operation
         return operation.model_copy(update={"nonce": f"{NONCE_PREFIX_SELF}{operation.nonce}"})
@@ -87,11 +89,12 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _scopes(claim: Any) -> frozenset[str]:
-    """The scopes in a claim, as text or as a list of texts; none in anything else, which no issuer means as scopes."""
+    """The scopes in a claim, which is a text or a list of texts; anything else grants nothing."""
     if isinstance(claim, str):
-        # HTTP APIs hand a list on as the text "[a b]". A comma is part of a scope's name (RFC 6749, 3.3).
-        whole_list = claim.startswith("[") and claim.endswith("]")
-        return frozenset((claim[1:-1] if whole_list else claim).split(" ")) - {""}
+        # An HTTP API hands a list on as "[a b]". A comma is part of a name (RFC 6749, 3.3).
+        is_list = claim.startswith("[") and claim.endswith("]")
+        names = claim[1:-1] if is_list else claim
+        return frozenset(names.split(" ")) - {""}
     if isinstance(claim, list) and all(isinstance(text, str) for text in claim):
         return frozenset(scope for text in claim for scope in text.split(" ")) - {""}
     return frozenset()

@@ -1,4 +1,4 @@
-"""A position in one owner's history, as an opaque text that opens no other owner's."""
+"""Cursors: positions in the history of an owner, as opaque texts that work for no other owner."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import datetime
@@ -16,18 +16,22 @@ INSTANT: TypeAdapter[datetime] = TypeAdapter(Instant)
 
 
 def cursor_at(owner_id: str, position: datetime) -> str:
-    """A position in one owner's history, opaque and sealed to the owner; not a secret, nor a permission."""
+    """The cursor of a position. It is bound to the owner; it is no secret and grants nothing."""
     text = format_time(position)
     seal = sha256(f"{owner_id}#{text}".encode()).hexdigest()[:16]
     return urlsafe_b64encode(f"{text}{seal}".encode()).decode()
 
 
 def cursor_position(owner_id: str, cursor: str) -> datetime:
-    """Raises InvalidRequestError for a cursor that `cursor_at` did not make for this owner."""
+    """The position of a cursor.
+
+    Raises:
+        InvalidRequestError: `cursor_at` did not make it for this owner.
+    """
     try:
         position = INSTANT.validate_python(urlsafe_b64decode(cursor)[:-16].decode())
         if cursor_at(owner_id, position) == cursor:
             return position
     except ValueError:
         pass
-    raise InvalidRequestError("cursor: is not one of this owner's history")
+    raise InvalidRequestError("cursor: is not of this owner's history; send a `next_cursor` of it")

@@ -1,7 +1,7 @@
-"""The page at /docs: Swagger UI over the OpenAPI document. Its files are a package's, and nothing comes from elsewhere.
+"""The page at /docs: Swagger UI with the OpenAPI description.
 
-Where that package is not installed, as in Lambda, there is no page. URLs in it are relative, so that it works under any
-base path.
+Its files come from an installed package only. Without that package, as in Lambda, there is no page.
+Its URLs are relative, so that it works under any base path.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,11 @@ __all__ = ["DOCS_PATHS", "DOCS_URL", "add_docs"]
 
 DOCS_URL = "/docs"
 PACKAGE = "fastapi_offline"
-"""Whose folder `static` has the FILES."""
+"""The package whose folder `static` has the FILES."""
 FILES = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}
 START = "start.js"
 DOCS_PATHS = frozenset({"/", DOCS_URL, *(f"{DOCS_URL}/{name}" for name in (*FILES, START))})
-"""The page, what it consists of, and what leads there."""
+"""The page, its parts, and / which redirects to it."""
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -44,20 +44,21 @@ SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#swagger-ui",
   deepLinking: true,
-  validatorUrl: null, // a server of its makers' is sent the document's address otherwise
+  validatorUrl: null, // Swagger UI would send the URL to its makers' server otherwise
 });
 """
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'"
-    "; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""A browser asks no other server for anything, whatever Swagger UI would have it do."""
+"""The browser sends no request to any other server, even if Swagger UI asks for it."""
 
 
 def add_docs(api: FastAPI) -> None:
-    """Add the page, its parts, and the way there from /."""
+    """Add the page, its parts, and the redirect from / to it."""
     page = PAGE.format(title=escape(api.title))
-    _add(api, "/", _led_on)
+    _add(api, "/", _redirect)
     _add(api, DOCS_URL, lambda _: HTMLResponse(page, headers={"content-security-policy": POLICY}))
     _add(api, f"{DOCS_URL}/{START}", lambda _: Response(SCRIPT, media_type="text/javascript"))
     for name, media_type in FILES.items():
@@ -72,9 +73,10 @@ def _add(api: FastAPI, path: str, answer: Callable[[Request], Response]) -> None
     api.add_route(path, endpoint, methods=["GET"], include_in_schema=False)
 
 
-def _led_on(request: Request) -> Response:
-    # A payload 2.0 without a type would be JSON.
-    return RedirectResponse(f"{request.scope.get('root_path', '')}{DOCS_URL}", 307, {"content-type": "text/plain"})
+def _redirect(request: Request) -> Response:
+    # API Gateway calls an answer JSON if it has no type (payload 2.0).
+    headers = {"content-type": "text/plain"}
+    return RedirectResponse(f"{request.scope.get('root_path', '')}{DOCS_URL}", 307, headers)
 
 
 def _file(name: str, media_type: str) -> Callable[[Request], Response]:
@@ -82,12 +84,12 @@ def _file(name: str, media_type: str) -> Callable[[Request], Response]:
 
 
 def _folder() -> Path:
-    """Where the files are; looked for when somebody asks, so that no function pays for it when it starts.
+    """The folder of the files. It is looked for at the first request, not when a function starts.
 
     Raises:
-        HTTPException: 404: they are not installed.
+        HTTPException: 404, because the package is not installed.
     """
     spec = find_spec(PACKAGE)
     if spec is None or spec.origin is None:
-        raise HTTPException(404, "There is no page here: Swagger UI is not installed. /openapi.json is the document.")
+        raise HTTPException(404, "docs: Swagger UI is not installed; read /openapi.json instead")
     return Path(spec.origin).parent / "static"

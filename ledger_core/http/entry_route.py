@@ -1,6 +1,6 @@
-"""How the one route that is called most is read: by pydantic from the bytes, and not through FastAPI's dependencies.
+"""A route whose body pydantic reads from the bytes. FastAPI's dependencies would cost more time.
 
-FastAPI documents it by its signature, as any other.
+POST /ledger/entry uses it, because it is called most. FastAPI describes it by its signature.
 """
 
 from collections.abc import Callable, Coroutine
@@ -25,23 +25,25 @@ from ledger_core.http.schemas import UNKNOWN_OPERATION
 __all__ = ["EntryRoute"]
 
 BOM = b"\xef\xbb\xbf"
-"""What some write before a text in UTF-8."""
+"""The byte order mark, which some programs write before a text in UTF-8."""
 
 
 class EntryRoute(APIRoute):
-    """A route whose endpoint takes the request and a body, and gives a response.
+    """A route whose endpoint takes the request and its body, and returns a response.
 
-    It runs no `dependencies` of FastAPI's; who may do what is a matter of `create_api` and of the endpoint.
+    It runs no `dependencies`: `create_api` and the endpoint check who may do what.
 
     Raises:
-        ConfigurationError: it is given some.
+        ConfigurationError: the route is given `dependencies`.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """What FastAPI calls instead of a handler of its own."""
+        """The function that FastAPI calls for each request."""
         if self.dependencies:
-            raise ConfigurationError(f"{self.path}: dependencies are not run here; take a middleware instead")
-        endpoint, model = self.endpoint, self.endpoint.__annotations__["body"]
+            problem = "dependencies are not run here; use a middleware instead"
+            raise ConfigurationError(f"{self.path}: {problem}")
+        endpoint = self.endpoint
+        model = endpoint.__annotations__["body"]
 
         async def handle(request: Request) -> Response:
             await check_query(request)
@@ -49,7 +51,7 @@ class EntryRoute(APIRoute):
                 content = await request.body() if is_json(request) else b""
                 body = model.model_validate_json(content.removeprefix(BOM))
             except ClientDisconnect:
-                raise InvalidRequestError("body: ended before it was complete; send it again") from None
+                raise InvalidRequestError("body: is incomplete; send it again") from None
             except ValidationError as error:
                 raise _refusal(error) from None
             response: Response = await endpoint(request, body)
@@ -59,8 +61,9 @@ class EntryRoute(APIRoute):
 
 
 def _refusal(error: ValidationError) -> LedgerError | RequestValidationError:
-    """What a body is refused with: an unknown operation counts only if all else is right."""
+    """The refusal of a body. `unknown_operation` is its code only if all other fields are right."""
     found = error.errors()
     if {problem["type"] for problem in found} == {UNKNOWN_OPERATION}:
         return UnknownOperationError(f"operation: {found[0]['msg']}")
-    return RequestValidationError([{**problem, "loc": ("body", *problem["loc"])} for problem in found])
+    errors = [{**problem, "loc": ("body", *problem["loc"])} for problem in found]
+    return RequestValidationError(errors)

@@ -22,7 +22,7 @@ from ledger_core.settings import CONNECT_SECONDS_MAX, CONNECTIONS_MAX, READ_SECO
 __all__ = ["SLOW_CALLS_MAX", "Executor", "is_in_lambda", "seconds_left"]
 
 SLOW_CALLS_MAX = 8
-"""Of the calls that run at once, the most that are slow; the connections beyond are for other calls."""
+"""The most slow calls that run at once. The other connections are always free for short calls."""
 
 TIME_IS_UP = "The requests before this one took all the time; send it again."
 
@@ -38,11 +38,17 @@ class Executor:
         self._threads = CapacityLimiter(math.inf)
         """Does not limit: a call waits for its turn before it gets a thread."""
 
-    async def run(self, request: Request, call: Callable[[float], T], *, is_slow: bool = False) -> T:
+    async def run(
+        self,
+        request: Request,
+        call: Callable[[float], T],
+        *,
+        is_slow: bool = False,
+    ) -> T:
         """The result of `call`, which is given the seconds that the request has left.
 
-        All waits and calls of a request share its time. A call that has begun is waited for, even by
-        a request that is cancelled.
+        All waits and calls of a request share its time. A request waits for a call that has begun,
+        even if it is cancelled.
 
         Args:
             request: the request that makes the call.
@@ -101,7 +107,7 @@ class Executor:
 class _Turn:
     """A turn in a limiter, which a request has until it leaves the context.
 
-    If a turn is free it takes it at once. The limiter's own context always goes through the event loop.
+    It takes a free turn at once; the limiter's own context would go through the event loop first.
     """
 
     def __init__(self, limiter: CapacityLimiter) -> None:
@@ -123,7 +129,7 @@ def is_in_lambda(request: Request) -> bool:
 
 
 def seconds_left(request: Request) -> float:
-    """How long to keep trying. In Lambda the last call must end before the function's time is up."""
+    """How long to keep trying. In Lambda the last call must end in the function's own time."""
     remaining_time = getattr(request.scope.get("aws.context"), "get_remaining_time_in_millis", None)
     if remaining_time is None:
         return TIMEOUT_SECONDS

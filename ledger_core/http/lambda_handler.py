@@ -1,7 +1,7 @@
-"""API Gateway's events as requests to an ASGI app, and what it answers as API Gateway takes it.
+"""Translate events of API Gateway into ASGI requests, and answers back. Mangum does the work.
 
-Mangum translates. What fails before the app has the request is refused as unreadable; what fails after that is a
-fault, for the work may have been done.
+A failure before the app has the request is refused as unreadable. A failure after that is a fault,
+because the operation may have been posted.
 """
 
 import asyncio
@@ -25,38 +25,39 @@ from ledger_core.http.request_context import context_of
 __all__ = ["UNREADABLE", "Gateway"]
 
 UNREADABLE = "aws.unreadable"
-"""In the scope of a request that is to be refused because nobody could read it."""
+"""The key in a scope that marks a request which could not be read."""
 NO_STORE = (b"cache-control", b"no-store")
 SCHEMES = frozenset({"http", "https"})
 GUESSED = frozenset({"host", "x-forwarded-port"})
-"""Headers from which the adapter makes the server's port, and which any proxy or client may have written."""
+"""Headers from which Mangum reads the port, which nothing needs. Clients may send any text."""
 
 logger = logging.getLogger(__name__)
 
 
 class Gateway:
-    """A Lambda handler of an ASGI app, wherever it is called: in Lambda, in a thread, or where an event loop runs."""
+    """A Lambda handler of an ASGI app. It works in any thread, also while an event loop runs."""
 
     def __init__(self, api: ASGI) -> None:
-        # It would tell of each request too, with the path, in which the owner's id is.
+        # Mangum would log the path of each request, which holds the owner's id.
         logging.getLogger("mangum").setLevel(logging.WARNING)
         self._api = api
-        with warnings.catch_warnings():  # that a thread had no loop yet; from now on it has
+        with warnings.catch_warnings():  # asyncio warns if this thread has no event loop yet
             warnings.simplefilter("ignore", DeprecationWarning)
             _event_loop()
-        self._adapter = Mangum(api, lifespan="off", text_mime_types=["application/json", PROBLEM_MEDIA_TYPE, "text/"])
+        text_types = ["application/json", PROBLEM_MEDIA_TYPE, "text/"]
+        self._adapter = Mangum(api, lifespan="off", text_mime_types=text_types)
 
     def __call__(self, event: Any, context: Any) -> dict[str, Any]:
         if not _event_loop().is_running():
             return self._answer(event, context)
-        from concurrent.futures import ThreadPoolExecutor  # which Lambda does not pay for
+        from concurrent.futures import ThreadPoolExecutor  # Lambda does not import it
 
         def answer() -> dict[str, Any]:
             with closing(asyncio.new_event_loop()) as loop:
                 asyncio.set_event_loop(loop)
                 return self._answer(event, context)
 
-        with ThreadPoolExecutor(1) as thread:  # a loop of its own, as no two can run in one
+        with ThreadPoolExecutor(1) as thread:  # no two event loops can run in a thread
             return thread.submit(copy_context().run, answer).result()
 
     def _answer(self, event: Any, context: Any) -> dict[str, Any]:
@@ -64,23 +65,26 @@ class Gateway:
             try:
                 scope, body, translate = self._read(event, context)
             except Exception:
-                scope, body, translate = self._read(_tidied(event), context)
+                scope, body, translate = self._read(_cleaned(event), context)
         except Exception:
             logger.exception("this event cannot be read as an HTTP request")
-            scope, body, translate = _unreadable_scope(event, context), b"", _plainly
+            scope = _unreadable_scope(event, context)
+            body = b""
+            translate = _answer_of_any_api
         try:
             return translate(HTTPCycle(scope, body)(self._api))
         except Exception as error:
             problem = fault_problem(Request(scope), error)
-            known_as = (REQUEST_ID_HEADER, context_of(scope).request_id.encode())
-            headers = [*problem.raw_headers, known_as, NO_STORE]
-            return _plainly({"status": problem.status_code, "headers": headers, "body": problem.body})
+            request_id = (REQUEST_ID_HEADER, context_of(scope).request_id.encode())
+            headers = [*problem.raw_headers, request_id, NO_STORE]
+            answer = {"status": problem.status_code, "headers": headers, "body": problem.body}
+            return _answer_of_any_api(answer)
 
     def _read(self, event: Any, context: Any) -> tuple[Scope, bytes, Callable[[Any], dict[str, Any]]]:
         if event.get("isBase64Encoded"):
             try:
                 base64.b64decode(event.get("body") or "", validate=True)
-            except ValueError:  # this is refused as the JSON it is not
+            except ValueError:  # the app refuses this text, because it is not JSON
                 event = {**event, "isBase64Encoded": False, "body": "not Base64"}
         handler = self._adapter.infer(event, context)
         scope: Scope = handler.scope
@@ -90,7 +94,7 @@ class Gateway:
 
 
 def _event_loop() -> asyncio.AbstractEventLoop:
-    """The thread's, which the adapter uses; a new one in a thread that has none, or none any more."""
+    """The event loop of this thread, for Mangum; a new event loop if it is missing or closed."""
     try:
         loop = asyncio.get_event_loop()
     except RuntimeError:
@@ -101,23 +105,23 @@ def _event_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def _tidied(event: Any) -> dict[str, Any]:
-    """An event without what keeps it from being read and is no part of what is asked for."""
+def _cleaned(event: Any) -> dict[str, Any]:
+    """An event without the parts that Mangum cannot read and that are no part of the request."""
     context = _mapping(event["requestContext"])
     http = context.get("http")
     if isinstance(http, Mapping):
         context |= {"http": {"sourceIp": None, "path": event.get("rawPath"), **http}}
     return {
         **event,
-        "headers": _tidied_headers(event.get("headers")),
-        "multiValueHeaders": _tidied_headers(event.get("multiValueHeaders")),
+        "headers": _cleaned_headers(event.get("headers")),
+        "multiValueHeaders": _cleaned_headers(event.get("multiValueHeaders")),
         "rawQueryString": event.get("rawQueryString") or "",
         "isBase64Encoded": bool(event.get("isBase64Encoded")),
         "requestContext": {**context, "identity": _mapping(context.get("identity"))},
     }
 
 
-def _tidied_headers(headers: Any) -> dict[str, Any]:
+def _cleaned_headers(headers: Any) -> dict[str, Any]:
     kept = {name: value for name, value in _mapping(headers).items() if value is not None}
     return {name: value for name, value in kept.items() if name.lower() not in GUESSED}
 
@@ -127,7 +131,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _unreadable_scope(event: Any, context: Any) -> Scope:
-    """A request of which no more is known than its id."""
+    """The scope of a request of which only the id is known, if that."""
     request_id = _mapping(_mapping(event).get("requestContext")).get("requestId")
     known = {"requestId": request_id} if isinstance(request_id, str) else {}
     return {
@@ -142,7 +146,12 @@ def _unreadable_scope(event: Any, context: Any) -> Scope:
     }
 
 
-def _plainly(response: Any) -> dict[str, Any]:
-    """In the form that every kind of API takes."""
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in response["headers"]}
-    return {"statusCode": response["status"], "headers": headers, "body": response["body"].decode()}
+def _answer_of_any_api(response: Any) -> dict[str, Any]:
+    """An answer in the form that HTTP APIs and REST APIs both take."""
+    raw = response["headers"]
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
+    return {
+        "statusCode": response["status"],
+        "headers": headers,
+        "body": response["body"].decode(),
+    }

@@ -1,4 +1,4 @@
-"""What is around every request and every answer, whatever route it is for: paths, methods, bodies, headers, queries."""
+"""Rules of every request and answer on all routes: paths, methods, bodies, headers, queries."""
 
 from collections.abc import Container, Sequence
 from json import JSONDecoder, detect_encoding
@@ -19,7 +19,7 @@ __all__ = ["BODY_BYTES_MAX", "Answers", "Bodies", "HeadAsGet", "check_query", "r
 
 BODY_BYTES_MAX = 16 * 1024
 ELSEWHERE = (Path, Header, Cookie)
-"""What declares a parameter that is not in the query."""
+"""Declarations of parameters that are not in the query."""
 NO_STORE = (b"cache-control", b"no-store")
 
 
@@ -36,28 +36,28 @@ _KEYS = JSONDecoder(object_pairs_hook=_without_repetition)
 
 
 def route_path(scope: Scope) -> str:
-    """The path that a route has, without the base path that the API is under."""
+    """The path of a request without the base path, as routes declare it."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))
 
 
 def _with_base_path(path: str, base_path: str) -> str:
-    """A path as ASGI has it, below the base path; gateways hand it on with or without that."""
+    """A path below the base path, as ASGI wants it. A gateway may have taken the base path off."""
     if path == base_path:
         return f"{path}/"
     return path if path.startswith(f"{base_path}/") else f"{base_path}{path}"
 
 
 async def check_query(request: Request) -> None:
-    """Refuse parameters that the route does not have: a misspelt one would be passed over in silence.
+    """Refuse parameters that the route does not have; FastAPI would ignore a misspelt parameter.
 
     Raises:
-        RequestValidationError: there are some.
+        RequestValidationError: the query has such parameters.
     """
     if not request.scope.get("query_string"):
         return
     route: APIRoute = request.scope["route"]
-    fields = get_flat_params(route.dependant)  # those of a model say nothing of where they are
+    fields = get_flat_params(route.dependant)  # fields of a model have no place
     known = {field.alias for field in fields if not isinstance(field.field_info, ELSEWHERE)}
     if unknown := [name for name in request.query_params if name not in known]:
         raise RequestValidationError(
@@ -69,9 +69,10 @@ async def check_query(request: Request) -> None:
 
 
 class Answers:
-    """ASGI middleware, the outermost: every answer has the request's id, and none that a token opens is kept.
+    """ASGI middleware, the outermost: headers that every answer has, and the base path.
 
-    An answer to HEAD has no body. Requests may have the base path or not; from here on all have it.
+    Every answer has the request's id. An answer that needs a token is not cached. An answer to HEAD
+    has no body. A request that comes without the base path gets it.
     """
 
     def __init__(self, app: ASGIApp, *, open_paths: Container[str], base_path: str) -> None:
@@ -84,13 +85,16 @@ class Answers:
             await self._app(scope, receive, send)
             return
         if self._base_path:
-            scope["path"], scope["root_path"] = _with_base_path(scope["path"], self._base_path), self._base_path
+            scope["path"] = _with_base_path(scope["path"], self._base_path)
+            scope["root_path"] = self._base_path
         has_body = scope["method"] != "HEAD"
 
         async def send_complete(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = [*message.get("headers", ()), (REQUEST_ID_HEADER, context_of(scope).request_id.encode())]
-                if route_path(scope) not in self._open_paths and all(name != NO_STORE[0] for name, _ in headers):
+                request_id = context_of(scope).request_id.encode()
+                headers = [*message.get("headers", ()), (REQUEST_ID_HEADER, request_id)]
+                is_open = route_path(scope) in self._open_paths
+                if not is_open and all(name != NO_STORE[0] for name, _ in headers):
                     headers.append(NO_STORE)
                 message["headers"] = headers
             elif not has_body:
@@ -101,7 +105,7 @@ class Answers:
 
 
 class HeadAsGet:
-    """ASGI middleware, the innermost: what can be asked for by GET can be by HEAD."""
+    """ASGI middleware, the innermost: every route that takes GET takes HEAD."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -112,7 +116,7 @@ class HeadAsGet:
             return
 
         async def send_as_head(message: Message) -> None:
-            scope["method"] = "HEAD"  # servers look at it when they send
+            scope["method"] = "HEAD"  # servers read it when they send
             await send(message)
 
         scope["method"] = "GET"
@@ -123,7 +127,7 @@ class HeadAsGet:
 
 
 class Bodies:
-    """ASGI middleware that refuses a body, when it is read, that is too large, compressed, or has a key twice."""
+    """ASGI middleware that refuses a body if it is too large, compressed, or has a key twice."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -137,7 +141,7 @@ class Bodies:
             if message["type"] == "http.request":
                 body += message.get("body", b"")
                 if len(body) > BODY_BYTES_MAX:
-                    raise HTTPException(413, f"The body exceeds {BODY_BYTES_MAX} bytes.")
+                    raise HTTPException(413, f"body: exceeds {BODY_BYTES_MAX} bytes; send less")
                 if not message.get("more_body"):
                     _check_coding(scope)
                     _check_keys(body)
@@ -149,16 +153,19 @@ class Bodies:
 def _check_coding(scope: Scope) -> None:
     for name, value in scope["headers"]:
         if name == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}:
-            detail = "The body must be sent as it is, without Content-Encoding."
+            detail = "body: is compressed; send it without Content-Encoding"
             raise HTTPException(415, detail, headers={"accept-encoding": "identity"})
 
 
 def _check_keys(body: bytes) -> None:
-    """Of two values under one key every reader would take another; what is no JSON is for the reader to refuse."""
+    """Refuse an object that has a key twice, because readers differ in which value they take.
+
+    A body that is not JSON is refused later, by the reader of the route.
+    """
     try:
         _KEYS.decode(body.decode(detect_encoding(body), "surrogatepass"))
     except _RepeatedKeyError:
         # FastAPI hands on no other exception that the reading of a body raises.
-        raise HTTPException(422, "body: an object has the same key twice") from None
+        raise HTTPException(422, "body: an object has a key twice; send each key once") from None
     except (ValueError, RecursionError):
         pass

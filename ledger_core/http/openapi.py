@@ -1,6 +1,6 @@
-"""The OpenAPI document: FastAPI describes the routes, and here is added what the API around them answers and asks for.
+"""Complete the OpenAPI description that FastAPI makes: refusals, tokens, meanings of fields.
 
-All of it is made when somebody asks for the document, none of it when the app is imported.
+The description is made at the first request for it, never when the app is imported.
 """
 
 from collections.abc import Container, Iterator, Mapping
@@ -18,7 +18,7 @@ from ledger_core.http.problems import CODE, HEADERS, INTERNAL, PROBLEM_MEDIA_TYP
 __all__ = ["ERRORS", "complete", "operation_id"]
 
 ERRORS = [cls for cls in LedgerError.__subclasses__() if cls.__module__ == LedgerError.__module__]
-"""The ledger's own errors, whose codes are documented; an app documents its own at its routes."""
+"""The ledger's errors, whose codes are described. An app describes its own errors at its routes."""
 
 DESCRIPTIONS = {
     401: "There is no valid token.",
@@ -26,14 +26,14 @@ DESCRIPTIONS = {
     403: "The token does not allow this.",
     404: "There is no such route, or no key to sign receipts with.",
     405: "The route does not take this method.",
-    409: "The nonce was used: `entry` is the original, `replay` says whether the request was the same.",
+    409: "The nonce was used. `entry` is the original, `replay` is true for the same request.",
     413: "The body is too large.",
     415: "The body is declared to be something other than JSON, or is compressed.",
-    422: "A field, a limit or a rule is broken, the `Idempotency-Key` was used by a different request, or the ledger "
-    "is too long to be verified over HTTP.",
-    429: "Too many requests for API Gateway: send the same request again later, under the same nonce.",
-    500: "A bug, a missing table or permission: tell the operator the `request_id`.",
-    503: "Not done in time, or perhaps done: send the same request again, under the same nonce.",
+    422: "A field, a limit or a rule is broken, the `Idempotency-Key` was used by a different request, "
+    "or the ledger is too long to be verified over HTTP.",
+    429: "Too many requests for API Gateway. Send the same request later, under the same nonce.",
+    500: "A bug, a missing table or permission. Give the operator the `request_id`.",
+    503: "Not done in time, or perhaps done. Send the same request again, under the same nonce.",
 }
 ENDS = {RequestState.COMPLETED, RequestState.FAILED}
 """States in which no request fails."""
@@ -53,13 +53,13 @@ STATE = {
 }
 MESSAGE = {
     "title": "GatewayMessage",
-    "description": "What API Gateway answers by itself: the app has not been asked, or has not answered.",
+    "description": "An answer of API Gateway itself: it did not ask the app, or got no answer.",
     "type": "object",
     "required": ["message"],
     "properties": {"message": {"type": "string"}},
 }
 GATEWAY = frozenset({401, 403, 413, 429, 500, 503})
-"""Statuses that API Gateway answers with by itself too, and then without a problem or a header of ours."""
+"""Statuses that API Gateway answers with itself too, without a problem and without our headers."""
 GATEWAY_ALONE = frozenset({429})
 ORIGINAL = {"entry": {"$ref": "#/components/schemas/LedgerEntry"}, "replay": {"type": "boolean"}}
 FIELD_ERROR = {
@@ -69,7 +69,7 @@ FIELD_ERROR = {
     "required": ["field", "message"],
     "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
 }
-MORE: dict[int, dict[str, Any]] = {
+EXTENSIONS: dict[int, dict[str, Any]] = {
     402: {
         "required": ["required"],
         "properties": {"balance": {"type": "integer"}, "required": {"type": "integer"}},
@@ -82,7 +82,8 @@ MORE: dict[int, dict[str, Any]] = {
         }
     },
 }
-"""What a problem holds besides; `balance` and `entry` only for those who may read the ledger."""
+"""Members of the problems of a status. Only callers who may read the account get `balance` and
+`entry`."""
 TOKEN = {
     "type": "http",
     "scheme": "bearer",
@@ -91,35 +92,36 @@ TOKEN = {
     "`ledger/read` (any owner's ledger) and `ledger/write` (any operation).",
 }
 TAGS = {"ledger": "Post operations for owners; read and verify their ledgers."}
-"""Of the ledger's own routes."""
+"""The tags of the ledger's own routes."""
 
 
 def operation_id(route: APIRoute) -> str:
-    """The name of a route's function as programs have it in JSON: `post_entry` is `postEntry`."""
+    """The operationId of a route: the name of its function in camel case, as `postEntry`."""
     first, *others = route.name.split("_")
     return first + "".join(map(str.capitalize, others))
 
 
 def complete(
-    document: dict[str, Any],
+    api: dict[str, Any],
     *,
     tokens: bool,
     open_paths: Container[str],
     info: Mapping[str, Any],
     tags: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The document with each operation's refusals and token, and with what fields mean.
+    """The description with refusals and tokens of all operations, and with meanings of fields.
 
     Args:
-        document: what FastAPI made of the routes; it is changed.
-        tokens: whether callers have to bring one, but for `open_paths`.
-        info: fields of the document's `info`, besides the title.
-        tags: what the app's own tags mean, by name.
+        api: the description that FastAPI made of the routes; it is changed in place.
+        tokens: whether every path needs a token, except `open_paths`.
+        open_paths: paths that need no token.
+        info: fields of the description's `info`, besides the title.
+        tags: the meanings of the app's own tags, by name.
     """
-    document["info"] |= info
+    api["info"] |= info
     described = sorted({**TAGS, **tags}.items())
-    document["tags"] = [{"name": name, "description": meaning} for name, meaning in described]
-    components = document.setdefault("components", {})
+    api["tags"] = [{"name": name, "description": meaning} for name, meaning in described]
+    components = api.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     for validation_error in ("HTTPValidationError", "ValidationError"):
         schemas.pop(validation_error, None)
@@ -131,49 +133,51 @@ def complete(
     components["responses"] = {f"Problem{status}": _response(status) for status in DESCRIPTIONS}
     if tokens:
         components["securitySchemes"] = {"token": TOKEN}
-    for path, operations in document["paths"].items():
+    for path, operations in api["paths"].items():
         needs_token = tokens and path not in open_paths
         for operation in operations.values():
             if needs_token:
                 operation["security"] = [{"token": []}]
             responses = operation["responses"]
-            responses.pop("422", None)  # FastAPI's own, which is not what is answered
+            responses.pop("422", None)  # FastAPI's own description, which is not our answer
             for status in _statuses(path, operation, needs_token=needs_token):
-                responses.setdefault(str(status), {"$ref": f"#/components/responses/Problem{status}"})
+                reference = {"$ref": f"#/components/responses/Problem{status}"}
+                responses.setdefault(str(status), reference)
             for response in responses.values():
                 if "$ref" not in response:
-                    response.setdefault("headers", {})["X-Request-Id"] = _header("x-request-id", required=True)
+                    headers = response.setdefault("headers", {})
+                    headers["X-Request-Id"] = _header("x-request-id", required=True)
             operation["responses"] = dict(sorted(responses.items()))
             for parameter in operation.get("parameters", []):
                 meanings = PARAMETERS.get(operation["operationId"], {})
                 _describe(parameter, parameter["schema"], meanings.get(parameter["name"]))
     _describe_fields(schemas)
     components["schemas"] = dict(sorted(schemas.items()))
-    for_clients(document)
-    return document
+    for_clients(api)
+    return api
 
 
 def _statuses(path: str, operation: dict[str, Any], *, needs_token: bool) -> Iterator[int]:
     if needs_token:
         yield from (401, 403)
-    if "{" in path:  # what stands for a parameter may make it another path
+    if "{" in path:  # an odd value of a parameter makes it another path
         yield from (404, 405)
     if "requestBody" in operation:
         yield from (402, 409, 413, 415)
     if "requestBody" in operation or "parameters" in operation:
         yield 403
-    yield from (422, 429, 500, 503)  # 422 for a parameter that is not there
+    yield from (422, 429, 500, 503)  # 422 for a parameter that the route does not have
 
 
 def _problem(status: int) -> dict[str, Any]:
-    more = MORE.get(status, {})
+    extension = EXTENSIONS.get(status, {})
     only: dict[str, Any] = {"status": {"const": status}, "code": {"enum": _codes(status)}}
     return {
         "title": f"Problem{status}",
         "description": DESCRIPTIONS[status],
         "type": "object",
-        "required": [*PROBLEM, *more.get("required", [])],
-        "properties": {**PROBLEM, **only, **more.get("properties", {})},
+        "required": [*PROBLEM, *extension.get("required", [])],
+        "properties": {**PROBLEM, **only, **extension.get("properties", {})},
     }
 
 
@@ -189,14 +193,17 @@ def _codes(status: int) -> list[str]:
 
 
 def _response(status: int) -> dict[str, Any]:
-    """A client that does not tell types apart takes the first content, which is why that allows both bodies."""
-    problem, message = ({"$ref": f"#/components/schemas/{name}"} for name in (f"Problem{status}", "GatewayMessage"))
+    """The answer with a status. Some clients read the first content only: it allows both bodies."""
+    problem = {"$ref": f"#/components/schemas/Problem{status}"}
+    message = {"$ref": "#/components/schemas/GatewayMessage"}
     content: dict[str, Any] = {PROBLEM_MEDIA_TYPE: {"schema": problem}}
     if status in GATEWAY_ALONE:
         content = {"application/json": {"schema": message}}
     elif status in GATEWAY:
         content = {"application/json": {"schema": {"anyOf": [problem, message]}}, **content}
-    headers = [*HEADERS.get(status, {}), *(["allow"] if status == 405 else []), "x-request-id"]
+    headers = [*HEADERS.get(status, {}), "x-request-id"]
+    if status == 405:
+        headers.insert(0, "allow")
     required = status not in GATEWAY
     return {
         "description": DESCRIPTIONS[status],
@@ -222,7 +229,7 @@ def _describe_fields(schemas: Mapping[str, dict[str, Any]]) -> None:
 
 
 def _describe(place: dict[str, Any], schema: dict[str, Any], meaning: Described | None) -> None:
-    """Say what a field or parameter means, and give an example in its schema."""
+    """Add the meaning of a field or parameter, and an example to its schema."""
     if meaning:
         place["description"] = meaning.description
         if meaning.example is not None:

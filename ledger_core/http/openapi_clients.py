@@ -1,10 +1,10 @@
-"""Makes an OpenAPI document one that generators of clients read as it is meant. It means what it meant before.
+"""Rewrite an OpenAPI description so that client generators understand it. Its meaning stays.
 
-- A pattern of keys is under `propertyNames`: elsewhere they take it for no key at all, and what a map holds is lost.
-- Integers are `int64`, for theirs may have 32 bits, and so are their bounds.
+- A pattern of keys stands under `propertyNames`, because generators ignore `patternProperties`.
+- Integers and their bounds are `int64`, because a generator's own integers may have 32 bits.
 - Every `const` and `enum` has a type.
-- What a request may leave out is not null or a default besides: it is left out.
-- What an answer always has is required, be it null.
+- An optional field of a request is neither null nor has it a default: the client leaves it out.
+- A field that an answer always has is required, even if it may be null.
 """
 
 from collections.abc import Iterator
@@ -14,65 +14,77 @@ __all__ = ["for_clients"]
 
 NULL = {"type": "null"}
 TYPES = {bool: "boolean", int: "integer", str: "string"}
-"""Of the values of a `const` or an `enum`, a bool being an int too."""
+"""The type of the values of a `const` or an `enum`. A bool is an int too, so it comes first."""
 BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 
-def for_clients(document: dict[str, Any]) -> None:
-    """Change a document in place; a second time changes nothing."""
-    asked_for = {id(one) for one in _asked_for(document)}
-    for one in list(_objects(document)):
-        if isinstance(one.get("in"), str) and not one.get("required"):
-            one["schema"] = _without_null(one["schema"])
-        elif one.get("type") == "object" and id(one) in asked_for:
-            _may_be_left_out(one)
-        elif one.get("type") == "object":
-            _is_always_there(one)
-    for one in list(_objects(document)):
-        _say_what_a_map_holds(one)
-        _say_the_type(one)
+def for_clients(api: dict[str, Any]) -> None:
+    """Rewrite a description in place. To rewrite it again changes nothing."""
+    in_requests = {id(schema) for schema in _schemas_of_requests(api)}
+    for schema in list(_objects(api)):
+        if isinstance(schema.get("in"), str) and not schema.get("required"):
+            schema["schema"] = _without_null(schema["schema"])
+        elif schema.get("type") == "object" and id(schema) in in_requests:
+            _leave_out_optional_fields(schema)
+        elif schema.get("type") == "object":
+            _require_present_fields(schema)
+    for schema in list(_objects(api)):
+        _describe_keys(schema)
+        _add_type(schema)
 
 
 def _objects(part: Any) -> Iterator[dict[str, Any]]:
-    """Every object in a part of the document, be it a schema or not."""
+    """Every object in a part of the description, whether it is a schema or not."""
     if isinstance(part, dict):
         yield part
-    if isinstance(part, dict | list):
-        for one in part.values() if isinstance(part, dict) else part:
-            yield from _objects(one)
+        for value in part.values():
+            yield from _objects(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from _objects(value)
 
 
-def _asked_for(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every object that a body of a request refers to."""
-    schemas, seen = document["components"]["schemas"], set[str]()
-    parts = [one["requestBody"] for operations in document["paths"].values() for one in _with_body(operations)]
+def _schemas_of_requests(api: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every object that the body of a request refers to."""
+    schemas = api["components"]["schemas"]
+    seen = set[str]()
+    parts = list(_request_bodies(api))
     while parts:
-        for one in _objects(parts.pop()):
-            yield one
-            name = str(one.get("$ref", "")).rpartition("/")[2]
+        for found in _objects(parts.pop()):
+            yield found
+            name = str(found.get("$ref", "")).rpartition("/")[2]
             if name in schemas and name not in seen:
                 seen.add(name)
                 parts.append(schemas[name])
 
 
-def _with_body(operations: dict[str, Any]) -> list[dict[str, Any]]:
-    return [operation for operation in operations.values() if "requestBody" in operation]
+def _request_bodies(api: dict[str, Any]) -> Iterator[Any]:
+    for operations in api["paths"].values():
+        for operation in operations.values():
+            if "requestBody" in operation:
+                yield operation["requestBody"]
 
 
-def _may_be_left_out(schema: dict[str, Any]) -> None:
+def _leave_out_optional_fields(schema: dict[str, Any]) -> None:
     properties = schema.get("properties", {})
     for name in properties.keys() - set(schema.get("required", [])):
         properties[name] = _without_null(properties[name])
         properties[name].pop("default", None)
 
 
-def _is_always_there(schema: dict[str, Any]) -> None:
+def _require_present_fields(schema: dict[str, Any]) -> None:
+    properties = schema.get("properties", {})
     required = schema.get("required", [])
-    there = [name for name, one in schema.get("properties", {}).items() if "default" in one or NULL in _kinds(one)]
-    if left := [name for name in there if name not in required]:
-        schema["required"] = [*required, *left]
-    for name in there:
-        schema["properties"][name].pop("default", None)
+    present = [name for name, field in properties.items() if _is_present(field)]
+    missing = [name for name in present if name not in required]
+    if missing:
+        schema["required"] = [*required, *missing]
+    for name in present:
+        properties[name].pop("default", None)
+
+
+def _is_present(field: dict[str, Any]) -> bool:
+    return "default" in field or NULL in _kinds(field)
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
@@ -87,18 +99,22 @@ def _kinds(schema: dict[str, Any]) -> list[Any]:
     return list(schema.get("anyOf", []))
 
 
-def _say_what_a_map_holds(schema: dict[str, Any]) -> None:
+def _describe_keys(schema: dict[str, Any]) -> None:
     if schema.get("type") == "object" and len(schema.get("patternProperties", {})) == 1:
         ((pattern, values),) = schema.pop("patternProperties").items()
         schema |= {"propertyNames": {"pattern": pattern}, "additionalProperties": values}
 
 
-def _say_the_type(schema: dict[str, Any]) -> None:
+def _add_type(schema: dict[str, Any]) -> None:
     values = [schema["const"]] if "const" in schema else schema.get("enum")
     if isinstance(values, list):
-        types = {next((name for kind, name in TYPES.items() if isinstance(value, kind)), None) for value in values}
+        types = {_type_of(value) for value in values}
         if len(types) == 1 and None not in types:
             schema.setdefault("type", types.pop())
     if schema.get("type") == "integer":
         schema.setdefault("format", "int64")
         schema |= {name: int(schema[name]) for name in BOUNDS if name in schema}
+
+
+def _type_of(value: Any) -> str | None:
+    return next((name for kind, name in TYPES.items() if isinstance(value, kind)), None)

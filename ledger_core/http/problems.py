@@ -42,9 +42,9 @@ REQUEST_ID_HEADER = b"x-request-id"
 """The header of every answer with the request's id."""
 RETRY_AFTER_SECONDS = 1
 ERRORS_MAX = 10
-"""The most errors that one 422 names, however many there are."""
+"""The most errors that a 422 names."""
 INTERNAL = "internal"
-"""The code of every fault, whose cause only the log tells."""
+"""The code of every fault. Only the log says what failed."""
 BODY_UNREADABLE = "There was an error parsing the body"
 """What FastAPI says, with a status of 400, of a body that it cannot read at all."""
 
@@ -56,7 +56,7 @@ CODE: Mapping[int, str] = {
     422: "invalid",
     500: INTERNAL,
 }
-"""The code of an HTTPException, by its status. Any other status has its title as the code: `gone`."""
+"""The code of an HTTPException, by its status. For any other status it is the title, as `gone`."""
 STATE: Mapping[int, RequestState] = {
     400: RequestState.VALIDATING,
     401: RequestState.RECEIVED,
@@ -93,7 +93,7 @@ TITLES: Mapping[int, str] = {
     503: "Service Unavailable",
     504: "Gateway Timeout",
 }
-"""As in RFC 9110, because Python's own titles change with its version; `Error` for any other status."""
+"""As in RFC 9110: Python's titles change with its version. Any other status is an `Error`."""
 
 HEADERS: Mapping[int, Mapping[str, str]] = {
     401: {"www-authenticate": "Bearer"},
@@ -149,7 +149,7 @@ def fault_problem(request: Request, error: Exception) -> JSONResponse:
         exc_info=error,
         extra={"request_id": context.request_id},
     )
-    detail = "The ledger failed; its log tells why under this request id."
+    detail = "request: the ledger failed; give its operator the request_id"
     return _problem(context, 500, INTERNAL, state, detail)
 
 
@@ -178,8 +178,9 @@ def _insufficient_problem(context: RequestContext, error: InsufficientBalanceErr
 
 
 def _may_read(context: RequestContext) -> bool:
-    """True if the caller may read the owner's ledger: only then does a refusal tell its balance."""
-    owner_id = context.owner_id or ""  # which is nobody: only a reader of any owner may read it
+    """True if the caller may read the account: only then does a refusal name its balance."""
+    # Without an owner, only a caller who may read any account may read it.
+    owner_id = context.owner_id or ""
     return context.caller is not None and context.caller.may_read(owner_id)
 
 

@@ -1,4 +1,4 @@
-"""What the ledger knows of one request: a single typed object in the ASGI scope's state.
+"""What the ledger knows of a request: a single typed object in the ASGI scope's state.
 
 Only this module touches that state. An app asks `caller_of` who is calling.
 """
@@ -20,7 +20,7 @@ KEY = "ledger"
 
 @dataclass(kw_only=True, slots=True)
 class RequestContext:
-    """One request, from its arrival to its log line."""
+    """A request, from its arrival to its log line."""
 
     request_id: str
     """API Gateway's id of the request, or else a new UUID."""
@@ -37,7 +37,7 @@ class RequestContext:
     failed_in: RequestState | None = None
     """The state in which the request failed, None as long as it did not."""
     deadline: float | None = None
-    """When the request's time is up, in seconds of the event loop's clock; None until its first call."""
+    """The end of the request's time, by the event loop's clock; None until its first call."""
 
     def fail(self, code: str, state: RequestState) -> None:
         """Record that the request failed, for the log line and its metrics."""
@@ -65,7 +65,7 @@ def caller_of(request: Request) -> Caller:
     """
     caller = context_of(request.scope).caller
     if caller is None:
-        raise UnauthorizedError("A valid bearer token is needed.")
+        raise UnauthorizedError("token: is missing or not valid; send a bearer token")
     return caller
 
 

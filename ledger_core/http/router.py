@@ -1,4 +1,4 @@
-"""The ledger's endpoints: parse, call one function, map the answer."""
+"""The ledger's endpoints: read the request, call a function of the ledger, map the result."""
 
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
@@ -19,8 +19,8 @@ from ledger_core.http.entry_route import EntryRoute
 from ledger_core.http.executor import Executor, is_in_lambda, seconds_left
 from ledger_core.http.request_context import caller_of, context_of
 from ledger_core.http.schemas import (
-    KEYED,
-    REPLAYABLE,
+    IDEMPOTENCY_KEY,
+    REPLAYED,
     Balance,
     Health,
     History,
@@ -29,8 +29,8 @@ from ledger_core.http.schemas import (
     QueryInstant,
     SignedReceipt,
     entry_request,
-    one_nonce,
-    sent_once,
+    idempotency_key,
+    nonce_of,
 )
 from ledger_core.models import LedgerEntry, OperationRequest
 from ledger_core.posting import GroupCommit, OperationProcessor
@@ -43,14 +43,14 @@ HISTORY_LIMIT_MAX = 100
 
 
 class LedgerRouter(APIRouter):
-    """The ledger's own routes, for any app; the app's routers post through `post_operation`.
+    """The ledger's own routes, for any app. The app's routers post through `post_operation`.
 
     It needs `create_api`, which finds out who is calling. FastAPI's `dependencies` do not apply to
     POST /ledger/entry.
 
     Args:
         processor: posts the app's operations.
-        on_access: grants a reward to an owner who calls, or for whom an app posts; None grants nothing.
+        on_access: grants a reward to an owner who calls, or for whom an app posts.
         receipt_key: signs receipts; without it the route for receipts answers 404.
     """
 
@@ -71,8 +71,8 @@ class LedgerRouter(APIRouter):
             self._post_entry(),
             methods=["POST"],
             response_model=LedgerEntry,
-            responses=REPLAYABLE,
-            openapi_extra=KEYED,
+            responses=REPLAYED,
+            openapi_extra=IDEMPOTENCY_KEY,
             route_class_override=EntryRoute,
         )
         self.add_api_route("/ledger/operations", self.get_operations)
@@ -86,11 +86,11 @@ class LedgerRouter(APIRouter):
         """Post an operation for the caller of `request`, and return its entry.
 
         Raises:
-            ForbiddenError: the sender may not post it.
+            ForbiddenError: the caller may not post it.
             InvalidRequestError: the request has several `Idempotency-Key`s.
             LedgerError: what `OperationProcessor.process` raises.
         """
-        sent_once(request.headers.getlist("idempotency-key"))
+        idempotency_key(request.headers.getlist("idempotency-key"))
         context = context_of(request.scope)
         context.owner_id = operation.owner_id
         context.operation = operation.operation
@@ -103,7 +103,7 @@ class LedgerRouter(APIRouter):
         return entry
 
     async def _post(self, request: Request, operation: OperationRequest) -> LedgerEntry:
-        """Post in this thread in Lambda; on a server together with other requests to the account."""
+        """Post in this thread in Lambda; on a server, with other requests to the account."""
         if is_in_lambda(request):
             return self.processor.process(operation, timeout_seconds=seconds_left(request))
         waiting = self._group.join(operation)
@@ -127,26 +127,43 @@ class LedgerRouter(APIRouter):
     async def answer(
         self, request: Request, nonce: str | None, operation: Callable[[str], OperationRequest]
     ) -> Response:
-        """Post the `operation` of the body's `nonce`, or of the header's, and answer by the convention of either."""
-        in_header, headers = sent_once(request.headers.getlist("idempotency-key")), None
+        """Post an operation under a nonce of the body or of the `Idempotency-Key` header.
+
+        A duplicate nonce of the body is refused. A duplicate nonce of the header gets the original
+        answer again if the request is the same.
+
+        Args:
+            request: the request to answer.
+            nonce: the nonce of the body, if it has one.
+            operation: makes the operation, given its nonce.
+        """
+        in_header = idempotency_key(request.headers.getlist("idempotency-key"))
+        headers = None
         try:
-            entry = await self.post_operation(request, operation(one_nonce(nonce, in_header)))
+            entry = await self.post_operation(request, operation(nonce_of(nonce, in_header)))
         except DuplicateNonceError as error:
             context = context_of(request.scope)
             context.nonce_in_header = in_header is not None
             if in_header is None or not error.replay:
                 raise
             context.code = error.code
-            entry, headers = error.entry, {"idempotency-replayed": "true"}
+            entry = error.entry
+            headers = {"idempotency-replayed": "true"}
         return Response(entry.model_dump_json(), headers=headers, media_type="application/json")
 
     async def get_operations(self) -> Operations:
-        """What may be posted, and for how many credits."""
-        items = self.processor.operations.items()
-        return Operations(operations=[Operation(operation=name, **vars(config)) for name, config in items])
+        """Every operation that may be posted, and its credits."""
+        configs = self.processor.operations.items()
+        operations = [Operation(operation=name, **vars(config)) for name, config in configs]
+        return Operations(operations=operations)
 
-    async def get_balance(self, request: Request, owner_id: OwnerId, at: QueryInstant | None = None) -> Balance:
-        """The balance now, strongly consistent; or as it was at an instant, from the index."""
+    async def get_balance(
+        self,
+        request: Request,
+        owner_id: OwnerId,
+        at: QueryInstant | None = None,
+    ) -> Balance:
+        """The balance now, strongly consistent; or the balance at an instant, from the index."""
         self._check_may_read(request, owner_id)
         if at is None:
             read = partial(self._account, caller_of(request), owner_id)
@@ -167,13 +184,14 @@ class LedgerRouter(APIRouter):
     ) -> History:
         """The entries from `from` (inclusive) to `to` (exclusive), newest first.
 
-        With `operation`, a page may be short though more entries follow: go on until `next_cursor` is null.
+        With `operation`, a page may be short although more entries follow: ask for the next page
+        until `next_cursor` is null.
         """
         self._check_may_read(request, owner_id)
         if operation is not None:
             self.processor.config_of(operation)
         if since and before and since > before:
-            raise InvalidRequestError("from: must not be later than to")
+            raise InvalidRequestError("from: is later than to; swap them")
         if cursor is not None:
             position = cursor_position(owner_id, cursor)
             before = min(before, position) if before else position
@@ -194,7 +212,7 @@ class LedgerRouter(APIRouter):
         return History(entries=entries, next_cursor=next_cursor)
 
     async def verify_ledger(self, request: Request, owner_id: OwnerId) -> Report:
-        """Fold the owner's entries and compare the outcome with its balance."""
+        """Fold the owner's entries, and compare the result with the balance."""
         self._check_may_read(request, owner_id)
         audit = partial(audit_store, self.processor.store, owner_id)
         return await self._calls.run(
@@ -204,35 +222,39 @@ class LedgerRouter(APIRouter):
         )
 
     async def get_receipt(self, request: Request, owner_id: OwnerId) -> SignedReceipt:
-        """The balance now and the hash of the last entry, signed: a JWT to keep, and to hold against the ledger later.
+        """The balance now and the hash of the last entry, signed as a JWT.
 
-        404 where the ledger has no key to sign with.
+        The owner keeps it, and `ledger verify` compares the ledger with it later. 404 if the ledger
+        has no key that signs.
         """
         self._check_may_read(request, owner_id)
         if self._receipt_key is None:
-            raise HTTPException(404, "This ledger signs no receipts: it has no LEDGER_RECEIPT_KEY.")
+            raise HTTPException(404, "receipt: this ledger has no LEDGER_RECEIPT_KEY")
         sign = partial(self._receipt, owner_id, self._receipt_key)
         receipt = await self._calls.run(request, sign, is_slow=True)
         return SignedReceipt(receipt=receipt)
 
     async def get_health(self) -> Health:
-        """Whether the process answers; asks nothing of DynamoDB."""
+        """Answers as long as the process runs; sends no request to DynamoDB."""
         return Health()
 
     def _post_entry(self) -> Callable[..., Coroutine[Any, Any, Response]]:
         body_model = entry_request(self.processor.operations)
 
         async def post_entry(request: Request, body: body_model) -> Response:  # type: ignore[valid-type]
-            """Post an operation. A nonce in the body is refused the second time (409, with the original entry); one in
-            `Idempotency-Key` gets the original answer again when the request is the same, 422 when it differs."""
-            sent: OperationRequest = body
+            """Post an operation, under a nonce of the body or of the `Idempotency-Key` header.
 
-            def under(nonce: str) -> OperationRequest:
-                if nonce == sent.nonce:
-                    return sent
-                return sent.model_copy(update={"nonce": nonce})
+            - A nonce of the body is refused the second time: 409, with the original entry.
+            - A nonce of the header gets the original answer again for the same request, else 422.
+            """
+            operation: OperationRequest = body
 
-            return await self.answer(request, sent.nonce, under)
+            def with_nonce(nonce: str) -> OperationRequest:
+                if nonce == operation.nonce:
+                    return operation
+                return operation.model_copy(update={"nonce": nonce})
+
+            return await self.answer(request, operation.nonce, with_nonce)
 
         return post_entry
 

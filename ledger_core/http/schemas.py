@@ -1,4 +1,4 @@
-"""What the ledger takes and gives over HTTP, besides entries themselves."""
+"""The bodies of requests and answers, besides the entry itself, and the two places of a nonce."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -24,8 +24,8 @@ from ledger_core.http.field_descriptions import HEADERS
 from ledger_core.models import LedgerEntry, OperationRequest
 
 __all__ = [
-    "KEYED",
-    "REPLAYABLE",
+    "IDEMPOTENCY_KEY",
+    "REPLAYED",
     "UNKNOWN_OPERATION",
     "Balance",
     "Health",
@@ -35,11 +35,11 @@ __all__ = [
     "QueryInstant",
     "SignedReceipt",
     "entry_request",
-    "one_nonce",
-    "sent_once",
+    "idempotency_key",
+    "nonce_of",
 ]
 
-REPLAYABLE: dict[int | str, dict[str, Any]] = {
+REPLAYED: dict[int | str, dict[str, Any]] = {
     200: {
         "headers": {
             "Idempotency-Replayed": {
@@ -49,8 +49,8 @@ REPLAYABLE: dict[int | str, dict[str, Any]] = {
         }
     }
 }
-"""For the OpenAPI document: an answer may be one that was given before."""
-KEYED: dict[str, Any] = {
+"""The `responses` of a route whose answer may be the answer of an earlier request."""
+IDEMPOTENCY_KEY: dict[str, Any] = {
     "parameters": [
         {
             "name": "Idempotency-Key",
@@ -61,23 +61,26 @@ KEYED: dict[str, Any] = {
         }
     ]
 }
-"""For the OpenAPI document: the header that a nonce may come in, which is read where repetitions show."""
+"""The `openapi_extra` of a route that takes its nonce in the header. `idempotency_key` reads the
+header, because FastAPI would hide that it was sent twice."""
 
 UNKNOWN_OPERATION = "unknown_operation"
 """The type of a validation error: the app has no operation of that name."""
 NONCE: TypeAdapter[str] = TypeAdapter(Nonce)
 QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
-"""A string as RFC 8941 writes it."""
+"""A string in the syntax of RFC 8941."""
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d+)?)?([Zz]|[+-]\d\d:\d\d)")
 
 
-def _written_as_time(value: Any) -> Any:
-    if isinstance(value, str) and not RFC_3339.fullmatch(value):  # pydantic would take "5" for an epoch
-        raise ValueError("must be a time with its offset, as in 2026-11-22T09:30:00Z; in a URL, write + as %2B")
+def _check_rfc_3339(value: Any) -> Any:
+    # Pydantic would read "5" as seconds since 1970.
+    if isinstance(value, str) and not RFC_3339.fullmatch(value):
+        example = "2026-11-22T09:30:00Z"
+        raise ValueError(f"must be a time with its offset, as {example}; in a URL, write + as %2B")
     return value
 
 
-QueryInstant = Annotated[Instant, BeforeValidator(_written_as_time)]
+QueryInstant = Annotated[Instant, BeforeValidator(_check_rfc_3339)]
 
 
 def _empty_if_null(value: Any) -> Any:
@@ -85,7 +88,7 @@ def _empty_if_null(value: Any) -> Any:
 
 
 def entry_request(operations: Iterable[StrEnum]) -> type[OperationRequest]:
-    """The model of the body of POST /ledger/entry: the request that a processor of `operations` takes.
+    """The model of the body of POST /ledger/entry: a request for a processor of `operations`.
 
     Only its nonce may be missing, because it may come in the `Idempotency-Key` header instead.
     """
@@ -109,7 +112,7 @@ def entry_request(operations: Iterable[StrEnum]) -> type[OperationRequest]:
 
 
 class Balance(BaseModel):
-    """What an owner has, in credits, after `entry_count` entries, the last of them at `updated_at`."""
+    """An owner's credits after `entry_count` entries, the last of which is of `updated_at`."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -132,14 +135,14 @@ class Health(BaseModel):
 
 
 class History(BaseModel):
-    """One page of entries, newest first; `next_cursor` opens the next one, null at the end."""
+    """A page of entries, newest first. `next_cursor` opens the next page; null on the last page."""
 
     entries: list[LedgerEntry]
     next_cursor: str | None
 
 
 class Operation(BaseModel):
-    """One operation that the app takes; `magnitude_*` are null where its amount is fixed."""
+    """An operation that the app takes. Its `magnitude_*` are null if its amount is fixed."""
 
     operation: str
     amount: int
@@ -154,30 +157,40 @@ class Operations(BaseModel):
     operations: list[Operation]
 
 
-def sent_once(keys: Sequence[str]) -> str | None:
-    """The one `Idempotency-Key` of a request, None without any.
+def idempotency_key(keys: Sequence[str]) -> str | None:
+    """The `Idempotency-Key` of a request; None if it has no such header.
 
     Raises:
-        InvalidRequestError: there are several, as lines, or joined by a comma, as API Gateway hands them on.
+        InvalidRequestError: the header was sent twice. A server hands on two lines; API Gateway
+            joins them with a comma.
     """
     if len(keys) > 1 or any("," in key for key in keys):
-        raise InvalidRequestError("Idempotency-Key: must be sent once, and hold no comma")
+        raise InvalidRequestError("Idempotency-Key: was sent twice or holds a comma; send one key")
     return keys[0].strip(" \t") if keys else None
 
 
-def one_nonce(in_body: str | None, in_header: str | None) -> str:
-    """The one nonce of a request. The header's may stand in quotes, as its draft standard has it, or without."""
+def nonce_of(in_body: str | None, in_header: str | None) -> str:
+    """The nonce of a request. In the header it may stand in quotes, as the draft standard says.
+
+    Raises:
+        InvalidRequestError: there is no nonce, it is malformed, or the two places differ.
+    """
     if in_header is None:
         if in_body is None:
-            raise InvalidRequestError("nonce: is missing; send it in the body, or as the Idempotency-Key header")
+            raise InvalidRequestError("nonce: is missing; send it, or an Idempotency-Key header")
         return in_body
-    quoted = QUOTED.fullmatch(in_header)
-    if not in_header.isascii() or ('"' in in_header and not quoted):
-        raise InvalidRequestError("Idempotency-Key: must be ASCII, and quoted whole or without quotes")
+    nonce = _nonce_in(in_header)
+    if in_body not in {None, nonce}:
+        raise InvalidRequestError("nonce: differs from the Idempotency-Key header; send either")
+    return nonce
+
+
+def _nonce_in(header: str) -> str:
+    quoted = QUOTED.fullmatch(header)
+    if not header.isascii() or ('"' in header and not quoted):
+        raise InvalidRequestError("Idempotency-Key: is malformed; send ASCII, in quotes or not")
+    text = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else header
     try:
-        nonce = NONCE.validate_python(re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else in_header)
+        return NONCE.validate_python(text)
     except ValidationError as error:
         raise InvalidRequestError(f"Idempotency-Key: {error.errors()[0]['msg']}") from None
-    if in_body not in {None, nonce}:
-        raise InvalidRequestError("nonce: differs from the Idempotency-Key header; send one of them")
-    return nonce

@@ -1,6 +1,7 @@
-"""One structured log line, and its metrics, per request.
+"""Write a structured log line, with metrics, for every request.
 
-Names and counts only: no token, no metadata, no nonce, and of an owner's or a caller's id no more than a hash.
+A line has names and counts only: no token, no metadata, no nonce. It has the hash of an owner's or
+a caller's id, never the id.
 """
 
 import logging
@@ -22,7 +23,7 @@ from ledger_core.observability import RequestMetrics, measure_request, request_l
 __all__ = ["CAPACITY_HEADER", "OUTCOMES", "Telemetry"]
 
 CAPACITY_HEADER = "return-consumed-capacity"
-"""A request that has it gets `consumed-capacity` with its answer: capacity units, and requests sent to DynamoDB."""
+"""A request with this header gets `consumed-capacity`: capacity units, and requests to DynamoDB."""
 
 OUTCOMES: Mapping[str, str] = {
     "accepted": "Accepted",
@@ -30,15 +31,16 @@ OUTCOMES: Mapping[str, str] = {
     "duplicate_nonce": "Duplicate",
     "insufficient_balance": "Insufficient",
 }
-"""The metric that counts a request, by its code; any other code is counted as Failed and the state it failed in."""
+"""The metric that counts a request, by its code. Any other code counts by the state of the failure,
+as `FailedValidating`."""
 ALARMING = frozenset({"contention", "unavailable", "internal"})
-"""Codes that are counted under their own name as well."""
+"""Codes that have a metric of their own as well."""
 
 logger = logging.getLogger(__name__)
 
 
 class Telemetry:
-    """ASGI middleware that measures each request, and tells of it when it ends, however it ends."""
+    """ASGI middleware that measures each request, and writes its line when it ends in any way."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -49,31 +51,33 @@ class Telemetry:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request, status, begun = Request(scope), 500, perf_counter()
+        request = Request(scope)
+        status = 500
+        begun = perf_counter()
 
         async def send_with_capacity(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 if CAPACITY_HEADER in request.headers:
-                    told = f"read={usage.read_units}, write={usage.write_units}, requests={usage.dynamodb_requests}"
-                    message["headers"] = [*message["headers"], (b"consumed-capacity", told.encode())]
+                    consumed = (b"consumed-capacity", _consumed(metrics).encode())
+                    message["headers"] = [*message["headers"], consumed]
             await send(message)
 
-        with measure_request() as usage:
+        with measure_request() as metrics:
             try:
                 await self._app(scope, receive, send_with_capacity)
-            except BaseException:  # a request that is cancelled has no answer either
+            except BaseException:  # a cancelled request has no answer either
                 context_of(scope).fail(INTERNAL, RequestState.PROCESSING)
                 raise
             finally:
                 try:
-                    self.tell(request, status, usage, perf_counter() - begun)
-                except Exception:  # what is answered does not depend on what is logged
+                    self.write(request, status, metrics, perf_counter() - begun)
+                except Exception:  # the answer must not depend on the log
                     logger.exception("a request's log line could not be written")
 
-    def tell(self, request: Request, status: int, usage: RequestMetrics, seconds: float) -> None:
-        """Write the line of one request that ended with `status` after `seconds`."""
+    def write(self, request: Request, status: int, metrics: RequestMetrics, seconds: float) -> None:
+        """Write the line of a request that ended with `status` after `seconds`."""
         context = context_of(request.scope)
         caller = context.caller
         line: dict[str, Any] = {
@@ -89,29 +93,34 @@ class Telemetry:
             "operation": context.operation,
             "client_id": caller and caller.client_id,
             "caller": owner_hash(caller.subject) if caller and caller.subject else None,
-            "attempts": usage.attempts,
-            "retries": usage.retries,
-            "stale_heads": usage.stale_heads,
-            "dynamodb_requests": usage.dynamodb_requests,
-            "dynamodb_ms": round(usage.dynamodb_seconds * 1000, 3),
-            "read_units": usage.read_units,
-            "write_units": usage.write_units,
+            "attempts": metrics.attempts,
+            "retries": metrics.retries,
+            "stale_heads": metrics.stale_heads,
+            "dynamodb_requests": metrics.dynamodb_requests,
+            "dynamodb_ms": round(metrics.dynamodb_seconds * 1000, 3),
+            "read_units": metrics.read_units,
+            "write_units": metrics.write_units,
             "latency_ms": round(seconds * 1000, 3),
             "cold_start": self._cold_start,
         }
         counts = {
             OUTCOMES.get(context.code, f"Failed{context.failed_in}"): 1,
             **({context.code.capitalize(): 1} if context.code in ALARMING else {}),
-            "Retries": usage.retries,
-            "StaleHeads": usage.stale_heads,
-            "ReadUnits": usage.read_units,
-            "WriteUnits": usage.write_units,
+            "Retries": metrics.retries,
+            "StaleHeads": metrics.stale_heads,
+            "ReadUnits": metrics.read_units,
+            "WriteUnits": metrics.write_units,
         }
         self._lines.write(line, {**counts, "Latency": line["latency_ms"]})
         self._cold_start = False
 
 
+def _consumed(metrics: RequestMetrics) -> str:
+    units = f"read={metrics.read_units}, write={metrics.write_units}"
+    return f"{units}, requests={metrics.dynamodb_requests}"
+
+
 def _trace_id() -> str | None:
-    """The X-Ray trace that this invocation belongs to."""
+    """The X-Ray trace of the current call of the function."""
     root = re.match(r"Root=([^;]+)", os.environ.get("_X_AMZN_TRACE_ID", ""))
     return root and root[1]

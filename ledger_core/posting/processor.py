@@ -168,10 +168,6 @@ class OperationProcessor:
         """An owner's account as far as this process knows it; None if it does not."""
         return self._known.get(owner_id)
 
-    def read(self, call: Callable[[], T], *, timeout_seconds: float = TIMEOUT_SECONDS) -> T:
-        """The answer of a reading call of the store, tried again while it may succeed and there is time."""
-        return self.budget(timeout_seconds).call(call)
-
     def budget(self, timeout_seconds: float) -> RetryBudget:
         """The retry budget of a request that takes several calls: their time is in common."""
         return RetryBudget(self._monotonic() + timeout_seconds, self._monotonic, self._sleep, self._random)

@@ -20,7 +20,7 @@ from infra.dynamodb import create_tables, dynamodb_local
 from ledger_core.audit import audit_store
 from ledger_core.errors import ContentionError, UnavailableError
 from ledger_core.observability import measure_request
-from ledger_core.posting import GroupCommit, OperationProcessor
+from ledger_core.posting import TIMEOUT_SECONDS, GroupCommit, OperationProcessor
 from ledger_core.wiring import create_client, create_processor
 from tests.benchmarks.report import Part, Row, count, ratio, ratio_of_medians
 from tests.benchmarks.sent import Sent, conflicts
@@ -170,7 +170,9 @@ def _post(
 
 def _check(processor: OperationProcessor, owners: Sequence[str], *, accepted: int, doubtful: int) -> None:
     """The ledgers are valid and have the entries that were accepted; of one that ended in a 503 it is not known."""
-    reports = [audit_store(processor.store, owner_id, read=processor.read) for owner_id in owners]
+    reports = [
+        audit_store(processor.store, owner_id, read=processor.budget(TIMEOUT_SECONDS).call) for owner_id in owners
+    ]
     stored = sum(report.entries_checked for report in reports)
     if not all(report.valid for report in reports) or not accepted <= stored <= accepted + doubtful:
         raise RuntimeError(f"{accepted} entries were accepted and {stored} are stored: {reports}")

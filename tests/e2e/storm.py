@@ -76,7 +76,8 @@ class Storm:
                 post = partial(processor.process, timeout_seconds=seconds)
                 self.answers.append(Answer.of(self._request(chance.randrange(self._nonces)), post))
                 continue
-            owner_id, read = chance.choice(OWNERS), partial(processor.read, timeout_seconds=seconds)
+            owner_id = chance.choice(OWNERS)
+            read = processor.budget(seconds).call
             try:
                 if chance.random() < 0.5:
                     assert audit_store(store, owner_id, read=read).valid

@@ -14,7 +14,7 @@ import pytest
 
 from functions.example_app.operations import ExampleAppOperations
 from ledger_core import OperationRequest
-from ledger_core.posting import OperationProcessor
+from ledger_core.posting import TIMEOUT_SECONDS, OperationProcessor
 from ledger_core.wiring import create_processor, create_store
 from tests.e2e.load import Note, check_all, client, fresh_seed, note, reading, requests
 from tests.invariants import Answer
@@ -80,6 +80,7 @@ def _told(processor: OperationProcessor, seed: int, owner_ids: Sequence[str], nu
 
     def read(owner_id: str) -> Answer:
         begun, head = time.monotonic(), partial(processor.store.account, owner_id, consistent=True)
-        return reading(owner_id, processor.read(head).balance, begun)
+        account = processor.budget(TIMEOUT_SECONDS).call(head)
+        return reading(owner_id, account.balance, begun)
 
     return list(client(post, read, islice(requests(seed, number, owner_ids), REQUESTS_EACH)))

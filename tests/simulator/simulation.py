@@ -195,7 +195,8 @@ class Simulation:
         """An audit amid all this must not cry wolf."""
         process = self._start("auditor")
         processor = OperationProcessor(self._store_of(process), self.operations, **timing(process))
-        audit = partial(audit_store, self._store_of(process), owner_id, read=processor.read, sleep=self.world.sleep)
+        read = processor.budget(TIMEOUT_SECONDS).call
+        audit = partial(audit_store, self._store_of(process), owner_id, read=read, sleep=self.world.sleep)
         try:
             report = self.world.invoke(process, audit)
         except (LedgerError, CrashedError):

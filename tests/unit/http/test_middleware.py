@@ -266,7 +266,7 @@ def test_key_that_is_repeated_is_refused(
     for text, encoded in ((body, False), (base64.b64encode(body.encode()).decode(), True)):
         refusal = api(method, path, text, isBase64Encoded=encoded)
         assert (refusal.status, refusal.body["code"], refusal.body["state"]) == (422, "invalid", "Validating")
-        assert refusal.body["detail"] == "body: an object has the same key twice"
+        assert refusal.body["detail"] == "body: an object has a key twice; send each key once"
     assert sent == []
 
 

@@ -393,10 +393,10 @@ def test_read_is_tried_again() -> None:
     def read() -> Account:
         return bench.processor.store.account("ada", consistent=True)
 
-    assert bench.processor.read(read).balance == 3
+    assert bench.processor.budget(TIMEOUT_SECONDS).call(read).balance == 3
     assert len(bench.pauses) == 1
     with pytest.raises(UnavailableError):
-        bench.processor.read(read, timeout_seconds=0)
+        bench.processor.budget(0).call(read)
 
 
 def clock_that(*times: Any) -> Callable[[], datetime]:

@@ -136,6 +136,20 @@ def test_modules_are_small_and_say_what_they_own(path: Path) -> None:
     assert names == sorted(names, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
 
 
+def test_no_test_imports_another() -> None:
+    """What several tests need is in tests/fakes, or in a module that has no tests."""
+    for path in ROOT.glob("tests/**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
+            assert not re.match(r"tests\.(.+\.)?test_", module), f"{path.name} imports {module}"
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """A name in a report leads to one file."""
+    names = [path.name for path in ROOT.glob("tests/**/test_*.py")]
+    assert sorted(set(names)) == sorted(names)
+
+
 def test_tests_say_what_they_test() -> None:
     """Read together, the docstrings of the tests are the specification."""
     for path in ROOT.glob("tests/**/test_*.py"):

@@ -11,8 +11,11 @@ import os
 import sys
 import zlib
 from collections.abc import Callable
+from email.utils import formatdate
+from functools import cache
 from itertools import count
 from pathlib import Path
+from time import time
 from typing import Any
 
 import boto3
@@ -46,6 +49,11 @@ class _Body(io.BytesIO):
         yield self.getvalue()
 
 
+@cache
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)
+
+
 def without_network(client: Any) -> Any:
     """The client, answered at botocore's hook for the wire as DynamoDB answers."""
 
@@ -58,7 +66,7 @@ def without_network(client: Any) -> Any:
             "content-length": str(len(body)),
             "x-amz-crc32": str(zlib.crc32(body)),
             "x-amzn-requestid": "A" * 52,
-            "date": "Sun, 22 Nov 2026 09:30:00 GMT",
+            "date": _date(int(time())),
             "server": "Server",
         }
         return AWSResponse(request.url, 200, headers, _Body(body))

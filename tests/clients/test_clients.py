@@ -22,8 +22,8 @@ from infra.issuer import Issuer, JwtAuthorizer
 from infra.openapi import PATH
 from infra.processes import free_port
 from tests.conftest import ledger_tables
+from tests.fakes.server import serving
 from tests.support import ROOT
-from tests.unit.http.test_server import serving
 
 HERE = Path(__file__).parent
 MODULES = CACHE / "npm/node_modules"

@@ -22,8 +22,8 @@ from infra.processes import free_port
 from tests.conftest import MACHINE
 from tests.e2e.server import Server
 from tests.fakes.impostor import Impostor, Page, impostor
+from tests.fakes.upgrade import H2C, JAVA
 from tests.support import ROOT
-from tests.unit.infra.test_protocol import H2C, JAVA
 
 BODY = {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "signup"}
 CONFIG = """

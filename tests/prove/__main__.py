@@ -23,7 +23,7 @@ PROOFS = (
     "tests/e2e/test_races.py",
     "tests/e2e/test_faults.py",
     "tests/e2e/test_crashes.py",
-    "tests/lambda_runtime/test_crashes.py",
+    "tests/lambda_runtime/test_runtime_crashes.py",
     "tests/e2e/test_rewards.py",
     "tests/unit/rewards/test_killed.py",
     "tests/unit/audit/test_audit.py",

@@ -10,8 +10,8 @@ from ledger_core import LedgerEntry
 from ledger_core.dynamodb.expressions import entry_item
 from ledger_core.dynamodb.store import HISTORY_QUERIES_MAX
 from ledger_core.fields import format_time
+from tests.fakes.wire import NEW, SECOND, Wire
 from tests.support import NOON, operation
-from tests.unit.dynamodb.test_wire import NEW, SECOND, Wire
 
 
 def page_of(*ids: int, more: bool) -> dict[str, Any]:

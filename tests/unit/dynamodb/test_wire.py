@@ -15,9 +15,9 @@ from ledger_core.dynamodb.expressions import entry_item, transact_items
 from ledger_core.errors import StoreError
 from ledger_core.models import LedgerEntry
 from ledger_core.observability import measure_request
-from tests.support import CONFIRMED, NOON, change_of, operation
+from tests.fakes.wire import NEW, SECOND, Wire
+from tests.support import NOON, change_of, operation
 
-NEW = Account(owner_id="ada")
 BEFORE = NOON - timedelta(seconds=1)
 KNOWN = Account(
     owner_id="ada",
@@ -30,24 +30,6 @@ KNOWN = Account(
 )
 NOON_TEXT, BEFORE_TEXT = "2026-11-22T12:00:00.000000Z", "2026-11-22T11:59:59.000000Z"
 CREATED_BEFORE = {":created_at": {"S": BEFORE_TEXT}}
-
-
-class Wire:
-    """A client that notes what it is asked, and answers as told."""
-
-    def __init__(self, *answers: Any) -> None:
-        self.answers = list(answers)
-        self.asked: list[tuple[str, dict[str, Any]]] = []
-        self.store = LedgerStore(self, entries_table="entries", accounts_table="accounts")  # type: ignore[arg-type]
-
-    def __getattr__(self, call: str) -> Callable[..., Any]:
-        def ask(**arguments: Any) -> Any:
-            self.asked.append((call, arguments))
-            if isinstance(answer := self.answers.pop(0), Exception):
-                raise answer
-            return {**CONFIRMED, **answer}
-
-        return ask
 
 
 def first_entry_after(head: Account) -> LedgerEntry:
@@ -196,7 +178,6 @@ SIGNUPS: dict[str, Any] = {
     "ExpressionAttributeNames": {"#o": "operation"},
     "values": {":operation": {"S": "SIGNUP_CREDIT"}},
 }
-SECOND = timedelta(seconds=1)
 LAST_MICROSECOND = "2026-11-22T11:59:59.999999Z"
 BOOKMARK = {"owner_id": {"S": "ada"}}
 IDS: list[Any] = [

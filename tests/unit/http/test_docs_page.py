@@ -15,8 +15,8 @@ from ledger_core.http import LedgerRouter, create_api, create_handler
 from ledger_core.http.docs_page import DOCS_PATHS, FILES, PACKAGE
 from ledger_core.settings import AuthMode
 from ledger_core.wiring import create_processor
+from tests.fakes.server import serving
 from tests.support import LambdaApi
-from tests.unit.http.test_server import serving
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

@@ -22,8 +22,8 @@ from ledger_core.http.openapi import ERRORS
 from ledger_core.http.problems import CODE, ERRORS_MAX, TITLES
 from ledger_core.posting import OperationProcessor
 from ledger_core.settings import AuthMode
+from tests.fakes.server import serving
 from tests.support import Answer, LambdaApi, wire
-from tests.unit.http.test_server import serving
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

@@ -18,8 +18,8 @@ from ledger_core.http.telemetry import Telemetry
 from ledger_core.observability import MetricLines, request_lines
 from ledger_core.observability.metric_lines import METRICS_NAMESPACE
 from ledger_core.posting import OperationProcessor
+from tests.fakes.server import SECONDS_MAX, Gate, serving
 from tests.support import LambdaApi
-from tests.unit.http.test_server import SECONDS_MAX, Gate, serving
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

@@ -17,16 +17,12 @@ from starlette.types import Receive, Scope, Send
 
 from infra.processes import free_port
 from infra.protocol import Http1Protocol
+from tests.fakes.upgrade import H2C, JAVA
 from tests.support import new_seed
 
 pytestmark = pytest.mark.slow
 
 BODY = b'{"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "n"}'
-H2C = {
-    "Connection": "Upgrade, HTTP2-Settings",
-    "Upgrade": "h2c",
-    "HTTP2-Settings": "AAEAAEAAAAIAAAAAAAMAAAAAAAQBAAAAAAUAAEAAAAYABgAA",
-}
 OFFERS = {
     "h2c": H2C,
     "h2c and close": H2C | {"Connection": "Upgrade, HTTP2-Settings, close"},
@@ -36,21 +32,6 @@ OFFERS = {
     "without Connection": {"Upgrade": "h2c"},
     "none": {},
 }
-JAVA = """
-import java.net.URI;
-import java.net.http.*;
-
-public class Main {
-    public static void main(String[] arguments) throws Exception {
-        HttpClient client = HttpClient.newHttpClient();
-        for (int number = 0; number < 2; number++) {
-            var body = HttpRequest.BodyPublishers.ofString(arguments[1]);
-            var request = HttpRequest.newBuilder(URI.create(arguments[0])).POST(body).build();
-            System.out.println(client.send(request, HttpResponse.BodyHandlers.ofString()).body());
-        }
-    }
-}
-"""
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:

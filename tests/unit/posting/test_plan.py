@@ -1,6 +1,7 @@
 """The plan, by literal tables: the account before, the request, the outcome, the account after."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -17,6 +18,8 @@ from ledger_core.account import GENESIS_HASH, Account, Mark
 from ledger_core.errors import RequestState
 from ledger_core.fields import BALANCE_MAX
 from ledger_core.posting import Plan, Posting, duplicate_of, make_plan, plan_group
+from tests.fakes import scripted_store
+from tests.fakes.scripted_store import NEW
 from tests.support import NOON, add, operation
 
 MICROSECOND = timedelta(microseconds=1)
@@ -36,17 +39,9 @@ def account(
 ) -> Account:
     """An account before the request; without an entry it has its defaults."""
     if not entry_count:
-        return Account(owner_id="ada")
-    return Account(
-        owner_id="ada",
-        balance=balance,
-        entry_count=entry_count,
-        head_hash=f"{entry_count:064}",
-        created_at=MORNING,
-        updated_at=updated_at,
-        active_at=active_at,
-        marks=marks or {},
-    )
+        return NEW
+    known = scripted_store.account(balance, entry_count)
+    return replace(known, created_at=MORNING, updated_at=updated_at, active_at=active_at, marks=marks or {})
 
 
 def posting(

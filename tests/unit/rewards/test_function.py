@@ -17,15 +17,11 @@ from ledger_core.observability.metric_lines import METRICS_NAMESPACE
 from ledger_core.periods import Period
 from ledger_core.rewards import Reward, Segment, Tally
 from tests.fakes.cloud import RECEIVES_MAX, Cloud, Context, patched
+from tests.fakes.log_lines import lines
 from tests.support import NOON, ROOT
 
 EVENT = json.loads((ROOT / "infra/events/schedule.json").read_text())
 DAY = "2026-11-22"
-
-
-def lines(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    """The lines told since this was last asked."""
-    return [json.loads(line) for line in capfd.readouterr().out.splitlines()]
 
 
 def metrics(line: dict[str, Any]) -> set[str]:

@@ -1,7 +1,7 @@
 """A reward at the first touch: once with the sweep, for the eligible, and never in the way."""
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,17 +14,13 @@ from ledger_core.posting import ACCOUNTS_MAX, OperationProcessor
 from ledger_core.rewards import GrantOnAccess, Reward, Segment, Sweep
 from ledger_core.settings import AuthMode
 from ledger_core.wiring import create_account_store
+from tests.fakes.on_access import grant_on_access
 from tests.support import NOON, LambdaApi, add, operation, spend, wire
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 REWARD = Reward.of(ExampleAppOperations, "DAILY_REWARD", Period.parse("2026-11-22"))
-
-
-def accrual(processor: OperationProcessor, day: int = 0, **options: Any) -> GrantOnAccess:
-    """Of a process of its own, so many days after the 22nd."""
-    return GrantOnAccess(processor, ExampleAppOperations, clock=lambda: NOON + timedelta(days=day), **options)
 
 
 def sweep(client: "DynamoDBClient") -> Segment:
@@ -35,7 +31,7 @@ def sweep(client: "DynamoDBClient") -> Segment:
 def test_first_touch_of_a_day_grants_the_day_s_reward(processor: OperationProcessor, client: "DynamoDBClient") -> None:
     """Under the sweep's nonce, with the sweep's mark; the next touch asks nobody, another process asks once."""
     processor.process(operation())
-    here = accrual(processor)
+    here = grant_on_access(processor)
     entry = here.touch("ada")
     assert entry is not None
     assert (entry.nonce, entry.operation, entry.balance_after) == ("ledger:daily-reward:2026-11-22", "DAILY_REWARD", 4)
@@ -43,27 +39,27 @@ def test_first_touch_of_a_day_grants_the_day_s_reward(processor: OperationProces
     sent = wire(client)
     assert here.touch("ada") is None
     assert sent == []
-    there = accrual(processor)
+    there = grant_on_access(processor)
     assert (there.touch("ada"), there.touch("ada")) == (None, None)
     assert sent == ["GetItem"]
-    assert accrual(processor, day=1).touch("ada") is not None
+    assert grant_on_access(processor, day=1).touch("ada") is not None
 
 
 def test_touch_and_sweep_grant_it_once(processor: OperationProcessor, client: "DynamoDBClient") -> None:
     """Whichever comes first: the other one finds it, by the mark."""
     for owner_id in ("ada", "eve"):
         processor.process(operation(owner_id=owner_id))
-    assert accrual(processor).touch("ada") is not None
+    assert grant_on_access(processor).touch("ada") is not None
     done = sweep(client)
     assert (done.tally.granted, done.tally.already) == (1, 1)
-    assert (accrual(processor).touch("ada"), accrual(processor).touch("eve")) == (None, None)
+    assert (grant_on_access(processor).touch("ada"), grant_on_access(processor).touch("eve")) == (None, None)
     assert [processor.store.account(owner, consistent=True).balance for owner in ("ada", "eve")] == [4, 4]
 
 
 def test_touch_in_a_race_with_the_sweep(processor: OperationProcessor, client: "DynamoDBClient") -> None:
     """A sweep between the look at the mark and the write is met as a duplicate, and remembered."""
     processor.process(operation())
-    here = accrual(processor)
+    here = grant_on_access(processor)
     account = processor.store.account("ada", consistent=True)
     sweep(client)
     with pytest.MonkeyPatch.context() as patch:
@@ -77,7 +73,7 @@ def test_touch_in_a_race_with_the_sweep(processor: OperationProcessor, client: "
 
 def test_owner_without_an_entry_is_not_eligible(processor: OperationProcessor) -> None:
     """Until the first entry there is nobody to reward; after it there is."""
-    here = accrual(processor)
+    here = grant_on_access(processor)
     assert here.touch("ada") is None
     processor.process(operation())
     assert here.touch("ada") is not None
@@ -102,7 +98,7 @@ def test_what_cannot_be_granted_now_is_in_nobody_s_way(
 ) -> None:
     """A failure is logged, without the owner's id, and the next touch tries again."""
     processor.process(operation())
-    here = accrual(processor)
+    here = grant_on_access(processor)
     monkeypatch.setenv("LEDGER_BALANCES_TABLE", "x")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processor.store, "_accounts_table", "not-there")
@@ -127,7 +123,7 @@ def test_rule_that_fails_is_in_nobody_s_way(processor: OperationProcessor, caplo
 def test_memory_of_owners_is_bounded(processor: OperationProcessor, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process remembers so many owners at most; one that it forgot costs a read."""
     monkeypatch.setattr("ledger_core.rewards.on_access.ACCOUNTS_MAX", 2)
-    here = accrual(processor)
+    here = grant_on_access(processor)
     for owner_id in ("ada", "eve", "joe"):
         processor.process(operation(owner_id=owner_id))
         assert here.touch(owner_id) is not None
@@ -138,12 +134,12 @@ def test_memory_of_owners_is_bounded(processor: OperationProcessor, monkeypatch:
 def test_operation_that_is_not_scheduled_fails_at_start(processor: OperationProcessor) -> None:
     """Not at the first request."""
     with pytest.raises(UnknownOperationError):
-        accrual(processor, operation="SIGNUP_CREDIT")
+        grant_on_access(processor, operation="SIGNUP_CREDIT")
 
 
 @pytest.fixture
 def api(processor: OperationProcessor) -> LambdaApi:
-    router = LedgerRouter(processor, accrual(processor))
+    router = LedgerRouter(processor, grant_on_access(processor))
     return LambdaApi(create_handler(create_api("Test", router, auth=AuthMode.JWT)))
 
 

@@ -18,8 +18,8 @@ from ledger_core.rewards import GrantOnAccess
 from ledger_core.settings import AuthMode
 from ledger_core.wiring import create_account_store, load_settings
 from tests.fakes.cloud import patched
+from tests.fakes.on_access import grant_on_access
 from tests.support import NOON, LambdaApi, add, operation, spend, wire
-from tests.unit.rewards.test_on_access import accrual
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -52,8 +52,8 @@ def test_stale_look_sets_no_mark_back(processor: OperationProcessor, met_before:
     """The day after was granted since: this day's reward comes too, and the mark goes only forward."""
     processor.process(operation())
     before = processor.store.account("ada", consistent=True)
-    assert accrual(another(processor), day=1).touch("ada") is not None
-    here = accrual(processor if met_before else another(processor))
+    assert grant_on_access(another(processor), day=1).touch("ada") is not None
+    here = grant_on_access(processor if met_before else another(processor))
     stale, real = iter([before] * stale_looks), processor.store.account
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -74,7 +74,7 @@ def test_touch_begins_no_ledger(processor: OperationProcessor, client: "DynamoDB
     before = processor.store.account("ada", consistent=True)
     key: Any = {"owner_id": {"S": "ada"}}
     client.delete_item(TableName=load_settings().accounts_table, Key=key)
-    here = accrual(processor if met_before else another(processor))
+    here = grant_on_access(processor if met_before else another(processor))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processor.store, "account", lambda _owner, consistent: before)
         assert here.touch("ada") is None
@@ -123,7 +123,7 @@ def test_balance_that_is_full_is_asked_about_once_a_period(
         ExpressionAttributeValues={":full": {"N": str(BALANCE_MAX)}},
     )
     other = another(processor)
-    here = accrual(other)
+    here = grant_on_access(other)
     assert here.touch("ada") is None
     sent = wire(client)
     assert here.touch("ada") is None
@@ -207,7 +207,7 @@ def test_reward_that_cannot_be_granted_leaves_the_request_its_time(
             return real(**arguments)
         raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "no"}}, "any")
 
-    api = api_of(slow, accrual(slow))
+    api = api_of(slow, grant_on_access(slow))
     api.claims, api.context = {"sub": "shop", "scope": "ledger/read ledger/write"}, Context()
     with patched(client, transact_write_items=fails, get_item=fails):
         if method == "GET":

@@ -13,8 +13,8 @@ from ledger_core.posting import OperationProcessor
 from ledger_core.rewards import Reward, Segment, Sweep, Tally, sweep
 from ledger_core.rewards import batch_writer as batches
 from tests.fakes.cloud import Cloud, patched
+from tests.fakes.sweeps import DAY, REWARD, conflicting, counts, owners_of, spoil, swept
 from tests.support import NOON, spend
-from tests.unit.rewards.test_sweep import DAY, REWARD, conflicting, counts, owners_of, spoil, swept
 
 LATER = Reward.of(ExampleAppOperations, "DAILY_REWARD", Period.parse("2026-11-23"))
 

@@ -15,8 +15,8 @@ import pytest
 from ledger_core.cli import main
 from ledger_core.cli.prices import WRITE_UNIT_DOLLARS, WRITE_UNITS_PER_REWARD
 from tests.fakes.cloud import Cloud
+from tests.fakes.sweeps import spoil
 from tests.support import NOON, wire
-from tests.unit.rewards.test_sweep import spoil
 
 APP = "functions.example_app.operations:ExampleAppOperations"
 DAY = ("--date", "2026-11-22")

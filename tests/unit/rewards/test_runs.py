@@ -13,8 +13,8 @@ from ledger_core import UnavailableError
 from ledger_core.posting import RetryBudget
 from ledger_core.rewards import Segment, Tally
 from tests.fakes.cloud import Cloud, Context, KilledError, Life, patched
+from tests.fakes.log_lines import lines
 from tests.support import NOON
-from tests.unit.rewards.test_function import lines
 
 DAY = "2026-11-22"
 

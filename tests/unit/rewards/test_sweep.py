@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from datetime import date, timedelta
 from typing import Any
 
@@ -28,34 +28,10 @@ from ledger_core.rewards import batch_writer as batches
 from ledger_core.rewards.progress import POSTPONED_MAX
 from ledger_core.rewards.sweep import PAGE_OWNERS_MAX
 from tests.fakes.cloud import Cloud, patched
+from tests.fakes.sweeps import BUSY, DAY, REWARD, cancellation, conflicting, counts, owners_of, spoil, swept
 from tests.support import NOON, add, operation, spend, wire
 
-DAY = Period.parse("2026-11-22")
-REWARD = Reward.of(ExampleAppOperations, "DAILY_REWARD", DAY)
 UTC_TEXT = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
-BUSY = {"Code": "TransactionConflict", "Message": "ongoing"}
-
-
-def swept(cloud: Cloud, reward: Reward = REWARD, *, segments: int = 1, **options: Any) -> Segment:
-    """The last segment after a sweep of all; pauses are not waited for."""
-    for segment in Segment.all_of(reward, segments, NOON):
-        done = Sweep(cloud.store(), reward, sleep=lambda _: None, **options).run(segment, seconds=60)
-    return done
-
-
-def counts(segment: Segment) -> tuple[int, int, int, int]:
-    tally = segment.tally
-    return tally.granted, tally.already, tally.skipped, tally.failed
-
-
-def cancellation(reasons: list[dict[str, Any]]) -> ClientError:
-    error: Any = {"Error": {"Code": "TransactionCanceledException", "Message": "m"}, "CancellationReasons": reasons}
-    return ClientError(error, "TransactWriteItems")
-
-
-def owners_of(arguments: dict[str, Any]) -> list[str]:
-    """To whom a transaction writes."""
-    return [one["Update"]["Key"]["owner_id"]["S"] for one in arguments["TransactItems"] if "Update" in one]
 
 
 def test_fifty_owners_take_two_requests_and_the_next_sweep_one(cloud: Cloud) -> None:
@@ -198,17 +174,6 @@ def test_granted_by_another_worker_meanwhile(cloud: Cloud) -> None:
     cloud.check(owners, [str(DAY)])
 
 
-def spoil(cloud: Cloud, owner_id: str, attribute: str, value: dict[str, Any]) -> None:
-    """Write past the ledger."""
-    cloud.dynamodb.update_item(
-        TableName=cloud.tables["LEDGER_BALANCES_TABLE"],
-        Key={"owner_id": {"S": owner_id}},
-        UpdateExpression="SET #a = :v",
-        ExpressionAttributeNames={"#a": attribute},
-        ExpressionAttributeValues={":v": value},
-    )
-
-
 def test_balances_that_cannot_be_read_or_are_full_block_nobody(cloud: Cloud, caplog: pytest.LogCaptureFixture) -> None:
     """They are counted and logged by their hashes, and all others are granted."""
     owners = cloud.seed(20)
@@ -272,18 +237,6 @@ def test_balance_that_is_erased_meanwhile_is_not_begun_anew(cloud: Cloud) -> Non
     with patched(cloud.dynamodb, transact_write_items=write):
         assert counts(swept(cloud)) == (2, 0, 1, 0)
     assert cloud.store().account(owners[1], consistent=True).entry_count == 0
-
-
-def conflicting(hot: Container[str]) -> Callable[..., Any]:
-    """Writes, of which those to some owners meet a conflict."""
-
-    def write(real: Callable[..., Any], **arguments: Any) -> Any:
-        batch = owners_of(arguments)
-        if not any(owner_id in hot for owner_id in batch):
-            return real(**arguments)
-        raise cancellation([BUSY if one in hot and part else {"Code": "None"} for one in batch for part in (0, 1)])
-
-    return write
 
 
 def test_many_in_conflict_at_once_keep_nobody_else(cloud: Cloud) -> None:

@@ -1,0 +1,11 @@
+"""The log lines of a function."""
+
+import json
+from typing import Any
+
+import pytest
+
+
+def lines(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """The lines told since this was last asked."""
+    return [json.loads(line) for line in capfd.readouterr().out.splitlines()]

@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
@@ -141,7 +141,9 @@ class Cloud:
         failed = function({"Records": records}, Context(seconds))["batchItemFailures"]
         for record in records:
             if {"itemIdentifier": record["messageId"]} not in failed:
-                self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=record["receiptHandle"])
+                # Another worker may have had the message too, and deleted it first. SQS answers that with success.
+                with suppress(self.sqs.exceptions.ReceiptHandleIsInvalid):
+                    self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=record["receiptHandle"])
         return True
 
     def run(self, period: str, *, segments: int = 2, function: RewardFunction | None = None, **event: Any) -> None:

@@ -49,7 +49,7 @@ CREATE_TRIES_MAX = 10
 """A DynamoDB Local that has just started may take longer for its first answer than the ledger's client waits."""
 TABLES = {
     "EntriesTable": "LEDGER_ENTRIES_TABLE",
-    "BalancesTable": "LEDGER_BALANCES_TABLE",
+    "AccountsTable": "LEDGER_ACCOUNTS_TABLE",
     "RunsTable": "LEDGER_RUNS_TABLE",
 }
 
@@ -62,7 +62,7 @@ ENVIRONMENT = {
     **CREDENTIALS,
     "AWS_REGION": REGION,
     "LEDGER_ENTRIES_TABLE": "entries",
-    "LEDGER_BALANCES_TABLE": "balances",
+    "LEDGER_ACCOUNTS_TABLE": "accounts",
     "LEDGER_RUNS_TABLE": "runs",
     "LEDGER_AUTH": "none",
     "LEDGER_SERVICE": "ledger",

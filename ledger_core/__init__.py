@@ -17,6 +17,7 @@ from ledger_core.errors import (
     TooLongError,
     UnauthorizedError,
     UnavailableError,
+    UnknownFormatError,
     UnknownOperationError,
 )
 from ledger_core.models import LedgerEntry, OperationRequest
@@ -48,6 +49,7 @@ __all__ = [
     "TooLongError",
     "UnauthorizedError",
     "UnavailableError",
+    "UnknownFormatError",
     "UnknownOperationError",
     "active_within",
     "every_owner",

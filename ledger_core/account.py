@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
 from ledger_core.fields import TIME_STEP_MIN, Instant, format_time, in_utc
-from ledger_core.models import LedgerEntry, OperationRequest, hash_of
+from ledger_core.models import FORMAT_VERSION, LedgerEntry, OperationRequest, hash_of
 
 __all__ = ["GENESIS_HASH", "Account", "AccountChange", "Head", "Mark"]
 
@@ -87,6 +87,7 @@ class Account:
         """The entry that `request` adds; later than the last one even if the clock says otherwise."""
         time = in_utc(now if self.updated_at is None else max(now, self.updated_at + TIME_STEP_MIN))
         fields: dict[str, Any] = {
+            "v": FORMAT_VERSION,
             "id": self.entry_count + 1,
             "operation": str(request.operation),
             "owner_id": request.owner_id,
@@ -95,9 +96,10 @@ class Account:
             "created_at": time,
             "updated_at": time,
             "balance_after": self.balance + amount,
-            "metadata": dict(request.metadata),
             "prev_hash": self.head_hash,
         }
+        if request.metadata:
+            fields["metadata"] = dict(request.metadata)
         written = dict.fromkeys(("created_at", "updated_at"), format_time(time))
         return LedgerEntry.model_construct(**fields, hash=hash_of(fields | written))  # of what has been validated
 

@@ -11,6 +11,7 @@ LedgerError                   code                  status  raised when
 ├── UnavailableError          unavailable           503     DynamoDB did not answer in time or throttled
 ├── TooLongError              too_long              422     the ledger is too long to verify in time
 ├── StoreError                internal              500     DynamoDB refused: a table, a permission
+│   └── UnknownFormatError    unknown_format        501     a newer version of the ledger wrote this
 └── ConfigurationError        (at start only)       500     a setting or an operation is wrong
 
 `status` is the status of the HTTP answer. An app may derive errors with a code and a status of its
@@ -35,6 +36,7 @@ __all__ = [
     "TooLongError",
     "UnauthorizedError",
     "UnavailableError",
+    "UnknownFormatError",
     "UnknownOperationError",
 ]
 
@@ -167,6 +169,13 @@ class StoreError(LedgerError):
     ) -> None:
         super().__init__(message, state=state)
         self.dynamodb_code = dynamodb_code
+
+
+class UnknownFormatError(StoreError):
+    """An entry or an account has a version or an attribute that this version of the ledger does not know."""
+
+    code = "unknown_format"
+    status = 501
 
 
 class ConfigurationError(LedgerError):

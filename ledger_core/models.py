@@ -4,13 +4,17 @@ import hashlib
 from collections.abc import Mapping
 from enum import StrEnum
 from json import JSONEncoder
-from typing import Any
+from operator import not_
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
 from ledger_core.fields import Instant, Magnitude, Metadata, Nonce, OwnerId
 
-__all__ = ["LedgerEntry", "OperationRequest", "hash_of"]
+__all__ = ["FORMAT_VERSION", "LedgerEntry", "OperationRequest", "hash_of"]
+
+FORMAT_VERSION = 1
+"""Of an entry, as it is stored, hashed and exported."""
 
 # For strings, small integers and ASCII keys, which is all an entry holds, this is RFC 8785's canonical JSON.
 CANONICAL = JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
@@ -33,15 +37,17 @@ class OperationRequest(BaseModel):
 
 
 class LedgerEntry(BaseModel):
-    """One immutable line of an owner's ledger.
+    """One immutable line of an owner's account, in format 1.
 
-    `id` counts the owner's entries from 1. `amount` (signed) and `balance_after` are in credits. `hash` is the hex
-    SHA-256 of the entry's own JSON without `hash`, in the canonical form of RFC 8785 (keys sorted, no spaces), and
-    `prev_hash` is the hash of the entry before it, 64 zeros for the first: change one and every later one shows it.
+    `id` counts the account's entries from 1. `amount` (signed) and `balance_after` are in credits. `metadata` is absent
+    when it is empty. `hash` is the hex SHA-256 of the entry's own JSON without `hash`, in the canonical form of
+    RFC 8785 (keys sorted, no spaces), and `prev_hash` is the hash of the entry before it, 64 zeros for the first:
+    change one and every later one shows it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
+    v: Literal[1]
     id: StrictInt
     operation: StrictStr
     owner_id: StrictStr
@@ -50,7 +56,7 @@ class LedgerEntry(BaseModel):
     created_at: Instant
     updated_at: Instant
     balance_after: StrictInt
-    metadata: dict[StrictStr, StrictStr]
+    metadata: dict[StrictStr, StrictStr] = Field(default_factory=dict, exclude_if=not_)
     prev_hash: StrictStr
     hash: StrictStr
 

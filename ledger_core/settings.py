@@ -45,7 +45,7 @@ class AuthMode(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """LEDGER_ENTRIES_TABLE, LEDGER_BALANCES_TABLE, LEDGER_AUTH (default `jwt`); and LEDGER_RECEIPT_KEY,
+    """LEDGER_ENTRIES_TABLE, LEDGER_ACCOUNTS_TABLE, LEDGER_AUTH (default `jwt`); and LEDGER_RECEIPT_KEY,
     LEDGER_BASE_PATH, LEDGER_ALLOWED_ORIGINS, empty by default.
 
     The key is the id or the ARN of a KMS key, or a file on this machine whose name ends in .pem; the path comes before
@@ -66,9 +66,9 @@ class Settings:
         Raises:
             ConfigurationError: one is missing or wrong; the message is one line and says which and what to do.
         """
-        tables = [_table_name(environment, name) for name in ("LEDGER_ENTRIES_TABLE", "LEDGER_BALANCES_TABLE")]
+        tables = [_table_name(environment, name) for name in ("LEDGER_ENTRIES_TABLE", "LEDGER_ACCOUNTS_TABLE")]
         if tables[0] == tables[1]:
-            raise ConfigurationError("LEDGER_ENTRIES_TABLE and LEDGER_BALANCES_TABLE must be two tables")
+            raise ConfigurationError("LEDGER_ENTRIES_TABLE and LEDGER_ACCOUNTS_TABLE must be two tables")
         auth = environment.get("LEDGER_AUTH", AuthMode.JWT)
         if auth not in list(AuthMode):
             raise ConfigurationError(f"LEDGER_AUTH must be one of {', '.join(AuthMode)}: {auth!r}")

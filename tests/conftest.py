@@ -35,7 +35,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # for what tests start
 
 def ledger_tables() -> dict[str, str]:
     """The names of the two tables that the ledger itself needs; the third takes time, and few tests use it."""
-    return {name: os.environ[name] for name in ("LEDGER_ENTRIES_TABLE", "LEDGER_BALANCES_TABLE")}
+    return {name: os.environ[name] for name in ("LEDGER_ENTRIES_TABLE", "LEDGER_ACCOUNTS_TABLE")}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -18,7 +18,7 @@ from functions.daily_reward.events import SweepEvent
 from functions.daily_reward.function import STOP_SECONDS
 from infra.dynamodb import TEMPLATE, table_definitions
 from infra.dynamodb import template as whole_template
-from ledger_core.dynamodb.store import INDEX_BY_OWNER
+from ledger_core.dynamodb.store import INDEX_BY_ACCOUNT
 from ledger_core.errors import RequestState
 from ledger_core.http.app import OPEN_PATHS
 from ledger_core.http.docs_page import DOCS_PATHS
@@ -177,7 +177,7 @@ def parameters() -> Any:
     return whole_template()["Parameters"]
 
 
-@pytest.mark.parametrize("table", ["EntriesTable", "BalancesTable"])
+@pytest.mark.parametrize("table", ["EntriesTable", "AccountsTable"])
 def test_tables_cannot_be_lost(table: str) -> None:
     """Both tables are on demand, restorable to any point, and survive the stack, but not a first deploy that fails."""
     resource = template()[table]
@@ -192,7 +192,7 @@ def test_entries_are_streamed_and_have_one_index() -> None:
     """New entries go to a stream; the one index is the one the store asks."""
     entries = template()["EntriesTable"]["Properties"]
     assert entries["StreamSpecification"] == {"StreamViewType": "NEW_IMAGE"}
-    assert [index["IndexName"] for index in entries["GlobalSecondaryIndexes"]] == [INDEX_BY_OWNER]
+    assert [index["IndexName"] for index in entries["GlobalSecondaryIndexes"]] == [INDEX_BY_ACCOUNT]
 
 
 def statements(role: str) -> dict[str, Any]:
@@ -200,12 +200,12 @@ def statements(role: str) -> dict[str, Any]:
     return {one["Sid"]: one for policy in policies for one in policy["PolicyDocument"]["Statement"]}
 
 
-ENTRIES, BALANCES = "EntriesTable.Arn", "BalancesTable.Arn"
+ENTRIES, BALANCES = "EntriesTable.Arn", "AccountsTable.Arn"
 IN_WRITES = {"ForAnyValue:StringEquals": {"dynamodb:EnclosingOperation": "TransactWriteItems"}}
 IN_READS = {"ForAnyValue:StringEquals": {"dynamodb:EnclosingOperation": "TransactGetItems"}}
 APPENDING: dict[str, Any] = {
     "AppendEntriesInTransactionsOnly": ("dynamodb:PutItem", ENTRIES, IN_WRITES),
-    "MoveBalancesInTransactionsOnly": ("dynamodb:UpdateItem", BALANCES, IN_WRITES),
+    "MoveAccountsInTransactionsOnly": ("dynamodb:UpdateItem", BALANCES, IN_WRITES),
     "LookUpEntriesInTransactionsOnly": ("dynamodb:GetItem", ENTRIES, IN_READS),
     "SendTraces": (["xray:PutTraceSegments", "xray:PutTelemetryRecords"], "*", None),
 }
@@ -213,13 +213,13 @@ LOGGING = ["logs:CreateLogStream", "logs:PutLogEvents"]
 RIGHTS: dict[str, dict[str, Any]] = {
     "ApiFunctionRole": {
         **APPENDING,
-        "ReadBalances": ("dynamodb:GetItem", BALANCES, None),
-        "ReadHistory": ("dynamodb:Query", "${EntriesTable.Arn}/index/by_owner", None),
+        "ReadAccounts": ("dynamodb:GetItem", BALANCES, None),
+        "ReadHistory": ("dynamodb:Query", "${EntriesTable.Arn}/index/by_account", None),
         "WriteItsOwnLog": (LOGGING, "ApiFunctionLogGroup.Arn", None),
     },
     "DailyRewardFunctionRole": {
         **APPENDING,
-        "ReadBalances": (["dynamodb:GetItem", "dynamodb:Scan"], BALANCES, None),
+        "ReadAccounts": (["dynamodb:GetItem", "dynamodb:Scan"], BALANCES, None),
         "RecordRuns": (["dynamodb:UpdateItem", "dynamodb:Query"], "RunsTable.Arn", None),
         "TakeSegmentsAndPutTheRestBack": (
             ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:SendMessage"],
@@ -463,7 +463,7 @@ def test_metrics_that_are_watched_are_metrics_that_are_told() -> None:
 def test_local_tables_come_from_the_template() -> None:
     """What runs locally has the keys and the index that are deployed."""
     definitions = table_definitions()
-    assert set(definitions) == {"EntriesTable", "BalancesTable", "RunsTable"}
+    assert set(definitions) == {"EntriesTable", "AccountsTable", "RunsTable"}
     for name, definition in definitions.items():
         properties = template()[name]["Properties"]
         for part in ("KeySchema", "AttributeDefinitions", "BillingMode"):

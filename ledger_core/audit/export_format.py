@@ -21,6 +21,7 @@ def head_line(head: Head | StoredHead) -> str:
     """The line of a head, whatever is in it."""
     stored = StoredHead.of(head) if isinstance(head, Head) else head
     row = {"owner_id": stored.owner_id, **dict.fromkeys(HEAD_FIELDS), **stored.fields}
+    row["owner_id"] = stored.owner_id  # whatever the stored row calls it
     return json.dumps(row, ensure_ascii=False, separators=(",", ":"))
 
 

@@ -31,7 +31,7 @@ class FindingKind(StrEnum):
 
 
 MEANING: Mapping[FindingKind, str] = {
-    FindingKind.CHANGED: "Not what its hash was made of, or no entry, or its time is spelt otherwise; or the next "
+    FindingKind.CHANGED: "Not what its hash was made of, or no entry, or a field is spelt otherwise; or the next "
     "entry has another hash of it, and one of the two was made anew.",
     FindingKind.DELETED: "Not there, while entries after it are.",
     FindingKind.INSERTED: "Not of the chain, which goes on without it. At the end: or the balance's row was set back.",

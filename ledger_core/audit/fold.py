@@ -70,7 +70,7 @@ def audit(head: Head | StoredHead, read_rows: Callable[[], Iterable[Any]], recei
     """Fold a ledger, and diagnose it if it does not add up.
 
     Args:
-        head: the row of the balances table.
+        head: the row of the accounts table.
         read_rows: reads the fields of each entry, oldest first; called a second time for a diagnosis. A row that is
             anything else is reported as unreadable.
         receipts: signed heads of before; those of other owners are passed over.
@@ -141,7 +141,7 @@ class _Fold:
         computed_hash = entry.computed_hash()
         names = respelt(row, entry)
         for name in names:
-            self._find(entry.id, name, format_time(getattr(entry, name)), row[name])
+            self._find(entry.id, name, reported(entry.model_dump(mode="json").get(name)), row[name])
         if self._links is not None:
             self._links.append(Link.of(self._count, entry, computed_hash, is_exact=not names))
         self._held.against(entry, computed_hash)

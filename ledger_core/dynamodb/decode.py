@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from ledger_core.account import Account, Head
 from ledger_core.dynamodb.errors import busy_error
 from ledger_core.dynamodb.expressions import MARK_PREFIX
-from ledger_core.dynamodb.stored import StoredHead
-from ledger_core.errors import LedgerError, StoreError, UnavailableError
+from ledger_core.dynamodb.stored import StoredHead, unknown_fields
+from ledger_core.errors import LedgerError, StoreError, UnavailableError, UnknownFormatError
 from ledger_core.models import LedgerEntry
 
 __all__ = [
@@ -27,6 +27,10 @@ __all__ = [
 
 BUSY = frozenset({"ProvisionedThroughputExceeded", "ThrottlingError", "TransactionConflict"})
 """Reasons for which a cancelled transaction should wait before it is sent again."""
+KEYS = frozenset({"entry_key", "account"})
+"""Attributes of a stored entry that are no fields of it."""
+ATTRIBUTES = frozenset({"account", "balance", "entry_count", "head_hash", "created_at", "updated_at", "active_at"})
+"""Of a stored account, beside its marks."""
 INTEGER = re.compile(r"-?[0-9]+")
 
 
@@ -73,7 +77,7 @@ def units_from(response: Mapping[str, Any]) -> float:
 
 def row_from(item: Mapping[str, Any]) -> dict[str, Any]:
     """A stored entry as the fields of LedgerEntry, whatever is in them."""
-    row = {name: _plain(value) for name, value in item.items() if name != "entry_key"}
+    row = {name: _plain(value) for name, value in item.items() if name not in KEYS}
     row.setdefault("updated_at", row.get("created_at"))
     return row
 
@@ -85,7 +89,7 @@ def stored_head_from(owner_id: str, item: Mapping[str, Any] | None) -> StoredHea
 
 
 def _is_noted(name: str) -> bool:
-    return name in {"owner_id", "created_at", "active_at"} or name.startswith(MARK_PREFIX)
+    return name in {"account", "created_at", "active_at"} or name.startswith(MARK_PREFIX)
 
 
 def _plain(typed: Mapping[str, Any]) -> Any:
@@ -106,18 +110,33 @@ def _plain(typed: Mapping[str, Any]) -> Any:
 
 
 def entry_from(item: Mapping[str, Any]) -> LedgerEntry:
-    """The entry that is stored, less attributes that a later version may have added."""
+    """The entry that is stored.
+
+    Raises:
+        UnknownFormatError: it has a version or an attribute that is not known.
+        StoreError: it is malformed.
+    """
     row = row_from(item)
+    if unknown := unknown_fields(row):
+        raise UnknownFormatError(f"a stored entry has attributes that are not known: {', '.join(unknown)}")
     row["updated_at"] = row.get("created_at")
     try:
-        return LedgerEntry(**{name: row[name] for name in LedgerEntry.model_fields if name in row})
+        return LedgerEntry(**row)
     except ValidationError as error:
         reasons = error.errors(include_input=False, include_url=False)
         raise StoreError(f"a stored entry is malformed: {reasons}") from error
 
 
 def account_from(owner_id: str, item: Mapping[str, Any] | None) -> Account:
-    """The account that is stored; a row that has no entry yet, whatever else is in it, is like no row."""
+    """The account that is stored; a row that has no entry yet is like no row.
+
+    Raises:
+        UnknownFormatError: it has an attribute that is not known.
+        StoreError: it is malformed.
+    """
+    unknown = sorted(name for name in item or () if name not in ATTRIBUTES and not name.startswith(MARK_PREFIX))
+    if unknown:
+        raise UnknownFormatError(f"a stored account has attributes that are not known: {', '.join(unknown)}")
     if not item or "entry_count" not in item:
         return Account(owner_id=owner_id)
     names = [name for name in item if name.startswith(MARK_PREFIX)]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENTRIES_MAX",
+    "account_key",
     "entry_item",
     "entry_key",
     "transact_items",
@@ -41,10 +42,17 @@ def entry_key(owner_id: str, nonce: str) -> str:
     return f"{owner_id}#{nonce}"
 
 
+def account_key(owner_id: str) -> dict[str, Any]:
+    """The key of an account's row."""
+    return {"account": {"S": owner_id}}
+
+
 def entry_item(entry: LedgerEntry) -> dict[str, Any]:
-    """The entry as it is stored: its fields and its key, less `updated_at`, which is `created_at`."""
-    return {
+    """The entry as it is stored: its fields, its key and its account, less `updated_at`, which is `created_at`."""
+    item: dict[str, Any] = {
         "entry_key": {"S": entry_key(entry.owner_id, entry.nonce)},
+        "account": {"S": entry.owner_id},
+        "v": {"N": str(entry.v)},
         "id": {"N": str(entry.id)},
         "operation": {"S": entry.operation},
         "owner_id": {"S": entry.owner_id},
@@ -52,10 +60,12 @@ def entry_item(entry: LedgerEntry) -> dict[str, Any]:
         "nonce": {"S": entry.nonce},
         "created_at": {"S": format_time(entry.created_at)},
         "balance_after": {"N": str(entry.balance_after)},
-        "metadata": {"M": {key: {"S": value} for key, value in entry.metadata.items()}},
         "prev_hash": {"S": entry.prev_hash},
         "hash": {"S": entry.hash},
     }
+    if entry.metadata:
+        item["metadata"] = {"M": {key: {"S": value} for key, value in entry.metadata.items()}}
+    return item
 
 
 def transact_items(
@@ -92,7 +102,7 @@ def _update(change: AccountChange, accounts_table: str) -> "TransactWriteItemTyp
     update: TransactWriteItemTypeDef = {
         "Update": {
             "TableName": accounts_table,
-            "Key": {"owner_id": {"S": after.owner_id}},
+            "Key": account_key(after.owner_id),
             "UpdateExpression": MOVE,
             "ConditionExpression": ACCOUNT_IS_KNOWN if before.entry_count else ACCOUNT_IS_NEW,
             "ExpressionAttributeValues": values,

@@ -22,9 +22,9 @@ from ledger_core.models import LedgerEntry
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-__all__ = ["INDEX_BY_OWNER", "LedgerStore"]
+__all__ = ["INDEX_BY_ACCOUNT", "LedgerStore"]
 
-INDEX_BY_OWNER = "by_owner"
+INDEX_BY_ACCOUNT = "by_account"
 HISTORY_QUERIES_MAX = 4
 """Requests that one filtered page of history may take before it is handed out short."""
 HISTORY_EVALUATED_MAX = 1000
@@ -108,7 +108,7 @@ class LedgerStore:
         """The entry under a nonce, if there is one, and the account, both of the same instant; one request."""
         keys = {
             self._entries_table: {"entry_key": {"S": expressions.entry_key(owner_id, nonce)}},
-            self._accounts_table: {"owner_id": {"S": owner_id}},
+            self._accounts_table: expressions.account_key(owner_id),
         }
         with dynamodb_request(self.clock) as request:
             response = self._client.transact_get_items(
@@ -185,8 +185,8 @@ class LedgerStore:
         with dynamodb_request(self.clock) as request:
             response = self._client.scan(
                 TableName=self._entries_table,
-                FilterExpression="owner_id = :owner_id",
-                ExpressionAttributeValues={":owner_id": {"S": owner_id}},
+                FilterExpression="account = :account",
+                ExpressionAttributeValues={":account": {"S": owner_id}},
                 ProjectionExpression="id, created_at",
                 ConsistentRead=True,
                 ReturnConsumedCapacity="TOTAL",
@@ -201,7 +201,7 @@ class LedgerStore:
         with dynamodb_request(self.clock) as request:
             response = self._client.get_item(
                 TableName=self._accounts_table,
-                Key={"owner_id": {"S": owner_id}},
+                Key=expressions.account_key(owner_id),
                 ConsistentRead=consistent,
                 ReturnConsumedCapacity="TOTAL",
             )
@@ -218,7 +218,7 @@ class LedgerStore:
         limit: int | None = None,
         start: Mapping[str, Any] | None = None,
     ) -> Mapping[str, Any]:
-        values, options = {":owner_id": owner_id, **times.values}, dict[str, Any]()
+        values, options = {":account": owner_id, **times.values}, dict[str, Any]()
         if operation is not None:
             options = {"FilterExpression": "#o = :operation", "ExpressionAttributeNames": {"#o": "operation"}}
             values[":operation"] = operation
@@ -229,8 +229,8 @@ class LedgerStore:
         with dynamodb_request(self.clock) as request:
             response = self._client.query(
                 TableName=self._entries_table,
-                IndexName=INDEX_BY_OWNER,
-                KeyConditionExpression="owner_id = :owner_id" + times.condition,
+                IndexName=INDEX_BY_ACCOUNT,
+                KeyConditionExpression="account = :account" + times.condition,
                 ExpressionAttributeValues={name: {"S": value} for name, value in values.items()},
                 ScanIndexForward=not newest_first,
                 ReturnConsumedCapacity="TOTAL",

@@ -13,12 +13,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from ledger_core.account import Head
 from ledger_core.fields import Instant, format_time
-from ledger_core.models import LedgerEntry
+from ledger_core.models import FORMAT_VERSION, LedgerEntry
 
 __all__ = ["HEAD_FIELDS", "Reported", "StoredHead", "reported", "respelt", "same", "unknown_fields"]
 
 HEAD_FIELDS = ("balance", "entry_count", "head_hash", "updated_at")
-TIMES = ("created_at", "updated_at")
 INSTANT: TypeAdapter[datetime] = TypeAdapter(Instant)
 
 Reported = int | str | None
@@ -80,13 +79,20 @@ class StoredHead:
 
 
 def unknown_fields(row: Any) -> list[str]:
-    """Fields of a stored entry that are those of another format."""
-    return sorted(set(row) - set(LedgerEntry.model_fields)) if isinstance(row, dict) else []
+    """The fields of a stored entry that only a later format can have."""
+    if not isinstance(row, dict):
+        return []
+    unknown = set(row) - set(LedgerEntry.model_fields)
+    version = row.get("v")
+    if type(version) is int and version > FORMAT_VERSION:
+        unknown.add("v")
+    return sorted(unknown)
 
 
 def respelt(row: Mapping[str, Any], entry: LedgerEntry) -> list[str]:
-    """The times of a stored entry that mean the time that was written and are spelt differently."""
-    return [name for name in TIMES if not same(row[name], format_time(getattr(entry, name)))]
+    """The fields of a stored entry that the ledger writes differently, though they mean the same."""
+    written = entry.model_dump(mode="json")
+    return [name for name in row if not same(row[name], written.get(name))]
 
 
 def same(left: Any, right: Any) -> bool:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from ledger_core.account import Account
 from ledger_core.dynamodb.decode import account_from
-from ledger_core.dynamodb.expressions import entry_key
+from ledger_core.dynamodb.expressions import account_key, entry_key
 from ledger_core.dynamodb.request import dynamodb_request
 from ledger_core.dynamodb.store import LedgerStore
 from ledger_core.errors import StoreError
@@ -36,7 +36,7 @@ class SweepStore(LedgerStore):
 
     def accounts(self, *, segment: int, segments: int, start: str | None, limit: int) -> "Page":
         """A page of one of the `segments` into which the balances are divided, strongly consistent; one request."""
-        options: dict[str, Any] = {"ExclusiveStartKey": {"owner_id": {"S": start}}} if start else {}
+        options: dict[str, Any] = {"ExclusiveStartKey": account_key(start)} if start else {}
         with dynamodb_request(self.clock) as request:
             response = self._client.scan(
                 TableName=self._accounts_table,
@@ -50,7 +50,7 @@ class SweepStore(LedgerStore):
             request.read(response)
         accounts, malformed, empty = [], {}, []
         for item in response["Items"]:
-            owner_id = item["owner_id"]["S"]
+            owner_id = item["account"]["S"]
             try:
                 account = account_from(owner_id, item)
             except StoreError as error:
@@ -61,7 +61,7 @@ class SweepStore(LedgerStore):
                 else:
                     empty.append(owner_id)
         last = response.get("LastEvaluatedKey")
-        return Page(accounts, malformed, last["owner_id"]["S"] if last else None, empty)
+        return Page(accounts, malformed, last["account"]["S"] if last else None, empty)
 
     def owners_with(self, nonce: str, owner_ids: Sequence[str]) -> set[str]:
         """Those of up to LOOK_UPS_MAX owners who have an entry under a nonce; one request, two read units each."""
@@ -69,10 +69,10 @@ class SweepStore(LedgerStore):
         with dynamodb_request(self.clock) as request:
             response = self._client.transact_get_items(
                 TransactItems=[
-                    {"Get": {"TableName": self._entries_table, "Key": key, "ProjectionExpression": "owner_id"}}
+                    {"Get": {"TableName": self._entries_table, "Key": key, "ProjectionExpression": "account"}}
                     for key in keys
                 ],
                 ReturnConsumedCapacity="TOTAL",
             )
             request.read(response)
-        return {answer["Item"]["owner_id"]["S"] for answer in response["Responses"] if "Item" in answer}
+        return {answer["Item"]["account"]["S"] for answer in response["Responses"] if "Item" in answer}

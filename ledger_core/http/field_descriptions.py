@@ -55,6 +55,7 @@ FIELDS: Mapping[str, Mapping[str, Described]] = {
         ),
     },
     "LedgerEntry": {
+        "v": Described("The version of the entry's format.", 1),
         "id": Described("Counts the entries of the owner: 1, 2, 3 and so on, without gaps.", 3),
         "operation": Described("What was posted.", "CREDIT_SPEND"),
         "owner_id": OWNER_ID,
@@ -66,7 +67,10 @@ FIELDS: Mapping[str, Mapping[str, Described]] = {
         ),
         "updated_at": Described("The same as `created_at`: an entry never changes.", CREATED_AT),
         "balance_after": Described("Credits that the owner had after the entry.", 7),
-        "metadata": Described("What the app noted with the entry.", {"order_id": "1001"}),
+        "metadata": Described(
+            "What the app noted with the entry; absent when that is nothing.",
+            {"order_id": "1001"},
+        ),
         "prev_hash": Described(
             "The hash of the entry before; 64 zeros in the first entry.",
             "0" * 64,

@@ -17,7 +17,14 @@ from ledger_core.http.problems import CODE, HEADERS, INTERNAL, PROBLEM_MEDIA_TYP
 
 __all__ = ["ERRORS", "complete", "operation_id"]
 
-ERRORS = [cls for cls in LedgerError.__subclasses__() if cls.__module__ == LedgerError.__module__]
+
+def _derived(kind: type[LedgerError]) -> Iterator[type[LedgerError]]:
+    for cls in kind.__subclasses__():
+        yield cls
+        yield from _derived(cls)
+
+
+ERRORS = [cls for cls in _derived(LedgerError) if cls.__module__ == LedgerError.__module__]
 """The ledger's errors, whose codes are described. An app describes its own errors at its routes."""
 
 DESCRIPTIONS = {
@@ -33,6 +40,7 @@ DESCRIPTIONS = {
     "or the ledger is too long to be verified over HTTP.",
     429: "Too many requests for API Gateway. Send the same request later, under the same nonce.",
     500: "A bug, a missing table or permission. Give the operator the `request_id`.",
+    501: "A newer version of the ledger wrote this entry or account. Nothing is written.",
     503: "Not done in time, or perhaps done. Send the same request again, under the same nonce.",
 }
 ENDS = {RequestState.COMPLETED, RequestState.FAILED}
@@ -166,6 +174,8 @@ def _statuses(path: str, operation: dict[str, Any], *, needs_token: bool) -> Ite
         yield from (402, 409, 413, 415)
     if "requestBody" in operation or "parameters" in operation:
         yield 403
+    if "requestBody" in operation or "{" in path:  # such an operation reads the tables
+        yield 501
     yield from (422, 429, 500, 503)  # 422 for a parameter that the route does not have
 
 

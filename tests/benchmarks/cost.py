@@ -13,7 +13,7 @@ from uuid import UUID
 
 from functions.example_app.app import create_app
 from infra.dynamodb import create_tables, dynamodb_local, template
-from ledger_core.dynamodb.expressions import entry_key
+from ledger_core.dynamodb.expressions import account_key, entry_key
 from ledger_core.http import create_handler
 from ledger_core.wiring import create_client, load_settings
 from tests.benchmarks import limits, prices
@@ -135,7 +135,7 @@ def _sizes() -> Sizes:
         with redirect_stdout(lines):
             for nonce in ("first", NONCE):
                 api("POST", "/ledger/entry", {"owner_id": OWNER_ID, "operation": "SIGNUP_CREDIT", "nonce": nonce})
-        keys = {"entry_key": {"S": entry_key(OWNER_ID, NONCE)}}, {"owner_id": {"S": OWNER_ID}}
+        keys = {"entry_key": {"S": entry_key(OWNER_ID, NONCE)}}, account_key(OWNER_ID)
         tables = (settings.entries_table, settings.accounts_table)
         entry, balance = (
             client.get_item(TableName=table, Key=key)["Item"] for table, key in zip(tables, keys, strict=True)

@@ -35,10 +35,10 @@ ANSWERS = {
     "TransactWriteItems": {
         "ConsumedCapacity": [
             {"TableName": "entries", "CapacityUnits": 3.0},
-            {"TableName": "balances", "CapacityUnits": 2.0},
+            {"TableName": "accounts", "CapacityUnits": 2.0},
         ]
     },
-    "GetItem": {"ConsumedCapacity": {"TableName": "balances", "CapacityUnits": 0.5}},
+    "GetItem": {"ConsumedCapacity": {"TableName": "accounts", "CapacityUnits": 0.5}},
 }
 
 

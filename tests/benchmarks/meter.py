@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ledger_core.dynamodb.decode import units_from
-from ledger_core.dynamodb.store import INDEX_BY_OWNER
+from ledger_core.dynamodb.expressions import account_key
+from ledger_core.dynamodb.store import INDEX_BY_ACCOUNT
 from ledger_core.wiring import load_settings
 from tests.benchmarks.units import write_units_of_balance, write_units_of_entry
 from tests.support import wire
@@ -61,15 +62,15 @@ class Meter:
             self._read_units.append(units_from(parsed))
 
     def _balance(self, owner_id: str) -> Item:
-        key = {"owner_id": {"S": owner_id}}
+        key = account_key(owner_id)
         table = self._settings.accounts_table
         return self._client.get_item(TableName=table, Key=key, ConsistentRead=True).get("Item", {})
 
     def _entries_since(self, owner_id: str, balance: Item) -> list[Item]:
         found = self._client.query(
             TableName=self._settings.entries_table,
-            IndexName=INDEX_BY_OWNER,
-            KeyConditionExpression="owner_id = :owner_id AND created_at > :since",
-            ExpressionAttributeValues={":owner_id": {"S": owner_id}, ":since": balance.get("updated_at", {"S": "0"})},
+            IndexName=INDEX_BY_ACCOUNT,
+            KeyConditionExpression="account = :account AND created_at > :since",
+            ExpressionAttributeValues={":account": {"S": owner_id}, ":since": balance.get("updated_at", {"S": "0"})},
         )
         return [*found["Items"]]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from functions.example_app.operations import ExampleAppOperations
 from ledger_core.dynamodb.decode import entry_from
-from ledger_core.dynamodb.expressions import entry_item, entry_key
+from ledger_core.dynamodb.expressions import account_key, entry_item, entry_key
 from ledger_core.errors import DuplicateNonceError, InsufficientBalanceError
 from ledger_core.fields import format_time
 from ledger_core.models import LedgerEntry, OperationRequest
@@ -52,7 +52,7 @@ class NaiveLedger:
         values = {":zero": 0, ":one": 1, ":amount": amount, ":hash": entry.hash, ":now": format_time(entry.created_at)}
         self._client.update_item(
             TableName=self._settings.accounts_table,
-            Key={"owner_id": {"S": request.owner_id}},
+            Key=account_key(request.owner_id),
             UpdateExpression=MOVE_BALANCE,
             ExpressionAttributeValues=item_from(values),
         )

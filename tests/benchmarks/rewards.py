@@ -145,13 +145,13 @@ def _naive(period: str, owners: int) -> Cost:
     client = _client_of(processor.store)
     with _measured(client) as cost:
         pages = client.get_paginator("scan").paginate(
-            TableName=os.environ["LEDGER_BALANCES_TABLE"],
+            TableName=os.environ["LEDGER_ACCOUNTS_TABLE"],
             ReturnConsumedCapacity="TOTAL",
             PaginationConfig={"MaxItems": owners, "PageSize": min(owners, PAGE_OWNERS_MAX)},
         )
         for page in pages:
             for item in page["Items"]:
-                processor.process(reward.request(item["owner_id"]["S"]))
+                processor.process(reward.request(item["account"]["S"]))
                 cost.owners += 1
     return cost
 
@@ -189,11 +189,11 @@ def _measured(client: Any) -> Iterator[Cost]:
 
 def _with_write_units(run: Callable[[], Cost], period: str) -> Cost:
     """Run, and add what the writes cost, computed from what is stored before and after."""
-    balances = {item["owner_id"]["S"]: item for item in _items("LEDGER_BALANCES_TABLE")}
+    balances = {item["account"]["S"]: item for item in _items("LEDGER_ACCOUNTS_TABLE")}
     cost = run()
     nonce = _reward(period).nonce
     entries = {
-        item["owner_id"]["S"]: item
+        item["account"]["S"]: item
         for item in _items(
             "LEDGER_ENTRIES_TABLE",
             FilterExpression="nonce = :nonce",
@@ -204,8 +204,8 @@ def _with_write_units(run: Callable[[], Cost], period: str) -> Cost:
         raise RuntimeError(f"{len(entries):,} entries were written for {cost.owners:,} owners")
     cost.entry_bytes = sum(map(item_bytes, entries.values()))
     cost.write_units = sum(map(write_units_of_entry, entries.values()))
-    for item in _items("LEDGER_BALANCES_TABLE"):
-        if (owner_id := item["owner_id"]["S"]) in entries:
+    for item in _items("LEDGER_ACCOUNTS_TABLE"):
+        if (owner_id := item["account"]["S"]) in entries:
             cost.write_units += write_units_of_balance(balances[owner_id], item)
     return cost
 

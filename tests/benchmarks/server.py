@@ -97,7 +97,7 @@ def _ours(data: str) -> list[str]:
 @contextlib.contextmanager
 def with_new_tables(name: str) -> Iterator[Mapping[str, str]]:
     """Tables of their own until the end of the block; gives the environment that names them."""
-    tables = {f"LEDGER_{kind}_TABLE": f"{name}-{kind.lower()}" for kind in ("ENTRIES", "BALANCES")}
+    tables = {f"LEDGER_{kind}_TABLE": f"{name}-{kind.lower()}" for kind in ("ENTRIES", "ACCOUNTS")}
     client = create_client()
     create_tables(client, tables)
     yield {**os.environ, **tables}

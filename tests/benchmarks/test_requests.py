@@ -22,9 +22,9 @@ def test_each_request_to_the_api_takes_what_the_table_says(real_client: "DynamoD
     assert requests.taken(real_client) == requests.GOALS
 
 
-@pytest.mark.parametrize(("metadata_bytes", "units"), [(0, 5), (200, 5), (644, 5), (800, 8)])
+@pytest.mark.parametrize(("metadata_bytes", "units"), [(0, 5), (200, 5), (614, 5), (800, 8)])
 def test_write_units_by_size(real_client: "DynamoDBClient", metadata_bytes: int, units: int) -> None:
-    """A nonce like a UUID and an owner of 20 characters leave room for 644 bytes of metadata in five write units."""
+    """A nonce like a UUID and an owner of 20 characters leave room for 614 bytes of metadata in five write units."""
     processor, meter = create_processor(ExampleAppOperations, real_client), Meter(real_client)
     owner_id, metadata = "o" * 20, {"note": "x" * (metadata_bytes - len("note"))} if metadata_bytes else {}
     processor.process(operation(owner_id=owner_id, nonce="first"))

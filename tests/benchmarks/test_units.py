@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ledger_core.account import Account
-from ledger_core.dynamodb.expressions import entry_item
+from ledger_core.dynamodb.expressions import account_key, entry_item
 from tests.benchmarks.units import item_bytes, write_units_of_balance, write_units_of_entry
 from tests.support import NOON, operation
 
@@ -39,6 +39,6 @@ def test_entry_below_a_kilobyte_takes_five_units_with_its_balance() -> None:
         Account(owner_id="ada").next_entry(operation(metadata={"note": "x" * size}), amount=3, now=NOON)
         for size in (100, 800)
     )
-    row = {"owner_id": {"S": "ada"}, "balance": {"N": "3"}}
+    row = {**account_key("ada"), "balance": {"N": "3"}}
     assert write_units_of_entry(entry_item(small)) + write_units_of_balance({}, row) == 5
     assert write_units_of_entry(entry_item(large)) + write_units_of_balance(row, row) == 8

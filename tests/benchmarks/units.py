@@ -27,7 +27,7 @@ def item_bytes(item: Mapping[str, Mapping[str, Any]]) -> int:
 
 
 def write_units_of_entry(item: Mapping[str, Mapping[str, Any]], *, transactional: bool = True) -> int:
-    """What it takes to put an entry, and to add it to the index by_owner, which holds all of it."""
+    """What it takes to put an entry, and to add it to the index by_account, which holds all of it."""
     units = _write_units(item_bytes(item))
     return units * _factor(transactional) + units
 

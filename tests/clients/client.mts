@@ -27,7 +27,7 @@ function entryOf({ data, error }: Awaited<ReturnType<typeof post>>): Entry {
 
 const first = await post(add, "key");
 const again = await post(add, "key");
-const kept: Record<string, string> = entryOf(first).metadata;
+const kept: Record<string, string> | undefined = entryOf(first).metadata;
 const poor = await post({ owner_id, operation: "CREDIT_SPEND", nonce: "order-1", amount: 500 });
 const used = await post({ owner_id, operation: "CREDIT_SPEND", nonce: "key" });
 const bad = await post({ owner_id: "a#b", operation: "CREDIT_SPEND", nonce: "n" });

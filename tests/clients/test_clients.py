@@ -162,6 +162,29 @@ def test_typescript_client(ledger: tuple[str, str], gateway: str, document: Path
     }
 
 
+def test_hash_is_recomputed_with_canonicalize(ledger: tuple[str, str], tmp_path: Path) -> None:
+    """Node's own SHA-256 over an implementation of RFC 8785 gives each entry's hash, in any script."""
+    if not (MODULES / "canonicalize").exists():
+        pytest.skip("NOT TESTED with Node: it needs Node.js and npm, and `make test` to install what is locked")
+    url, token = ledger
+    add = {"owner_id": "añø-日本-😀", "operation": "CREDIT_ADD", "amount": 7}
+    bodies = [
+        {**add, "nonce": "plain"},
+        {**add, "nonce": "empty", "metadata": {}},
+        {**add, "nonce": 'ø "quoted" \\', "metadata": {**METADATA, "Z": "日本 😀", "a": 'a\n"b"/\\\u2028\x7f'}},
+    ]
+    answers = [
+        httpx.post(f"{url}/ledger/entry", json=body, headers={"Authorization": f"Bearer {token}"}) for body in bodies
+    ]
+    entries = [answer.raise_for_status().json() for answer in answers]
+    assert [(entry["v"], "metadata" in entry) for entry in entries] == [(1, False), (1, False), (1, True)]
+    (tmp_path / "node_modules").symlink_to(MODULES)
+    (tmp_path / "entries.json").write_text(f"[{','.join(answer.text for answer in answers)}]", encoding="utf-8")
+    shutil.copy(HERE / "hash.mjs", tmp_path)
+    hashes = json.loads(node("hash.mjs", "entries.json", folder=tmp_path))
+    assert hashes == [entry["hash"] for entry in entries]
+
+
 def test_document_passes_every_rule_of_spectral() -> None:
     """Spectral finds nothing in the committed document, by all of its rules for OpenAPI."""
     spectral = MODULES / "@stoplight/spectral-cli/dist/index.js"

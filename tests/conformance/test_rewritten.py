@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 def clear(client: "DynamoDBClient", owner_id: str) -> None:
     """Delete an owner's ledger, as somebody can who may write to both tables."""
-    table, owner = os.environ["LEDGER_ENTRIES_TABLE"], {"S": owner_id}
+    table = os.environ["LEDGER_ENTRIES_TABLE"]
+    account = {"S": owner_id}
     for item in client.scan(TableName=table)["Items"]:
-        if item["owner_id"] == owner:
+        if item["account"] == account:
             client.delete_item(TableName=table, Key={"entry_key": item["entry_key"]})
-    client.delete_item(TableName=os.environ["LEDGER_BALANCES_TABLE"], Key={"owner_id": owner})
+    client.delete_item(TableName=os.environ["LEDGER_ACCOUNTS_TABLE"], Key={"account": account})
 
 
 def rewritten_from(first: int, owner_id: str) -> tuple[dict[str, Any], Rows]:

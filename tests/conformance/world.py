@@ -24,7 +24,7 @@ class World:
         self.is_moto = is_moto
         names = ledger_tables()
         self.store = SweepStore(
-            client, entries_table=names["LEDGER_ENTRIES_TABLE"], accounts_table=names["LEDGER_BALANCES_TABLE"]
+            client, entries_table=names["LEDGER_ENTRIES_TABLE"], accounts_table=names["LEDGER_ACCOUNTS_TABLE"]
         )
         self.processors = [OperationProcessor(self.store, ExampleAppOperations) for _ in range(2)]
         apps = [create_api("Example App", LedgerRouter(one), auth=AuthMode.NONE) for one in self.processors]

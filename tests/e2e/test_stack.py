@@ -29,7 +29,7 @@ from infra.stack import BUILT, MINISTACK, NAME, ORIGIN, SECOND_AUDIENCE, Stack, 
 from ledger_core.account import Account
 from ledger_core.audit import read_receipt
 from ledger_core.dynamodb import jwk
-from ledger_core.dynamodb.expressions import MOVE, entry_item, transact_items
+from ledger_core.dynamodb.expressions import MOVE, account_key, entry_item, transact_items
 from ledger_core.fields import owner_hash
 from tests.conftest import MACHINE
 from tests.support import NOON, change_of, operation
@@ -443,11 +443,11 @@ def test_role_appends_in_transactions_and_changes_or_drops_no_entry(
     stack: Stack, role_client: Any, owner_id: str
 ) -> None:
     """What the role's policies say is enforced: the ledger's transaction passes, what is not allowed is denied."""
-    entries, balances = stack.outputs["EntriesTableName"], stack.outputs["BalancesTableName"]
+    entries, balances = stack.outputs["EntriesTableName"], stack.outputs["AccountsTableName"]
     head = Account(owner_id=owner_id)
     made = head.next_entry(operation(owner_id=owner_id), amount=3, now=NOON)
     item, key = entry_item(made), {"entry_key": {"S": f"{owner_id}#{made.nonce}"}}
-    owner = {"owner_id": {"S": owner_id}}
+    owner = account_key(owner_id)
     pair = transact_items(change_of(head, made), entries_table=entries, accounts_table=balances)
     role_client.transact_write_items(TransactItems=pair)
     role_client.transact_get_items(TransactItems=[{"Get": {"TableName": entries, "Key": key}}])
@@ -478,7 +478,7 @@ def test_role_appends_in_transactions_and_changes_or_drops_no_entry(
 
 def test_role_of_the_scheduled_function_changes_no_entry_either(stack: Stack, owner_id: str) -> None:
     """It may read all balances, which the API may not, and append; beyond that no more than the API."""
-    entries, balances = stack.outputs["EntriesTableName"], stack.outputs["BalancesTableName"]
+    entries, balances = stack.outputs["EntriesTableName"], stack.outputs["AccountsTableName"]
     client = client_of_role(stack, "DailyRewardFunctionRole")
     head = Account(owner_id=owner_id)
     made = head.next_entry(operation(owner_id=owner_id), amount=3, now=NOON)
@@ -486,7 +486,8 @@ def test_role_of_the_scheduled_function_changes_no_entry_either(stack: Stack, ow
         TransactItems=transact_items(change_of(head, made), entries_table=entries, accounts_table=balances)
     )
     client.scan(TableName=balances, Limit=1)
-    key, owner = {"entry_key": {"S": f"{owner_id}#{made.nonce}"}}, {"owner_id": {"S": owner_id}}
+    key = {"entry_key": {"S": f"{owner_id}#{made.nonce}"}}
+    owner = account_key(owner_id)
     denied: list[tuple[str, dict[str, Any]]] = [
         ("put_item", {"TableName": entries, "Item": entry_item(made)}),
         ("delete_item", {"TableName": entries, "Key": key}),

@@ -184,7 +184,7 @@ def test_another_dynamodb_is_used_when_it_is_named(
     """By the option and by nothing else, and without a proxy."""
     server = Server(tmp_path, "--endpoint", dynamodb_local_endpoint)
     said = hostile(elsewhere.url, tmp_path / "home")
-    tables = {name: f"{name}-{free_port()}" for name in ("LEDGER_ENTRIES_TABLE", "LEDGER_BALANCES_TABLE")}
+    tables = {name: f"{name}-{free_port()}" for name in ("LEDGER_ENTRIES_TABLE", "LEDGER_ACCOUNTS_TABLE")}
     astray = (
         "AWS_PROFILE",
         "AWS_ACCESS_KEY_ID",

@@ -74,7 +74,7 @@ def test_what_a_stack_leaves_is_not_in_the_way_of_the_next(first: Stack, second:
     cloudformation.delete_stack(StackName=SECOND)
     cloudformation.get_waiter("stack_delete_complete").wait(StackName=SECOND, WaiterConfig={"Delay": 1})
     there = left(first)
-    kept = {"EntriesTableName", "BalancesTableName", "ApiFunctionLogGroupName"}
+    kept = {"EntriesTableName", "AccountsTableName", "ApiFunctionLogGroupName"}
     kept |= {"RewardsDeadLetterQueueUrl", "RewardsEventsDeadLetterQueueUrl"}
     assert {name for name in before if before[name].rpartition("/")[2] in there or before[name] in there} == kept
     assert len([name for name in there if name.startswith(("/aws/lambda/ledger-2/", "/aws/vendedlogs/ledger-2/"))]) == 3

@@ -86,7 +86,7 @@ class World:
         tables = {name: f"{name}-{uuid4()}" for name in TABLES.values()}
         create_tables(client, tables)
         waiting = Config(read_timeout=read_seconds)
-        names = {"entries_table": tables["LEDGER_ENTRIES_TABLE"], "accounts_table": tables["LEDGER_BALANCES_TABLE"]}
+        names = {"entries_table": tables["LEDGER_ENTRIES_TABLE"], "accounts_table": tables["LEDGER_ACCOUNTS_TABLE"]}
         self.store = SweepStore(client, **names)
         self._store = SweepStore(self._watched(SWEEP_CONFIG.merge(waiting)), **names)
         processor = OperationProcessor(self._store, ExampleAppOperations, **self._time())

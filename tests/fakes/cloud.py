@@ -122,7 +122,7 @@ class Cloud:
         return SweepStore(
             client or self.dynamodb,
             entries_table=self.tables["LEDGER_ENTRIES_TABLE"],
-            accounts_table=self.tables["LEDGER_BALANCES_TABLE"],
+            accounts_table=self.tables["LEDGER_ACCOUNTS_TABLE"],
         )
 
     def records(self) -> list[dict[str, Any]]:

@@ -50,7 +50,7 @@ class Gate:
         monkeypatch.setattr(client, "transact_write_items", self, raising=False)
 
     def __call__(self, **arguments: Any) -> Any:
-        if arguments["TransactItems"][-1]["Update"]["Key"]["owner_id"]["S"] == self.owner_id:
+        if arguments["TransactItems"][-1]["Update"]["Key"]["account"]["S"] == self.owner_id:
             self.entries.append(len(arguments["TransactItems"]) - 1)
             self.reached.set()
             assert self.opened.wait(SECONDS_MAX)

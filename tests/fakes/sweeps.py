@@ -39,14 +39,14 @@ def cancellation(reasons: list[dict[str, Any]]) -> ClientError:
 
 def owners_of(arguments: dict[str, Any]) -> list[str]:
     """To whom a transaction writes."""
-    return [one["Update"]["Key"]["owner_id"]["S"] for one in arguments["TransactItems"] if "Update" in one]
+    return [one["Update"]["Key"]["account"]["S"] for one in arguments["TransactItems"] if "Update" in one]
 
 
 def spoil(cloud: Cloud, owner_id: str, attribute: str, value: dict[str, Any]) -> None:
     """Write past the ledger."""
     cloud.dynamodb.update_item(
-        TableName=cloud.tables["LEDGER_BALANCES_TABLE"],
-        Key={"owner_id": {"S": owner_id}},
+        TableName=cloud.tables["LEDGER_ACCOUNTS_TABLE"],
+        Key={"account": {"S": owner_id}},
         UpdateExpression="SET #a = :v",
         ExpressionAttributeNames={"#a": attribute},
         ExpressionAttributeValues={":v": value},

@@ -45,9 +45,11 @@ def put(client: "DynamoDBClient", head: dict[str, Any], rows: Rows) -> None:
     entries = []
     for position, row in enumerate(rows):
         stored = {name: value for name, value in row.items() if name != "updated_at"}
-        entries.append(item_from({"entry_key": f"{row['owner_id']}#{position}"} | stored))
-    accounts = [item_from(head)] if head["updated_at"] else []
-    tables = {"LEDGER_ENTRIES_TABLE": entries, "LEDGER_BALANCES_TABLE": accounts}
+        keys = {"entry_key": f"{row['owner_id']}#{position}", "account": head["owner_id"]}
+        entries.append(item_from(keys | stored))
+    account = {name: value for name, value in head.items() if name != "owner_id"}
+    accounts = [item_from({"account": head["owner_id"]} | account)] if head["updated_at"] else []
+    tables = {"LEDGER_ENTRIES_TABLE": entries, "LEDGER_ACCOUNTS_TABLE": accounts}
     puts: Any = {
         os.environ[table]: [{"PutRequest": {"Item": item}} for item in items]
         for table, items in tables.items()

@@ -42,7 +42,7 @@ def account_store(client: "DynamoDBClient", variables: Any) -> SweepStore:
     return SweepStore(
         client,
         entries_table=variables["LEDGER_ENTRIES_TABLE"],
-        accounts_table=variables["LEDGER_BALANCES_TABLE"],
+        accounts_table=variables["LEDGER_ACCOUNTS_TABLE"],
     )
 
 

@@ -101,14 +101,14 @@ def test_no_auth_is_refused_inside_lambda(start: Start) -> None:
 
 def test_missing_setting_is_a_readable_line(start: Start) -> None:
     """A function deployed without its table's name says so when it starts."""
-    runtime = start(LEDGER_BALANCES_TABLE="")
+    runtime = start(LEDGER_ACCOUNTS_TABLE="")
     assert runtime(event("http_api")) == {}
-    assert "ledger: LEDGER_BALANCES_TABLE is not set: give it the name of the DynamoDB table" in runtime.log
+    assert "ledger: LEDGER_ACCOUNTS_TABLE is not set: give it the name of the DynamoDB table" in runtime.log
 
 
 def test_missing_table_is_a_readable_error_and_a_bare_500(start: Start) -> None:
     """A cold start over a table that is not there: the log names the error, the caller learns nothing."""
-    runtime = start(LEDGER_BALANCES_TABLE="not-there")
+    runtime = start(LEDGER_ACCOUNTS_TABLE="not-there")
     answer = runtime(event("http_api"))
     assert answer["statusCode"] == 500
     body = json.loads(answer["body"])

@@ -77,8 +77,8 @@ class CheckThenWrite(Naive):
     def write(self, change: AccountChange, put: Any, update: Any) -> None:
         (entry,) = change.entries
         addition = {
-            "TableName": "balances",
-            "Key": {"owner_id": {"S": entry.owner_id}},
+            "TableName": "accounts",
+            "Key": {"account": {"S": entry.owner_id}},
             "UpdateExpression": "SET head_hash = :hash, updated_at = :now, active_at = :now, "
             "created_at = if_not_exists(created_at, :now) ADD balance :amount, entry_count :one",
             "ExpressionAttributeValues": {

@@ -24,8 +24,8 @@ from tests.simulator.world import BEGINNING, Choices, CrashedError, Executor, Pr
 
 __all__ = ["Ledger", "Simulation", "shared_ledger"]
 
-TABLES = {"entries": "entry_key", "balances": "owner_id"}
-INDEX = ("entries", "owner_id", "created_at")
+TABLES = {"entries": "entry_key", "accounts": "account"}
+INDEX = ("entries", "account", "created_at")
 CLIENTS = 5
 WORKERS = 2
 """At most."""
@@ -51,7 +51,7 @@ def shared_ledger(
 ) -> Callable[[OperationRequest], LedgerEntry]:
     """The real one."""
     client: Any = process
-    store = LedgerStore(client, entries_table="entries", accounts_table="balances")
+    store = LedgerStore(client, entries_table="entries", accounts_table="accounts")
     return posting(process, OperationProcessor(store, operations, **timing(process)))
 
 
@@ -208,7 +208,7 @@ class Simulation:
         """Begins a sweep at some time; who has an entry then is to be rewarded by it."""
         self.world.sleep(self.choices["schedule"].below(STARTS) / 100)
         self._queue += [one.model_dump_json() for one in Segment.all_of(reward, SEGMENTS, BEGINNING)]
-        self._due += [(owner_id, reward) for table, owner_id in self.world.dynamodb.items if table == "balances"]
+        self._due += [(owner_id, reward) for table, owner_id in self.world.dynamodb.items if table == "accounts"]
 
     def _worker(self, number: int) -> None:
         """A scheduled function's worker; a message that it dies over comes again, and may come twice anyway."""
@@ -262,7 +262,7 @@ class Simulation:
             for segment in Segment.all_of(reward, 1, BEGINNING):
                 assert self._work_on(segment.model_dump_json())
         for table, owner_id in list(self.world.dynamodb.items):
-            if table == "balances":
+            if table == "accounts":
                 self._check_rewarded([(owner_id, reward) for reward in self._rewards])
                 self._check_marks(owner_id)
 
@@ -293,7 +293,7 @@ class Simulation:
         return Process(self.world, f"{name}-{self._started}", is_server=name == "server")
 
     def _store_of(self, client: Any) -> SweepStore:
-        return SweepStore(client, entries_table="entries", accounts_table="balances")
+        return SweepStore(client, entries_table="entries", accounts_table="accounts")
 
     def _reward(self, days: int) -> Reward:
         day = (BEGINNING + timedelta(days=days)).date()

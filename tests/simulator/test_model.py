@@ -33,7 +33,7 @@ class Histories:
 
     def __init__(self, chance: random.Random, tables: Mapping[str, str]) -> None:
         self._chance = chance
-        self._entries, self._balances = tables["LEDGER_ENTRIES_TABLE"], tables["LEDGER_BALANCES_TABLE"]
+        self._entries, self._balances = tables["LEDGER_ENTRIES_TABLE"], tables["LEDGER_ACCOUNTS_TABLE"]
         self._sent: list[dict[str, Any]] = []
         self._starts: list[Any] = [None]
         self._puts: list[Any] = []
@@ -68,7 +68,7 @@ class Histories:
         nonce = self._chance.choice(NONCES)
         item = {
             "entry_key": {"S": f"{owner_id}#{nonce}"},
-            "owner_id": {"S": owner_id},
+            "account": {"S": owner_id},
             "created_at": {"S": f"{self._chance.choice(TIMES)[:-7]}{len(self._puts):06}Z"},  # no two are of one time
             "operation": {"S": self._chance.choice(["CREDIT_ADD", "CREDIT_SPEND"])},
             "amount": {"N": str(self._chance.randrange(-5, 10))},
@@ -91,7 +91,7 @@ class Histories:
         }
         update: dict[str, Any] = {
             "TableName": self._balances,
-            "Key": {"owner_id": {"S": owner_id}},
+            "Key": {"account": {"S": owner_id}},
             "UpdateExpression": MOVE,
             "ExpressionAttributeValues": values,
         }
@@ -124,15 +124,15 @@ class Histories:
         return ("put_item" if put else "update_item"), arguments
 
     def _get(self) -> tuple[str, dict[str, Any]]:
-        key = {"owner_id": {"S": self._chance.choice([*OWNERS, "nobody"])}}
+        key = {"account": {"S": self._chance.choice([*OWNERS, "nobody"])}}
         return "get_item", {"TableName": self._balances, "Key": key, "ConsistentRead": self._chance.random() < 0.5}
 
     def _look_up(self) -> tuple[str, dict[str, Any]]:
         owner_id = self._chance.choice(OWNERS)
         entry = {"TableName": self._entries, "Key": {"entry_key": {"S": f"{owner_id}#{self._chance.choice(NONCES)}"}}}
         if self._chance.random() < 0.5:
-            entry["ProjectionExpression"] = "owner_id"
-        balance = {"TableName": self._balances, "Key": {"owner_id": {"S": owner_id}}}
+            entry["ProjectionExpression"] = "account"
+        balance = {"TableName": self._balances, "Key": {"account": {"S": owner_id}}}
         return "transact_get_items", {"TransactItems": [{"Get": entry}, {"Get": balance}]}
 
     def _query(self) -> tuple[str, dict[str, Any]]:
@@ -140,9 +140,9 @@ class Histories:
         owner_id = self._chance.choice(OWNERS)
         arguments: dict[str, Any] = {
             "TableName": self._entries,
-            "IndexName": "by_owner",
-            "KeyConditionExpression": "owner_id = :owner_id AND created_at BETWEEN :since AND :until",
-            "ExpressionAttributeValues": {":owner_id": {"S": owner_id}, ":since": {"S": since}, ":until": {"S": until}},
+            "IndexName": "by_account",
+            "KeyConditionExpression": "account = :account AND created_at BETWEEN :since AND :until",
+            "ExpressionAttributeValues": {":account": {"S": owner_id}, ":since": {"S": since}, ":until": {"S": until}},
             "ScanIndexForward": self._chance.random() < 0.5,
         }
         if self._chance.random() < 0.5:
@@ -151,7 +151,7 @@ class Histories:
             arguments |= {"FilterExpression": "#o = :operation", "ExpressionAttributeNames": {"#o": "operation"}}
             arguments["ExpressionAttributeValues"][":operation"] = {"S": "CREDIT_ADD"}
         start = self._chance.choice(self._starts)
-        if start and start["owner_id"]["S"] == owner_id and since <= start["created_at"]["S"] <= until:
+        if start and start["account"]["S"] == owner_id and since <= start["created_at"]["S"] <= until:
             arguments["ExclusiveStartKey"] = start
         return "query", arguments
 
@@ -165,8 +165,8 @@ def test_model_answers_as_dynamodb_local_does(
     """The same random histories on both: the same items, the same cancellation reasons, item by item."""
     seed, tables = new_seed(), ledger_tables()
     histories = Histories(random.Random(seed), tables)
-    keys = {tables["LEDGER_ENTRIES_TABLE"]: "entry_key", tables["LEDGER_BALANCES_TABLE"]: "owner_id"}
-    model = ModelDynamoDB(keys, index=(tables["LEDGER_ENTRIES_TABLE"], "owner_id", "created_at"))
+    keys = {tables["LEDGER_ENTRIES_TABLE"]: "entry_key", tables["LEDGER_ACCOUNTS_TABLE"]: "account"}
+    model = ModelDynamoDB(keys, index=(tables["LEDGER_ENTRIES_TABLE"], "account", "created_at"))
     cancelled = 0
     for number in range(REQUESTS):
         operation, arguments = histories.next()
@@ -190,7 +190,7 @@ def answer_of(client: Any, operation: str, arguments: Mapping[str, Any]) -> Any:
         ]
         return error.response["Error"]["Code"], reasons
     if operation == "scan":
-        return sorted(answer["Items"], key=lambda item: item["owner_id"]["S"])
+        return sorted(answer["Items"], key=lambda item: item["account"]["S"])
     return {name: answer[name] for name in ("Item", "Items", "Responses", "LastEvaluatedKey") if name in answer}
 
 
@@ -200,7 +200,7 @@ ADA = {"Put": {"TableName": "entries", "Item": {"entry_key": {"S": "ada#n"}}, "C
 def test_token_is_remembered_for_ten_minutes() -> None:
     """The same transaction under the same token is done once within ten minutes, and again after them."""
     now = [0.0]
-    model = ModelDynamoDB({"entries": "entry_key"}, index=("entries", "owner_id", "created_at"), now=lambda: now[0])
+    model = ModelDynamoDB({"entries": "entry_key"}, index=("entries", "account", "created_at"), now=lambda: now[0])
     model.transact_write_items(TransactItems=[ADA], ClientRequestToken="t")
     now[0] = TOKEN_SECONDS - 1
     model.transact_write_items(TransactItems=[ADA], ClientRequestToken="t")
@@ -211,7 +211,7 @@ def test_token_is_remembered_for_ten_minutes() -> None:
 
 def test_item_of_a_transaction_under_way_is_a_conflict() -> None:
     """Between its two phases nobody else gets at its items, and the same token finds it in progress."""
-    model = ModelDynamoDB({"entries": "entry_key"}, index=("entries", "owner_id", "created_at"))
+    model = ModelDynamoDB({"entries": "entry_key"}, index=("entries", "account", "created_at"))
     under_way = model.prepare(TransactItems=[ADA], ClientRequestToken="t")
     key = {"entry_key": {"S": "ada#n"}}
     get = {"Get": {"TableName": "entries", "Key": key}}
@@ -231,7 +231,7 @@ def test_item_of_a_transaction_under_way_is_a_conflict() -> None:
 def test_index_shows_an_item_when_it_has_caught_up() -> None:
     """What was committed is in the table at once, and in the index when that has caught up."""
     now = [0.0]
-    model = ModelDynamoDB({"entries": "entry_key"}, index=("entries", "owner_id", "created_at"), now=lambda: now[0])
+    model = ModelDynamoDB({"entries": "entry_key"}, index=("entries", "account", "created_at"), now=lambda: now[0])
     model.commit(model.prepare(TransactItems=[ADA]), lag_seconds=1.0)
     model.follow()
     assert (list(model.items), list(model.indexed)) == ([("entries", "ada#n")], [])

@@ -413,7 +413,7 @@ def _in_words(arguments: Mapping[str, Any]) -> str:
         ((kind, what),) = one.items()
         item = what.get("Item") or what.get("Key") or what.get("ExpressionAttributeValues") or {}
         values = what.get("ExpressionAttributeValues", {}) if kind == "Update" else item
-        key = next((item[name]["S"] for name in ("entry_key", "owner_id", ":owner_id") if name in item), "")
+        key = next((item[name]["S"] for name in ("entry_key", "account", ":account") if name in item), "")
         told = ("id", "amount", "balance_after", ":known_count", ":entry_count", ":balance")
         words.append(" ".join([kind, key, *(f"{name}={values[name]['N']}" for name in told if name in values)]).strip())
     return ", ".join(words[:4]) + (f" and {len(words) - 4} more" if len(words) > 4 else "")

@@ -17,7 +17,9 @@ from ledger_core.errors import (
 
 def error_classes() -> dict[str, type[LedgerError]]:
     """The errors of the ledger itself; other tests derive their own."""
-    found = LedgerError.__subclasses__()
+    found = list(LedgerError.__subclasses__())
+    for cls in found:
+        found += cls.__subclasses__()
     return {cls.__name__: cls for cls in found if cls.__module__ == errors.__name__}
 
 

@@ -142,6 +142,7 @@ def test_hash_covers_every_other_field() -> None:
     """Whatever is changed in an entry, its hash no longer fits."""
     entry = Account(owner_id="ada").next_entry(operation(), amount=3, now=NOON)
     changes: dict[str, Any] = {
+        "v": 2,
         "id": 2,
         "operation": "CREDIT_ADD",
         "owner_id": "bob",

@@ -22,6 +22,7 @@ ERRORS = (
     "TooLongError",
     "UnauthorizedError",
     "UnavailableError",
+    "UnknownFormatError",
     "UnknownOperationError",
 )
 VALUES = (

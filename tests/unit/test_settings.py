@@ -10,13 +10,13 @@ from ledger_core.errors import ConfigurationError
 from ledger_core.settings import AuthMode, RewardSettings, Settings
 
 SAM_LOCAL = {"AWS_LAMBDA_FUNCTION_NAME": "api", "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST", "AWS_SAM_LOCAL": "true"}
-TABLES = {"LEDGER_ENTRIES_TABLE": "entries", "LEDGER_BALANCES_TABLE": "balances"}
+TABLES = {"LEDGER_ENTRIES_TABLE": "entries", "LEDGER_ACCOUNTS_TABLE": "accounts"}
 
 
 def test_auth_is_jwt_unless_said_otherwise() -> None:
     """Deny by default: without LEDGER_AUTH callers need a token."""
     settings = Settings.from_environment(TABLES)
-    assert settings == Settings(entries_table="entries", accounts_table="balances", auth=AuthMode.JWT)
+    assert settings == Settings(entries_table="entries", accounts_table="accounts", auth=AuthMode.JWT)
 
 
 def test_no_auth_is_for_this_machine_only() -> None:
@@ -74,9 +74,9 @@ def test_origins_are_those_between_the_commas() -> None:
         ),
         ({"LEDGER_RECEIPT_KEY": "key.pem", "AWS_LAMBDA_FUNCTION_NAME": "api"}, "in a file is for local runs only"),
         ({"LEDGER_ENTRIES_TABLE": ""}, "LEDGER_ENTRIES_TABLE is not set"),
-        ({"LEDGER_BALANCES_TABLE": ""}, "LEDGER_BALANCES_TABLE is not set"),
+        ({"LEDGER_ACCOUNTS_TABLE": ""}, "LEDGER_ACCOUNTS_TABLE is not set"),
         ({"LEDGER_ENTRIES_TABLE": "same table!"}, "LEDGER_ENTRIES_TABLE is no name"),
-        ({"LEDGER_ENTRIES_TABLE": "balances"}, "LEDGER_ENTRIES_TABLE and LEDGER_BALANCES_TABLE must be two tables$"),
+        ({"LEDGER_ENTRIES_TABLE": "accounts"}, "LEDGER_ENTRIES_TABLE and LEDGER_ACCOUNTS_TABLE must be two tables$"),
         ({"LEDGER_AUTH": "off"}, "LEDGER_AUTH must be one of jwt, none: 'off'"),
         ({"LEDGER_AUTH": "none", "AWS_LAMBDA_FUNCTION_NAME": "api"}, "refused inside Lambda"),
         ({"LEDGER_AUTH": "none", **SAM_LOCAL, "AWS_SAM_LOCAL": ""}, "refused inside Lambda"),

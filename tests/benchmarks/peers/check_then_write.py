@@ -15,7 +15,7 @@ __all__ = ["app"]
 
 dynamodb = boto3.resource("dynamodb")
 entries = dynamodb.Table(os.environ["LEDGER_ENTRIES_TABLE"])
-balances = dynamodb.Table(os.environ["LEDGER_BALANCES_TABLE"])
+balances = dynamodb.Table(os.environ["LEDGER_ACCOUNTS_TABLE"])
 app = FastAPI()
 
 
@@ -25,12 +25,13 @@ def post_entry(request: EntryRequest) -> PostedEntry:
     amount, now = request.signed_amount, datetime.now(UTC)
     if "Item" in entries.get_item(Key={"entry_key": entry_key(request)}, ConsistentRead=True):
         raise HTTPException(409, "the nonce was used")
-    found = balances.get_item(Key={"owner_id": request.owner_id}, ConsistentRead=True).get("Item", {"balance": 0})
+    found = balances.get_item(Key={"account": request.owner_id}, ConsistentRead=True).get("Item", {"balance": 0})
     if int(str(found["balance"])) + amount < 0:
         raise HTTPException(402, "the balance is too low")
     entries.put_item(
         Item={
             "entry_key": entry_key(request),
+            "account": request.owner_id,
             "owner_id": request.owner_id,
             "operation": request.operation,
             "nonce": request.nonce,
@@ -39,7 +40,7 @@ def post_entry(request: EntryRequest) -> PostedEntry:
         }
     )
     moved = balances.update_item(
-        Key={"owner_id": request.owner_id},
+        Key={"account": request.owner_id},
         UpdateExpression="ADD balance :amount",
         ExpressionAttributeValues={":amount": amount},
         ReturnValues="UPDATED_NEW",

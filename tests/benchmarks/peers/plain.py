@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-ENTRIES, BALANCES = os.environ["LEDGER_ENTRIES_TABLE"], os.environ["LEDGER_BALANCES_TABLE"]
+ENTRIES, BALANCES = os.environ["LEDGER_ENTRIES_TABLE"], os.environ["LEDGER_ACCOUNTS_TABLE"]
 
 client = boto3.client("dynamodb")
 app = FastAPI()
@@ -26,13 +26,14 @@ def post_entry(request: EntryRequest) -> PostedEntry:
     amount, now = request.signed_amount, datetime.now(UTC)
     entry = {
         "entry_key": {"S": entry_key(request)},
+        "account": {"S": request.owner_id},
         "owner_id": {"S": request.owner_id},
         "operation": {"S": request.operation.value},
         "nonce": {"S": request.nonce},
         "amount": {"N": str(amount)},
         "created_at": {"S": now.isoformat()},
     }
-    key = {"owner_id": {"S": request.owner_id}}
+    key = {"account": {"S": request.owner_id}}
     update: UpdateTypeDef = {
         "TableName": BALANCES,
         "Key": key,

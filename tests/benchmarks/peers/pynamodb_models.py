@@ -24,6 +24,7 @@ class Entry(Model):
         table_name, region, host = os.environ["LEDGER_ENTRIES_TABLE"], REGION, HOST
 
     entry_key = UnicodeAttribute(hash_key=True)
+    account = UnicodeAttribute()
     owner_id = UnicodeAttribute()
     operation = UnicodeAttribute()
     nonce = UnicodeAttribute()
@@ -35,9 +36,9 @@ class Balance(Model):
     """What an owner has."""
 
     class Meta:
-        table_name, region, host = os.environ["LEDGER_BALANCES_TABLE"], REGION, HOST
+        table_name, region, host = os.environ["LEDGER_ACCOUNTS_TABLE"], REGION, HOST
 
-    owner_id = UnicodeAttribute(hash_key=True)
+    account = UnicodeAttribute(hash_key=True)
     balance = NumberAttribute()
 
 
@@ -50,7 +51,7 @@ def post_entry(request: EntryRequest) -> PostedEntry:
     """Post an operation."""
     amount, now = request.signed_amount, datetime.now(UTC)
     fields = {**request.model_dump(exclude={"amount"}), "amount": amount}
-    entry = Entry(entry_key(request), **fields, created_at=now.isoformat())
+    entry = Entry(entry_key(request), account=request.owner_id, **fields, created_at=now.isoformat())
     try:
         with TransactWrite(connection=connection) as transaction:
             transaction.save(entry, condition=Entry.entry_key.does_not_exist())

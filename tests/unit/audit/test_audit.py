@@ -71,6 +71,11 @@ def test_untouched_ledger_is_valid(ledger: Ledger) -> None:
         (change(3, balance_after=-1), [(3, "balance_after"), (3, "hash"), (3, "balance_after"), (4, "balance_after")]),
         (change(3, amount="3"), [(3, "entry"), (4, "id"), (4, "balance_after"), (4, "prev_hash")]),
         (change(3, surprise=1), [(3, "format")]),
+        (change(3, v=2), [(3, "format")]),
+        (lambda ledger: ledger[3].pop("v"), [(3, "entry"), (4, "id"), (4, "balance_after"), (4, "prev_hash")]),
+        (change(3, v=True), [(3, "v")]),
+        (change(3, v="1"), [(3, "entry"), (4, "id"), (4, "balance_after"), (4, "prev_hash")]),
+        (change(3, metadata={}), [(3, "metadata")]),
         (lambda ledger: ledger.pop(3), [(4, "id"), (4, "balance_after"), (4, "prev_hash")]),
         (insert_twice, [(2, "id"), (2, "balance_after"), (2, "prev_hash"), (2, "created_at")]),
         (lambda ledger: ledger.pop(), [(None, field) for field in HEAD_FIELDS]),
@@ -159,7 +164,7 @@ def test_store_is_audited_as_it_is(processor: OperationProcessor) -> None:
 def test_time_that_is_up_ends_an_audit(processor: OperationProcessor, client: "DynamoDBClient", calls: int) -> None:
     """Of what was not seen twice before the time was up, nothing is said."""
     processor.process(add(1, "n"))
-    client.delete_item(TableName=os.environ["LEDGER_BALANCES_TABLE"], Key={"owner_id": {"S": "ada"}})
+    client.delete_item(TableName=os.environ["LEDGER_ACCOUNTS_TABLE"], Key={"account": {"S": "ada"}})
     possible = iter(range(calls))
 
     def read(call: Callable[[], T]) -> T:
@@ -175,8 +180,8 @@ def test_edited_balance_in_the_store_is_found(processor: OperationProcessor, cli
     """A balance edited by hand is reported, after looking again for what the index may not yet have shown."""
     processor.process(add(1, "n"))
     client.update_item(
-        TableName=os.environ["LEDGER_BALANCES_TABLE"],
-        Key={"owner_id": {"S": "ada"}},
+        TableName=os.environ["LEDGER_ACCOUNTS_TABLE"],
+        Key={"account": {"S": "ada"}},
         UpdateExpression="SET balance = :b",
         ExpressionAttributeValues={":b": {"N": "1000"}},
     )
@@ -200,14 +205,14 @@ def test_lagging_index_is_waited_for(
 def test_index_that_is_always_behind_busy_writers_is_no_discrepancy() -> None:
     """Writers that go on while an audit or an export waits for the index do not make the ledger look wrong."""
     now = [0.0]
-    model: Any = ModelDynamoDB({"e": "entry_key", "b": "owner_id"}, index=("e", "owner_id", "created_at"))
+    model: Any = ModelDynamoDB({"e": "entry_key", "a": "account"}, index=("e", "account", "created_at"))
     model.now = lambda: now[0]
-    store = LedgerStore(model, entries_table="e", accounts_table="b")
+    store = LedgerStore(model, entries_table="e", accounts_table="a")
 
     def write_and_wait(seconds: float) -> None:
         head = store.account("ada", consistent=True)
         entry = head.next_entry(add(1, f"n-{head.entry_count}"), amount=1, now=NOON)
-        items = transact_items(change_of(head, entry), entries_table="e", accounts_table="b")
+        items = transact_items(change_of(head, entry), entries_table="e", accounts_table="a")
         model.commit(model.prepare(TransactItems=items), lag_seconds=0.9)
         now[0] += seconds
         model.follow()

@@ -43,7 +43,7 @@ def once(call: Callable[[], T]) -> T:
 def ledger(processor: OperationProcessor) -> OperationProcessor:
     """Ada's three entries, and bob's sound ledger beside them."""
     for number in range(1, ENTRIES + 1):
-        processor.process(add(number, f"n{number}"))
+        processor.process(add(number, f"n{number}").model_copy(update={"metadata": {"k": "v"}}))
         processor.process(add(number, f"n{number}", owner_id="bob"))
     return processor
 
@@ -56,7 +56,7 @@ def of_entry(client: "DynamoDBClient", number: int, **changed: Any) -> None:
 
 
 def of_row(client: "DynamoDBClient", **changed: Any) -> None:
-    table, key = os.environ["LEDGER_BALANCES_TABLE"], {"owner_id": {"S": "ada"}}
+    table, key = os.environ["LEDGER_ACCOUNTS_TABLE"], {"account": {"S": "ada"}}
     item = client.get_item(TableName=table, Key=key)["Item"]
     client.put_item(TableName=table, Item={k: v for k, v in {**item, **changed}.items() if v is not GONE})
 
@@ -104,12 +104,13 @@ def named(
 
 BROKEN: dict[str, list[Any]] = {
     "amount": [{"S": "3"}, *OTHER_TYPES, GONE],
-    "metadata": [{"S": "{}"}, {"B": b"3"}, *({"M": {"k": one}} for one in OTHER_TYPES), GONE],
+    "metadata": [{"S": "{}"}, {"B": b"3"}, {"M": {}}, *({"M": {"k": one}} for one in OTHER_TYPES), GONE],
     "nonce": [{"N": "3"}, {"N": "1.5"}, {"B": b"3"}],
     "hash": [{"N": "0"}, {"B": b"3"}, GONE],
     "prev_hash": [{"NULL": True}, GONE],
     "balance_after": [{"S": "3"}, GONE],
     "id": [{"S": "3"}, {"B": b"3"}, GONE],
+    "v": [{"S": "1"}, {"BOOL": True}, {"B": b"1"}, {"N": "0"}, GONE],
 }
 
 
@@ -199,6 +200,23 @@ def test_another_format_is_said_to_be_one(
     assert named() == [("unknown_format", None)]
     of_entry(client, number, **more, hash={"S": "of-another-format"}, balance_after={"N": "99"})
     assert named() == [("unknown_format", number), ("unknown_format", None)]
+
+
+def test_empty_metadata_is_not_as_it_was_written(
+    client: "DynamoDBClient", ledger: OperationProcessor, named: Callable[[], list[KIND_AND_PLACE]]
+) -> None:
+    """An entry without metadata has no such attribute, because its JSON would have another hash."""
+    ledger.process(add(4, "n4"))
+    assert named() == []
+    of_entry(client, 4, metadata={"M": {}})
+    assert named() == [("changed", 4)]
+
+
+def test_export_names_the_account_that_was_asked_for(client: "DynamoDBClient", ledger: OperationProcessor) -> None:
+    """An attribute of the row cannot make the export one of another owner."""
+    of_row(client, owner_id={"S": "eve"})
+    head, *_ = export(ledger.store, "ada", read=once, sleep=lambda _: None)
+    assert json.loads(head)["owner_id"] == "ada"
 
 
 def test_what_was_done_before_another_format_is_named(

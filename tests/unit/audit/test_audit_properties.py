@@ -96,13 +96,13 @@ def change(draw: st.DrawFn, ledger: Ledger) -> Found:
 
 def make_unreadable(draw: st.DrawFn, ledger: Ledger) -> Found:
     at = draw(st.integers(0, len(ledger.rows) - 1))
-    ledger.rows[at] = UNREADABLE
+    ledger.rows[at] = dict(UNREADABLE)
     return [("changed", at + 1, at + 1)]
 
 
 def make_anew(draw: st.DrawFn, ledger: Ledger) -> Found:
     at = draw(st.integers(0, len(ledger.rows) - 1))
-    assume("hash" in ledger.rows[at])
+    assume("v" in ledger.rows[at])
     row = ledger.rows[at] | {"metadata": {"k": "forged"}}
     ledger.rows[at] = row | {"hash": LedgerEntry(**row).computed_hash()}
     return [("head_differs", None, None) if at + 1 == ledger.count else ("changed", at + 1, at + 1)]

@@ -232,9 +232,9 @@ def test_all_owners(real_client: "DynamoDBClient", processor: OperationProcessor
     """Every owner who has a row, also one whose row was cleared or cannot be read."""
     for number in range(5):
         processor.process(add(1, "n", owner_id=f"owner-{number}"))
-    table = os.environ["LEDGER_BALANCES_TABLE"]
-    real_client.put_item(TableName=table, Item=item_from({"owner_id": "owner-3"}))
-    real_client.put_item(TableName=table, Item=item_from({"owner_id": "owner-4", "balance": "lots"}))
+    table = os.environ["LEDGER_ACCOUNTS_TABLE"]
+    real_client.put_item(TableName=table, Item=item_from({"account": "owner-3"}))
+    real_client.put_item(TableName=table, Item=item_from({"account": "owner-4", "balance": "lots"}))
     done = here("verify", "--all")
     told = {report["owner_id"]: report["valid"] for report in reports(done)}
     assert told.keys() - {"owner-4"} == {f"owner-{number}" for number in range(4)}

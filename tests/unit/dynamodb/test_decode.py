@@ -17,14 +17,14 @@ from ledger_core.dynamodb.decode import (
     units_from,
 )
 from ledger_core.dynamodb.expressions import entry_item
-from ledger_core.errors import ContentionError, StoreError, UnavailableError
+from ledger_core.errors import ContentionError, StoreError, UnavailableError, UnknownFormatError
 from ledger_core.fields import format_time
 from tests.support import NOON, operation
 
 ENTRY = Account(owner_id="ada").next_entry(operation(metadata={"k": "v"}), amount=3, now=NOON)
 HEAD = Account(owner_id="ada").after(ENTRY)
 ROW: dict[str, Any] = {
-    "owner_id": {"S": "ada"},
+    "account": {"S": "ada"},
     "balance": {"N": "3"},
     "entry_count": {"N": "1"},
     "head_hash": {"S": ENTRY.hash},
@@ -79,7 +79,13 @@ def test_conflict_and_throttling_come_on_top(
 @pytest.mark.parametrize(
     ("reasons", "contended", "message"),
     [
-        ([{**LOST, "Item": {"id": {"N": "1"}}}, NONE], False, "a stored entry is malformed"),
+        ([{**LOST, "Item": {"v": {"N": "1"}}}, NONE], False, "a stored entry is malformed"),
+        ([{**LOST, "Item": {"v": {"N": "2"}}}, NONE], False, "a stored entry has attributes that are not known: v$"),
+        (
+            [NONE, {**LOST, "Item": {"lots": {"L": []}}}],
+            False,
+            "a stored account has attributes that are not known: lots$",
+        ),
         ([BUSY, {**LOST, "Item": {"entry_count": {"N": "1"}}}], True, "a stored account is malformed"),
         ([{"Code": "ValidationError"}, NONE], False, "DynamoDB refused: ValidationError$"),
         (
@@ -136,14 +142,63 @@ def test_a_200_that_is_not_dynamodb_s_is_no_answer(response: dict[str, Any]) -> 
 
 
 def test_stored_entry_is_read_as_it_was_written() -> None:
-    """All fields come back, and of attributes that no field is for nothing."""
-    item = {**entry_item(ENTRY), "later": {"S": "x"}}
+    """All fields come back; the keys of the item are no fields."""
+    item = entry_item(ENTRY)
     assert entry_from(item) == ENTRY
     assert row_from(item) == {
         **ENTRY.model_dump(),
         "created_at": format_time(NOON),
         "updated_at": format_time(NOON),
-    } | {"later": "x"}
+    }
+
+
+def test_empty_metadata_is_not_stored() -> None:
+    """An entry without metadata has no attribute for them, and is read with an empty dict."""
+    entry = Account(owner_id="ada").next_entry(operation(), amount=3, now=NOON)
+    item = entry_item(entry)
+    assert "metadata" not in item
+    assert "metadata" not in row_from(item)
+    assert entry_from(item) == entry
+    assert entry_from(item).metadata == {}
+
+
+@pytest.mark.parametrize(
+    ("other", "unknown"),
+    [
+        ({"v": {"N": "2"}}, "v"),
+        ({"unit": {"S": "GEMS"}}, "unit"),
+        ({"v": {"N": "2"}, "unit": {"S": "GEMS"}}, "unit, v"),
+    ],
+)
+def test_entry_of_another_format_is_refused(other: dict[str, Any], unknown: str) -> None:
+    """Another version or an unknown attribute is named; the entry is neither read in part nor called malformed."""
+    with pytest.raises(UnknownFormatError, match=f"^a stored entry has attributes that are not known: {unknown}$"):
+        entry_from({**entry_item(ENTRY), **other})
+
+
+def test_entry_without_a_version_is_malformed() -> None:
+    """Every entry that the ledger writes has one."""
+    item = entry_item(ENTRY)
+    del item["v"]
+    with pytest.raises(StoreError, match=r"^a stored entry is malformed: .*'v'") as failure:
+        entry_from(item)
+    assert type(failure.value) is StoreError
+
+
+@pytest.mark.parametrize("version", [{"S": "1"}, {"BOOL": False}, {"N": "1.5"}, {"N": "0"}, {"NULL": True}])
+def test_version_that_the_ledger_never_wrote_is_malformed(version: dict[str, Any]) -> None:
+    """No version of the ledger writes it."""
+    with pytest.raises(StoreError, match=r"^a stored entry is malformed: ") as failure:
+        entry_from({**entry_item(ENTRY), "v": version})
+    assert type(failure.value) is StoreError
+
+
+@pytest.mark.parametrize("row", [ROW, {"account": {"S": "ada"}}])
+def test_account_of_another_format_is_refused(row: dict[str, Any]) -> None:
+    """Every unknown attribute is named, also when the account has no entry yet."""
+    message = "^a stored account has attributes that are not known: holds, lots$"
+    with pytest.raises(UnknownFormatError, match=message):
+        account_from("ada", {**row, "lots": {"L": []}, "holds": {"M": {}}})
 
 
 @pytest.mark.parametrize(
@@ -183,9 +238,9 @@ def test_a_broken_entry_is_told_by_field_and_not_by_content() -> None:
     assert failure.value.__cause__ is not None
 
 
-@pytest.mark.parametrize("item", [None, {}, {"owner_id": {"S": "ada"}, "mark:DAILY_REWARD:day": {"S": "2026-11-22"}}])
+@pytest.mark.parametrize("item", [None, {}, {"account": {"S": "ada"}, "mark:DAILY_REWARD:day": {"S": "2026-11-22"}}])
 def test_row_without_an_entry_is_the_head_of_a_new_ledger(item: dict[str, Any] | None) -> None:
-    """Whatever else is in it."""
+    """A mark alone is no entry."""
     assert account_from("ada", item) == Account(owner_id="ada")
 
 
@@ -200,7 +255,7 @@ def test_stored_head_is_the_row_less_what_is_noted_beside() -> None:
     """Whatever is in it; one that holds nothing else is a new ledger's."""
     noted = {"created_at": {"S": "x"}, "active_at": {"N": "1"}, "mark:DAILY_REWARD:day": {"BOOL": True}}
     assert stored_head_from("ada", ROW | noted) == StoredHead.of(HEAD.head)
-    assert stored_head_from("ada", {"owner_id": {"S": "ada"}, **noted}) == StoredHead.of(Head(owner_id="ada"))
+    assert stored_head_from("ada", {"account": {"S": "ada"}, **noted}) == StoredHead.of(Head(owner_id="ada"))
     assert stored_head_from("ada", None) == StoredHead.of(Head(owner_id="ada"))
     broken = stored_head_from("ada", {"balance": {"S": "3"}, "lots": {"L": []}})
     assert (broken.fields, broken.unknown, broken.head()) == ({"balance": "3", "lots": ["L"]}, ["lots"], None)

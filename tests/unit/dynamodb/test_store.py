@@ -24,7 +24,7 @@ from ledger_core.dynamodb import Cancelled, LedgerStore
 from ledger_core.dynamodb.decode import BUSY
 from ledger_core.dynamodb.errors import ERRORS
 from ledger_core.dynamodb.store import HISTORY_EVALUATED_MAX, HISTORY_QUERIES_MAX
-from ledger_core.errors import StoreError
+from ledger_core.errors import StoreError, UnknownFormatError
 from ledger_core.fields import BALANCE_MAX, format_time
 from ledger_core.models import LedgerEntry
 from ledger_core.posting import OperationProcessor
@@ -250,9 +250,10 @@ def test_rows_come_in_pages(
 
 
 def test_row_without_an_entry_is_a_new_ledger(store: LedgerStore, client: "DynamoDBClient") -> None:
-    """A balance row that holds something else only does not stand in the way of the first entry."""
+    """An account row that has only a mark does not stand in the way of the first entry."""
     client.put_item(
-        TableName=os.environ["LEDGER_BALANCES_TABLE"], Item={"owner_id": {"S": "ada"}, "mark": {"S": "2026-11-22"}}
+        TableName=os.environ["LEDGER_ACCOUNTS_TABLE"],
+        Item={"account": {"S": "ada"}, "mark:DAILY_REWARD:day": {"S": "2026-11-22"}},
     )
     head = store.account("ada", consistent=True)
     assert head == Account(owner_id="ada")
@@ -261,20 +262,45 @@ def test_row_without_an_entry_is_a_new_ledger(store: LedgerStore, client: "Dynam
 
 
 def test_malformed_balance_is_an_error_of_the_store(store: LedgerStore, client: "DynamoDBClient") -> None:
-    """A balance row that is broken is named as such."""
+    """An account row that is broken is named as such."""
     client.put_item(
-        TableName=os.environ["LEDGER_BALANCES_TABLE"], Item={"owner_id": {"S": "ada"}, "entry_count": {"N": "1"}}
+        TableName=os.environ["LEDGER_ACCOUNTS_TABLE"], Item={"account": {"S": "ada"}, "entry_count": {"N": "1"}}
     )
     with pytest.raises(StoreError, match="stored account is malformed"):
         store.account("ada", consistent=True)
 
 
-def test_attribute_of_a_later_version_is_no_obstacle(store: LedgerStore, client: "DynamoDBClient") -> None:
-    """An entry with an attribute more is still read, so that versions can run side by side."""
+def test_entry_of_a_later_version_is_refused(store: LedgerStore, client: "DynamoDBClient") -> None:
+    """An entry with an unknown attribute is not read, because the attribute may change what it means."""
     store.transact([change_of(Account(owner_id="ada"), an_entry())], token="t")
     table = os.environ["LEDGER_ENTRIES_TABLE"]
     client.put_item(TableName=table, Item={**client.scan(TableName=table)["Items"][0], "later": {"S": "x"}})
-    assert store.latest("ada") == an_entry()
+    with pytest.raises(UnknownFormatError, match="a stored entry has attributes that are not known: later"):
+        store.latest("ada")
+
+
+@pytest.mark.parametrize("entries", [0, 1])
+def test_account_of_a_later_version_is_never_moved(store: LedgerStore, client: "DynamoDBClient", entries: int) -> None:
+    """A post to an account with an unknown attribute is refused, and nothing is written."""
+    from functions.example_app.operations import ExampleAppOperations
+
+    for number in range(entries):
+        OperationProcessor(store, ExampleAppOperations).process(add(1, f"n{number}"))
+    accounts = os.environ["LEDGER_ACCOUNTS_TABLE"]
+    client.update_item(
+        TableName=accounts,
+        Key={"account": {"S": "ada"}},
+        UpdateExpression="SET lots = :lots",
+        ExpressionAttributeValues={":lots": {"L": []}},
+    )
+    before = [client.scan(TableName=table)["Items"] for table in tables_of_the_ledger()]
+    with pytest.raises(UnknownFormatError, match="a stored account has attributes that are not known: lots"):
+        OperationProcessor(store, ExampleAppOperations).process(add(1, "n"))
+    assert [client.scan(TableName=table)["Items"] for table in tables_of_the_ledger()] == before
+
+
+def tables_of_the_ledger() -> list[str]:
+    return [os.environ["LEDGER_ENTRIES_TABLE"], os.environ["LEDGER_ACCOUNTS_TABLE"]]
 
 
 def test_malformed_stored_entry_is_named_without_its_content(store: LedgerStore, client: "DynamoDBClient") -> None:
@@ -283,6 +309,8 @@ def test_malformed_stored_entry_is_named_without_its_content(store: LedgerStore,
         TableName=os.environ["LEDGER_ENTRIES_TABLE"],
         Item={
             "entry_key": {"S": "ada#n"},
+            "account": {"S": "ada"},
+            "v": {"N": "1"},
             "owner_id": {"S": "ada"},
             "created_at": {"S": "2026-11-22T12:00:00.000000Z"},
             "amount": {"N": "1.5"},

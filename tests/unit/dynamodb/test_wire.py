@@ -41,6 +41,8 @@ def put_of(entry: LedgerEntry) -> dict[str, Any]:
         "TableName": "entries",
         "Item": {
             "entry_key": {"S": "ada#n"},
+            "account": {"S": "ada"},
+            "v": {"N": "1"},
             "id": {"N": str(entry.id)},
             "operation": {"S": "SIGNUP_CREDIT"},
             "owner_id": {"S": "ada"},
@@ -94,7 +96,7 @@ def test_entry_and_its_account_are_written_on_conditions(
     entry = first_entry_after(account)
     update = {
         "TableName": "accounts",
-        "Key": {"owner_id": {"S": "ada"}},
+        "Key": {"account": {"S": "ada"}},
         "UpdateExpression": expression,
         "ConditionExpression": condition,
         "ExpressionAttributeValues": {
@@ -123,11 +125,11 @@ def test_entry_and_its_account_are_written_on_conditions(
 def query(
     since: str = "0", until: str = "9999-12-31T23:59:59.999999Z", *, newest_first: bool = True, **options: Any
 ) -> tuple[str, dict[str, Any]]:
-    values = {":owner_id": {"S": "ada"}, ":since": {"S": since}, ":until": {"S": until}}
+    values = {":account": {"S": "ada"}, ":since": {"S": since}, ":until": {"S": until}}
     return "query", {
         "TableName": "entries",
-        "IndexName": "by_owner",
-        "KeyConditionExpression": "owner_id = :owner_id AND created_at BETWEEN :since AND :until",
+        "IndexName": "by_account",
+        "KeyConditionExpression": "account = :account AND created_at BETWEEN :since AND :until",
         "ExpressionAttributeValues": values | options.pop("values", {}),
         "ScanIndexForward": not newest_first,
         "ReturnConsumedCapacity": "TOTAL",
@@ -140,16 +142,16 @@ def query_of_rows(
 ) -> tuple[str, dict[str, Any]]:
     """Whatever their times are, also what is no time."""
     name, asked = query(newest_first=newest_first, **options)
-    asked["KeyConditionExpression"] = "owner_id = :owner_id" + (" AND created_at <= :until" if until else "")
-    asked["ExpressionAttributeValues"] = {":owner_id": {"S": "ada"}} | ({":until": {"S": until}} if until else {})
+    asked["KeyConditionExpression"] = "account = :account" + (" AND created_at <= :until" if until else "")
+    asked["ExpressionAttributeValues"] = {":account": {"S": "ada"}} | ({":until": {"S": until}} if until else {})
     return name, asked
 
 
 def scan(**options: Any) -> tuple[str, dict[str, Any]]:
     return "scan", {
         "TableName": "entries",
-        "FilterExpression": "owner_id = :owner_id",
-        "ExpressionAttributeValues": {":owner_id": {"S": "ada"}},
+        "FilterExpression": "account = :account",
+        "ExpressionAttributeValues": {":account": {"S": "ada"}},
         "ProjectionExpression": "id, created_at",
         "ConsistentRead": True,
         "ReturnConsumedCapacity": "TOTAL",
@@ -158,7 +160,7 @@ def scan(**options: Any) -> tuple[str, dict[str, Any]]:
 
 
 def get_item(consistent: bool) -> tuple[str, dict[str, Any]]:
-    key = {"owner_id": {"S": "ada"}}
+    key = {"account": {"S": "ada"}}
     read = {"ConsistentRead": consistent, "ReturnConsumedCapacity": "TOTAL"}
     return "get_item", {"TableName": "accounts", "Key": key, **read}
 
@@ -168,7 +170,7 @@ LOOK_UP: tuple[str, dict[str, Any]] = (
     {
         "TransactItems": [
             {"Get": {"TableName": "entries", "Key": {"entry_key": {"S": "ada#n"}}}},
-            {"Get": {"TableName": "accounts", "Key": {"owner_id": {"S": "ada"}}}},
+            {"Get": {"TableName": "accounts", "Key": {"account": {"S": "ada"}}}},
         ],
         "ReturnConsumedCapacity": "TOTAL",
     },
@@ -179,7 +181,7 @@ SIGNUPS: dict[str, Any] = {
     "values": {":operation": {"S": "SIGNUP_CREDIT"}},
 }
 LAST_MICROSECOND = "2026-11-22T11:59:59.999999Z"
-BOOKMARK = {"owner_id": {"S": "ada"}}
+BOOKMARK = {"account": {"S": "ada"}}
 IDS: list[Any] = [
     {"id": {"N": "7"}, "created_at": {"S": "z"}},
     {"id": {"N": "8"}, "created_at": {"N": "1"}},
@@ -243,7 +245,7 @@ ENTRY = first_entry_after(NEW)
 BALANCE = {
     "created_at": {"S": NOON_TEXT},
     "active_at": {"S": NOON_TEXT},
-    "owner_id": {"S": "ada"},
+    "account": {"S": "ada"},
     "balance": {"N": "3"},
     "entry_count": {"N": "1"},
     "head_hash": {"S": ENTRY.hash},

@@ -123,11 +123,11 @@ def test_every_code_is_documented_under_its_status(document: Any) -> None:
 @pytest.mark.parametrize(
     ("path", "method", "statuses"),
     [
-        ("/ledger/entry", "post", "200 401 402 403 409 413 415 422 429 500 503"),
-        ("/ledger/{owner_id}/balance", "get", "200 401 403 404 405 422 429 500 503"),
+        ("/ledger/entry", "post", "200 401 402 403 409 413 415 422 429 500 501 503"),
+        ("/ledger/{owner_id}/balance", "get", "200 401 403 404 405 422 429 500 501 503"),
         ("/ledger/operations", "get", "200 401 403 422 429 500 503"),
         ("/health", "get", "200 422 429 500 503"),
-        ("/content/{content_id}", "put", "200 401 402 403 404 405 409 413 415 422 429 500 503"),
+        ("/content/{content_id}", "put", "200 401 402 403 404 405 409 413 415 422 429 500 501 503"),
     ],
 )
 def test_statuses_of_an_operation(document: Any, path: str, method: str, statuses: str) -> None:

@@ -55,6 +55,7 @@ def test_accepted_entry_is_flat(api: LambdaApi) -> None:
     answer = post(api, {**SIGNUP, "metadata": {"campaign": "autumn"}})
     assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
     assert answer.body == {
+        "v": 1,
         "id": 1,
         "operation": "SIGNUP_CREDIT",
         "owner_id": "ada",
@@ -585,7 +586,7 @@ def test_what_nobody_foresaw_is_a_bare_500(
     """A bug, or a table that is not there, is a 500 that says nothing and a log that says all."""
     api = LambdaApi(create_handler(create_app(client)))
     if failure is None:
-        client.delete_table(TableName=os.environ["LEDGER_BALANCES_TABLE"])
+        client.delete_table(TableName=os.environ["LEDGER_ACCOUNTS_TABLE"])
     else:
         monkeypatch.setattr(OperationProcessor, "settle", lambda *_, **__: (_ for _ in ()).throw(failure))
     answer = post(api)

@@ -20,7 +20,7 @@ TOPIC = "arn:aws:sns:eu-central-1:123456789012:alarms"
 ORIGINS = "https://app.example,https://admin.example:8443"
 CONCURRENCY_OF_AN_ACCOUNT = 1000
 OUTLIVING = {
-    *("EntriesTable", "BalancesTable", "ReceiptKey"),
+    *("EntriesTable", "AccountsTable", "ReceiptKey"),
     *("HttpApiLogGroup", "ApiFunctionLogGroup", "DailyRewardFunctionLogGroup"),
     *("RewardsDeadLetterQueue", "RewardsEventsDeadLetterQueue"),
 }

@@ -131,6 +131,7 @@ def test_entry_is_the_request_on_the_account() -> None:
     result = planned(Posting(request, 4, is_fixed=False), before)
     (change,) = result.changes
     expected = {
+        "v": 1,
         "id": 4,
         "operation": "CREDIT_ADD",
         "owner_id": "ada",

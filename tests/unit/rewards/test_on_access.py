@@ -99,7 +99,7 @@ def test_what_cannot_be_granted_now_is_in_nobody_s_way(
     """A failure is logged, without the owner's id, and the next touch tries again."""
     processor.process(operation())
     here = grant_on_access(processor)
-    monkeypatch.setenv("LEDGER_BALANCES_TABLE", "x")
+    monkeypatch.setenv("LEDGER_ACCOUNTS_TABLE", "x")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processor.store, "_accounts_table", "not-there")
         assert here.touch("ada") is None

@@ -72,7 +72,7 @@ def test_touch_begins_no_ledger(processor: OperationProcessor, client: "DynamoDB
     """Whose account was erased since the look gets no new one, and nobody is warned of it."""
     processor.process(operation())
     before = processor.store.account("ada", consistent=True)
-    key: Any = {"owner_id": {"S": "ada"}}
+    key: Any = {"account": {"S": "ada"}}
     client.delete_item(TableName=load_settings().accounts_table, Key=key)
     here = grant_on_access(processor if met_before else another(processor))
     with pytest.MonkeyPatch.context() as patch:
@@ -118,7 +118,7 @@ def test_balance_that_is_full_is_asked_about_once_a_period(
     processor.process(operation())
     client.update_item(
         TableName=load_settings().accounts_table,
-        Key={"owner_id": {"S": "ada"}},
+        Key={"account": {"S": "ada"}},
         UpdateExpression="SET balance = :full",
         ExpressionAttributeValues={":full": {"N": str(BALANCE_MAX)}},
     )

@@ -110,10 +110,10 @@ def test_owner_put_off_on_a_page_that_is_cut_off_is_counted_once(cloud: Cloud) -
 def test_owner_put_off_and_erased_meanwhile_gets_no_new_ledger(cloud: Cloud) -> None:
     """Whose account is gone, is gone: there is no entry, the first of a ledger least of all; who is left is granted."""
     gone, left, empty = cloud.seed(3)
-    table = cloud.tables["LEDGER_BALANCES_TABLE"]
+    table = cloud.tables["LEDGER_ACCOUNTS_TABLE"]
     for owner_id in (gone, empty):
-        cloud.dynamodb.delete_item(TableName=table, Key={"owner_id": {"S": owner_id}})
-    spoil(cloud, empty, "note", {"S": "erased on request"})
+        cloud.dynamodb.delete_item(TableName=table, Key={"account": {"S": owner_id}})
+    spoil(cloud, empty, "mark:DAILY_REWARD:day", {"S": "2026-11-21"})
     done = swept_on(cloud, begun(scanned=True, postponed=[gone, left, empty]))
     assert (counts(done), done.finished) == ((1, 0, 2, 0), True)
     assert [cloud.store().account(one, consistent=True).entry_count for one in (gone, left, empty)] == [0, 2, 0]

@@ -214,7 +214,7 @@ def test_balance_after_whose_time_nothing_can_come_blocks_nobody(cloud: Cloud, t
 def test_time_that_is_spelt_otherwise_stays_readable(cloud: Cloud, time: str, attribute: str) -> None:
     """Noon, written in another way, is read, and what a sweep writes is in UTC."""
     (owner_id,) = cloud.seed(1)
-    table, key = cloud.tables["LEDGER_BALANCES_TABLE"], {"owner_id": {"S": owner_id}}
+    table, key = cloud.tables["LEDGER_ACCOUNTS_TABLE"], {"account": {"S": owner_id}}
     spoil(cloud, owner_id, attribute, {"S": time})
     for day in (22, 23):
         assert counts(swept(cloud, Reward.of(GameOperations, "DAILY_REWARD", Period.parse(f"2026-11-{day}"))))[0] == 1
@@ -231,7 +231,7 @@ def test_balance_that_is_erased_meanwhile_is_not_begun_anew(cloud: Cloud) -> Non
     owners = cloud.seed(3)
 
     def write(real: Callable[..., Any], **arguments: Any) -> Any:
-        cloud.dynamodb.delete_item(TableName=cloud.tables["LEDGER_BALANCES_TABLE"], Key={"owner_id": {"S": owners[1]}})
+        cloud.dynamodb.delete_item(TableName=cloud.tables["LEDGER_ACCOUNTS_TABLE"], Key={"account": {"S": owners[1]}})
         return real(**arguments)
 
     with patched(cloud.dynamodb, transact_write_items=write):
@@ -301,7 +301,12 @@ def test_owner_that_dynamodb_refuses_blocks_nobody(cloud: Cloud, told_by: str) -
 def test_stored_entry_that_cannot_be_read_blocks_nobody(cloud: Cloud) -> None:
     """A duplicate that is malformed is a failure of its owner alone."""
     owners = cloud.seed(3)
-    item = {"entry_key": {"S": f"{owners[1]}#{REWARD.nonce}"}, "owner_id": {"S": owners[1]}, "created_at": {"S": "x"}}
+    item = {
+        "entry_key": {"S": f"{owners[1]}#{REWARD.nonce}"},
+        "account": {"S": owners[1]},
+        "v": {"N": "1"},
+        "created_at": {"S": "x"},
+    }
     cloud.dynamodb.put_item(TableName=cloud.tables["LEDGER_ENTRIES_TABLE"], Item=item)
     assert counts(swept(cloud)) == (2, 0, 0, 1)
 
@@ -328,7 +333,7 @@ def test_time_that_runs_out_over_postponed_leaves_them(cloud: Cloud) -> None:
     read = list[str]()
 
     def get(real: Callable[..., Any], **arguments: Any) -> Any:
-        read.append(arguments["Key"]["owner_id"]["S"])
+        read.append(arguments["Key"]["account"]["S"])
         return real(**arguments)
 
     with patched(cloud.dynamodb, get_item=get):
@@ -346,7 +351,7 @@ def test_straggler_that_cannot_be_read_blocks_nobody(cloud: Cloud) -> None:
     segment = Segment.all_of(REWARD, 1, NOON)[0].model_copy(update={"scanned": True, "postponed": owners})
     done = Sweep(cloud.store(), REWARD).run(segment, seconds=60)
     assert (counts(done), done.finished) == ((2, 0, 0, 1), True)
-    cloud.tables["LEDGER_BALANCES_TABLE"] = "not-there"
+    cloud.tables["LEDGER_ACCOUNTS_TABLE"] = "not-there"
     with pytest.raises(StoreError, match="ResourceNotFound"):
         Sweep(cloud.store(), REWARD).run(segment, seconds=60)
 
@@ -537,8 +542,8 @@ def test_segments_divide_the_owners(cloud: Cloud) -> None:
 
 
 def test_owner_without_entries_is_none(cloud: Cloud) -> None:
-    """A row that something else has made is not an owner of the ledger."""
-    cloud.dynamodb.put_item(TableName=cloud.tables["LEDGER_BALANCES_TABLE"], Item={"owner_id": {"S": "ghost"}})
+    """A row without an entry count is not an owner of the ledger."""
+    cloud.dynamodb.put_item(TableName=cloud.tables["LEDGER_ACCOUNTS_TABLE"], Item={"account": {"S": "ghost"}})
     assert counts(swept(cloud)) == (0, 0, 0, 0)
 
 

@@ -28,15 +28,40 @@ MODELS = ("service-2.json.gz", "endpoint-rule-set-1.json.gz", "paginators-1.json
 def main(artifact: Path) -> None:
     """Build the artifact from uv.lock and this source tree, in an empty folder."""
     if not artifact.is_absolute() or any(artifact.iterdir()):
-        sys.exit("ledger: an artifact is built into an empty folder, which `sam build` gives; run `make build`")
+        sys.exit(
+            "ledger: an artifact is built into an empty folder, which `sam build` gives; run `make build`"
+        )
     with tempfile.TemporaryDirectory() as folder:
         requirements = Path(folder) / "requirements.txt"
-        _uv("export", "--frozen", "--no-default-groups", "--no-emit-project", "--output-file", str(requirements))
+        _uv(
+            "export",
+            "--frozen",
+            "--no-default-groups",
+            "--no-emit-project",
+            "--output-file",
+            str(requirements),
+        )
         for platform in PLATFORMS:
             target = Path(folder) / platform
             _uv(
-                *("pip", "install", "--target", str(target), "--python-platform", platform, "--python-version", "3.13"),
-                *("--only-binary", ":all:", "--no-deps", "--require-hashes", "--requirements", str(requirements)),
+                *(
+                    "pip",
+                    "install",
+                    "--target",
+                    str(target),
+                    "--python-platform",
+                    platform,
+                    "--python-version",
+                    "3.13",
+                ),
+                *(
+                    "--only-binary",
+                    ":all:",
+                    "--no-deps",
+                    "--require-hashes",
+                    "--requirements",
+                    str(requirements),
+                ),
             )
             _merge(target, artifact)
     _prune(artifact)
@@ -48,7 +73,17 @@ def main(artifact: Path) -> None:
             dirs_exist_ok=True,
         )
     # Bytecode that is never checked against its source: nothing is compiled, nor looked at, when a function starts.
-    compiling = [str(LAMBDA_PYTHON), "-m", "compileall", "-q", "-f", "-j", "0", "--invalidation-mode", "unchecked-hash"]
+    compiling = [
+        str(LAMBDA_PYTHON),
+        "-m",
+        "compileall",
+        "-q",
+        "-f",
+        "-j",
+        "0",
+        "--invalidation-mode",
+        "unchecked-hash",
+    ]
     subprocess.run([*compiling, "-s", str(artifact), "-p", "/var/task", str(artifact)], check=True)
 
 
@@ -65,14 +100,18 @@ def _merge(source: Path, artifact: Path) -> None:
         elif not place.exists():
             shutil.copy2(path, place)
         elif ".so" in path.suffixes and path.read_bytes() != place.read_bytes():
-            raise RuntimeError(f"{path.name} differs between {' and '.join(PLATFORMS)}: one artifact cannot hold both")
+            raise RuntimeError(
+                f"{path.name} differs between {' and '.join(PLATFORMS)}: one artifact cannot hold both"
+            )
 
 
 def _prune(artifact: Path) -> None:
     """Leave out scripts, what pydantic has for its first version, and what boto3 knows of other services."""
     shutil.rmtree(artifact / "bin", ignore_errors=True)
     (artifact / ".lock").unlink(missing_ok=True)  # uv's
-    shutil.rmtree(artifact / "pydantic/v1")  # FastAPI imports it to see that no model is one of these
+    shutil.rmtree(
+        artifact / "pydantic/v1"
+    )  # FastAPI imports it to see that no model is one of these
     shutil.rmtree(artifact / "boto3/examples")
     for data in (artifact / "botocore/data", artifact / "boto3/data"):
         for service in data.iterdir():
@@ -83,7 +122,10 @@ def _prune(artifact: Path) -> None:
         if model.name not in MODELS:
             model.unlink()
         elif model.suffix == ".gz":
-            _write(model.with_suffix(""), _without_documentation(json.loads(gzip.decompress(model.read_bytes()))))
+            _write(
+                model.with_suffix(""),
+                _without_documentation(json.loads(gzip.decompress(model.read_bytes()))),
+            )
             model.unlink()
     endpoints = json.loads((data / "endpoints.json").read_text())
     for partition in endpoints["partitions"]:
@@ -95,8 +137,16 @@ def _prune(artifact: Path) -> None:
 def _without_documentation(model: Any) -> Any:
     """A service's model less the texts in it, which are most of what a client would read when it is made."""
     if isinstance(model, dict):
-        texts = {name for name, value in model.items() if name == "documentation" and isinstance(value, str)}
-        return {name: _without_documentation(value) for name, value in model.items() if name not in texts}
+        texts = {
+            name
+            for name, value in model.items()
+            if name == "documentation" and isinstance(value, str)
+        }
+        return {
+            name: _without_documentation(value)
+            for name, value in model.items()
+            if name not in texts
+        }
     return [_without_documentation(one) for one in model] if isinstance(model, list) else model
 
 

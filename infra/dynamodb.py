@@ -54,7 +54,9 @@ TABLES = {
 }
 
 PACKAGE = "amplify-dynamodb-simulator@2.9.30"
-PACKAGE_SHA512 = "xTeeRLvzEfqyd5lh3bH4c0kHvSHHmmhD5ZDsHFKAQ5g2Zl6JqlFdutaQhCLHzxEp6Ry1o7TB6niIoXuQAnSewQ=="
+PACKAGE_SHA512 = (
+    "xTeeRLvzEfqyd5lh3bH4c0kHvSHHmmhD5ZDsHFKAQ5g2Zl6JqlFdutaQhCLHzxEp6Ry1o7TB6niIoXuQAnSewQ=="
+)
 FOLDER = CACHE / PACKAGE / "package" / "emulator"
 LOCK_SECONDS_MAX = 5
 """How long one run waits for the end of the one before."""
@@ -81,13 +83,28 @@ def dynamodb_local(data: Path | None = None) -> Iterator[str]:
     """Run DynamoDB Local on a free port and give its endpoint; `data` keeps what is written, and the port."""
     folder = _fetched()
     store = ["-inMemory"] if data is None else ["-dbPath", str(data)]
-    java = ["java", "-Xmx512m", "-Djava.library.path=./DynamoDBLocal_lib", "-jar", "DynamoDBLocal.jar", "-sharedDb"]
+    java = [
+        "java",
+        "-Xmx512m",
+        "-Djava.library.path=./DynamoDBLocal_lib",
+        "-jar",
+        "DynamoDBLocal.jar",
+        "-sharedDb",
+    ]
     log = CACHE / "dynamodb-local.log"
     quiet = {**os.environ, "DDB_LOCAL_TELEMETRY": "0"}
     with _locked(data) as lock:
         port = free_port() if data is None else _kept_port(data / "port")
         command = [*java, "-port", str(port), *store]
-        with running("DynamoDB Local", command, port=port, log=log, folder=folder, environment=quiet, pass_fds=lock):
+        with running(
+            "DynamoDB Local",
+            command,
+            port=port,
+            log=log,
+            folder=folder,
+            environment=quiet,
+            pass_fds=lock,
+        ):
             yield f"http://127.0.0.1:{port}"
 
 
@@ -123,7 +140,11 @@ def _create_table(client: "DynamoDBClient", name: str, definition: Mapping[str, 
             if not tries_left:
                 raise
             continue
-        except (AttributeError, TypeError, ValueError):  # botocore met JSON of another shape, or no text at all
+        except (
+            AttributeError,
+            TypeError,
+            ValueError,
+        ):  # botocore met JSON of another shape, or no text at all
             continue
         if is_said and answer["ResponseMetadata"].get("RequestId"):
             return
@@ -134,8 +155,12 @@ def table_definitions() -> dict[str, dict[str, Any]]:
     """The arguments of CreateTable for each table of template.yaml, by its logical id."""
     definitions = {}
     for logical_id in TABLES:
-        properties = table_properties(logical_id)  # of which those of protection and encryption are AWS's only
-        definitions[logical_id] = {name: properties[name] for name in CREATE_TABLE if name in properties}
+        properties = table_properties(
+            logical_id
+        )  # of which those of protection and encryption are AWS's only
+        definitions[logical_id] = {
+            name: properties[name] for name in CREATE_TABLE if name in properties
+        }
     return definitions
 
 
@@ -158,14 +183,21 @@ def _fetched() -> Path:
         CACHE.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as temporary:
             command = ["npm", "pack", "--silent", "--ignore-scripts", PACKAGE]
-            if subprocess.run(command, cwd=temporary, check=False, stdout=subprocess.DEVNULL).returncode:
+            if subprocess.run(
+                command, cwd=temporary, check=False, stdout=subprocess.DEVNULL
+            ).returncode:
                 raise RuntimeError(f"npm could not fetch {PACKAGE}")
             (archive,) = Path(temporary).glob("*.tgz")
-            if base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode() != PACKAGE_SHA512:
+            if (
+                base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
+                != PACKAGE_SHA512
+            ):
                 raise RuntimeError(f"{PACKAGE} is not what it was: refusing to run it")
             with tarfile.open(archive) as tar:
                 # The documented way for Pythons before 3.11.4, which know no filter; the hash has been checked above.
-                tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, _path: member)
+                tar.extraction_filter = getattr(
+                    tarfile, "data_filter", lambda member, _path: member
+                )
                 tar.extractall(Path(temporary) / "unpacked")  # noqa: S202
             with contextlib.suppress(OSError):  # somebody else was faster
                 (Path(temporary) / "unpacked").rename(CACHE / PACKAGE)
@@ -179,7 +211,10 @@ def _kept_port(file: Path) -> int:
         return kept
     port = free_port()
     if kept:
-        print(f"Port {kept}, where DynamoDB Local was, is taken: it is at port {port} from now on.", file=sys.stderr)
+        print(
+            f"Port {kept}, where DynamoDB Local was, is taken: it is at port {port} from now on.",
+            file=sys.stderr,
+        )
     file.write_text(f"{port}\n")
     return port
 

@@ -58,22 +58,41 @@ class Issuer:
     ) -> str:
         """A token for an owner, or for an application that has a scope; another `key` than the issuer's forges one."""
         now = int(time.time())
-        claims = {"iss": self.url, "aud": audience, "iat": now, "exp": now + expires_seconds, "scope": scope}
-        return jwt.encode(claims | {"sub": owner_id}, key or self._key, ALGORITHM, headers={"kid": KEY_ID})
+        claims = {
+            "iss": self.url,
+            "aud": audience,
+            "iat": now,
+            "exp": now + expires_seconds,
+            "scope": scope,
+        }
+        return jwt.encode(
+            claims | {"sub": owner_id}, key or self._key, ALGORITHM, headers={"kid": KEY_ID}
+        )
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:
         """Answer for the discovery document and the key set, as an OpenID Connect issuer does."""
-        key_set = {**json.loads(RSAAlgorithm.to_jwk(self.public_key)), "kid": KEY_ID, "alg": ALGORITHM}
+        key_set = {
+            **json.loads(RSAAlgorithm.to_jwk(self.public_key)),
+            "kid": KEY_ID,
+            "alg": ALGORITHM,
+        }
         documents = {
-            "/.well-known/openid-configuration": {"issuer": self.url, "jwks_uri": f"{self.url}/.well-known/jwks.json"},
+            "/.well-known/openid-configuration": {
+                "issuer": self.url,
+                "jwks_uri": f"{self.url}/.well-known/jwks.json",
+            },
             "/.well-known/jwks.json": {"keys": [{**key_set, "use": "sig"}]},
         }
 
         class Documents(small_server.Handler):
             def respond(self) -> None:
                 body = json.dumps(documents.get(self.path, {})).encode()
-                self.answer(body, {"content-type": "application/json"}, 200 if self.path in documents else 404)
+                self.answer(
+                    body,
+                    {"content-type": "application/json"},
+                    200 if self.path in documents else 404,
+                )
 
         with small_server.serving(Documents, self._port):
             yield
@@ -90,7 +109,9 @@ class JwtAuthorizer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            claims = self._claims(dict(scope["headers"]).get(b"authorization", b"").decode("latin-1"))
+            claims = self._claims(
+                dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+            )
             scope["aws.event"] = {"requestContext": {"authorizer": {"jwt": {"claims": claims}}}}
         await self._app(scope, receive, send)
 
@@ -126,7 +147,9 @@ def kept_key(path: Path, make: Callable[[], Key]) -> Key:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         pem = make().private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
         )
         with tempfile.NamedTemporaryFile(dir=path.parent) as file:  # readable by its owner only
             file.write(pem)
@@ -142,7 +165,9 @@ def main() -> None:
     parser.add_argument("--owner", required=True, help="the token's sub")
     parser.add_argument("--scope", default="")
     parser.add_argument("--audience", default=AUDIENCE)
-    parser.add_argument("--expires-seconds", type=int, default=EXPIRES_SECONDS, help="negative: it has expired")
+    parser.add_argument(
+        "--expires-seconds", type=int, default=EXPIRES_SECONDS, help="negative: it has expired"
+    )
     parser.add_argument("--port", type=int, default=PORT, help="the issuer's")
     options = parser.parse_args()
     if not options.owner:

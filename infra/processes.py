@@ -44,7 +44,9 @@ def own_port(port: int, name: str = "PORT") -> int:
     try:
         _try(port)
     except (OSError, OverflowError) as error:
-        sys.exit(f"ledger: port {port} cannot be had ({error}); choose another, as in: make run {name}=8001")
+        sys.exit(
+            f"ledger: port {port} cannot be had ({error}); choose another, as in: make run {name}=8001"
+        )
     return port
 
 

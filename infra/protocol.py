@@ -26,7 +26,9 @@ class Http1Protocol(HttpToolsProtocol):
 
     def head_without_offer(self) -> bytes:
         """The same request's head, as it was read, less the header."""
-        start = b" ".join([self.parser.get_method(), self.url, b"HTTP/" + self.parser.get_http_version().encode()])
+        start = b" ".join(
+            [self.parser.get_method(), self.url, b"HTTP/" + self.parser.get_http_version().encode()]
+        )
         headers = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
         return b"%b\r\n%b\r\n" % (start, b"".join(headers))
 

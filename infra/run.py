@@ -15,7 +15,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.types import ASGIApp
 
 from infra import issuer
-from infra.dynamodb import CACHE, ENVIRONMENT, create_tables, dynamodb_local, has_dynamodb_local, moto
+from infra.dynamodb import (
+    CACHE,
+    ENVIRONMENT,
+    create_tables,
+    dynamodb_local,
+    has_dynamodb_local,
+    moto,
+)
 from infra.environment import CREDENTIALS, ENDPOINT, OWN, keep_to_this_machine, point_at
 from infra.processes import own_port
 from infra.protocol import Http1Protocol
@@ -49,10 +56,16 @@ def main() -> None:
         if options.reload:
             served = "functions.example_app.app:app"  # which another process imports, anew after each edit
         else:
-            from functions.example_app.app import app, create_app  # reads its settings from the environment made above
+            from functions.example_app.app import (
+                app,
+                create_app,
+            )  # reads its settings from the environment made above
 
             served = create_app(fake) if fake else app
-        auth, header = "LEDGER_AUTH=none: everybody may do everything. With tokens: make run AUTH=jwt", ""
+        auth, header = (
+            "LEDGER_AUTH=none: everybody may do everything. With tokens: make run AUTH=jwt",
+            "",
+        )
         if os.environ["LEDGER_AUTH"] == AuthMode.JWT:
             if isinstance(served, str):
                 sys.exit("ledger: --reload serves without tokens only: LEDGER_AUTH has to be none")
@@ -92,20 +105,32 @@ Try it, and end it with Ctrl-C:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m infra.run", description=__doc__)
-    parser.add_argument("--host", default=LOOPBACK, help="where to listen; in a container 0.0.0.0, elsewhere never")
+    parser.add_argument(
+        "--host", default=LOOPBACK, help="where to listen; in a container 0.0.0.0, elsewhere never"
+    )
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--endpoint", help="the URL of another DynamoDB, to be used instead of one of its own")
-    parser.add_argument("--reload", action="store_true", help="serve an edit as soon as it is saved")
+    parser.add_argument(
+        "--endpoint", help="the URL of another DynamoDB, to be used instead of one of its own"
+    )
+    parser.add_argument(
+        "--reload", action="store_true", help="serve an edit as soon as it is saved"
+    )
     parser.add_argument(
         "--data",
         type=Path,
         default=CACHE / "data",
         help="where DynamoDB Local keeps what is posted, and the key of receipts is",
     )
-    parser.add_argument("--auth", choices=list(AuthMode), help="LEDGER_AUTH; jwt brings an issuer of tokens with it")
+    parser.add_argument(
+        "--auth", choices=list(AuthMode), help="LEDGER_AUTH; jwt brings an issuer of tokens with it"
+    )
     parser.add_argument("--issuer-port", type=int, default=issuer.PORT)
-    parser.add_argument("--log", choices=list(LogStyle), default=LogStyle.SHORT, help="what is logged of a request")
-    parser.add_argument("--one-cpu", action="store_true", help="keep to one CPU, to measure what a request costs")
+    parser.add_argument(
+        "--log", choices=list(LogStyle), default=LogStyle.SHORT, help="what is logged of a request"
+    )
+    parser.add_argument(
+        "--one-cpu", action="store_true", help="keep to one CPU, to measure what a request costs"
+    )
     return parser.parse_args()
 
 
@@ -126,7 +151,9 @@ def _store(
         assert client.meta.endpoint_url == endpoint  # or tables would be created elsewhere
         return client, None, f"DynamoDB Local, which keeps its data in {options.data}"
     if options.reload:
-        sys.exit("ledger: --reload needs Java and npm, or --endpoint: the fake would forget with every edit")
+        sys.exit(
+            "ledger: --reload needs Java and npm, or --endpoint: the fake would forget with every edit"
+        )
     keep_to_this_machine()
     fake = stack.enter_context(moto())
     where = (

@@ -29,7 +29,17 @@ from infra.issuer import AUDIENCE, Issuer, make_token
 from infra.issuer import PORT as ISSUER_PORT
 from infra.processes import own_port, running
 
-__all__ = ["CREDENTIALS", "MINISTACK", "NAME", "ORIGIN", "SECOND_AUDIENCE", "Stack", "deploy", "deployed", "ministack"]
+__all__ = [
+    "CREDENTIALS",
+    "MINISTACK",
+    "NAME",
+    "ORIGIN",
+    "SECOND_AUDIENCE",
+    "Stack",
+    "deploy",
+    "deployed",
+    "ministack",
+]
 
 NAME = "ledger"
 SECOND_AUDIENCE = "ledger-2"
@@ -91,7 +101,12 @@ def deployed(port: int, issuer: Issuer) -> Iterator[Stack]:
         issuer.serving(),
         ministack(port, Path(folder), AUTH="true") as endpoint,
     ):
-        yield deploy(Stack(endpoint, issuer), Path(folder), "RewardsState=ENABLED", f"AllowedOrigins={ORIGIN}")
+        yield deploy(
+            Stack(endpoint, issuer),
+            Path(folder),
+            "RewardsState=ENABLED",
+            f"AllowedOrigins={ORIGIN}",
+        )
 
 
 def deploy(stack: Stack, folder: Path, *parameters: str) -> Stack:
@@ -105,11 +120,23 @@ def deploy(stack: Stack, folder: Path, *parameters: str) -> Stack:
         f"JwtAudience={AUDIENCE},{SECOND_AUDIENCE}",
         f"Architecture={ARCHITECTURE}",
     ]
-    command = [str(SAM), "deploy", "--template-file", str(_for_the_stand_in(folder)), "--stack-name", stack.name]
+    command = [
+        str(SAM),
+        "deploy",
+        "--template-file",
+        str(_for_the_stand_in(folder)),
+        "--stack-name",
+        stack.name,
+    ]
     command += ["--resolve-s3", "--capabilities", "CAPABILITY_IAM", "--no-confirm-changeset"]
     done = subprocess.run(
         [*command, "--parameter-overrides", *given, *parameters],
-        env={**_paths(), **CREDENTIALS, "AWS_ENDPOINT_URL": stack.endpoint, "SAM_CLI_TELEMETRY": "0"},
+        env={
+            **_paths(),
+            **CREDENTIALS,
+            "AWS_ENDPOINT_URL": stack.endpoint,
+            "SAM_CLI_TELEMETRY": "0",
+        },
         cwd=folder,
         capture_output=True,
         text=True,
@@ -132,11 +159,15 @@ def _for_the_stand_in(folder: Path) -> Path:
     """
     template = _built()
     resources = template["Resources"].items()
-    template["Resources"] = {name: one for name, one in resources if "Metrics" not in one.get("Properties", {})}
+    template["Resources"] = {
+        name: one for name, one in resources if "Metrics" not in one.get("Properties", {})
+    }
     for statement in template["Resources"]["ReceiptKey"]["Properties"]["KeyPolicy"]["Statement"]:
         if statement["Action"] == "kms:Sign":
             del statement["Condition"]
-    del template["Resources"]["ApiFunction"]["Properties"]["Environment"]["Variables"]["LEDGER_ALLOWED_ORIGINS"]
+    del template["Resources"]["ApiFunction"]["Properties"]["Environment"]["Variables"][
+        "LEDGER_ALLOWED_ORIGINS"
+    ]
     for one in template["Resources"].values():
         if "CodeUri" in one["Properties"]:
             one["Properties"]["CodeUri"] = str(BUILT.parent / one["Properties"]["CodeUri"])
@@ -151,19 +182,28 @@ def _mend(stack: Stack, origins: str | None) -> None:
     It keeps a number as text and cannot compare it, so that nothing would take from the queue, and hands on no CORS.
     """
     if origins:
-        _condition, cors, _nothing = _built()["Resources"]["HttpApi"]["Properties"]["CorsConfiguration"]["Fn::If"]
+        _condition, cors, _nothing = _built()["Resources"]["HttpApi"]["Properties"][
+            "CorsConfiguration"
+        ]["Fn::If"]
         cors = {**cors, "AllowOrigins": origins.split(",")}
         stack.client("apigatewayv2").update_api(ApiId=stack.api_id, CorsConfiguration=cors)
     functions = stack.client("lambda")
     for one in functions.list_event_source_mappings()["EventSourceMappings"]:
         maximum = int(one["ScalingConfig"]["MaximumConcurrency"])
-        functions.update_event_source_mapping(UUID=one["UUID"], ScalingConfig={"MaximumConcurrency": maximum})
+        functions.update_event_source_mapping(
+            UUID=one["UUID"], ScalingConfig={"MaximumConcurrency": maximum}
+        )
 
 
 @contextlib.contextmanager
 def ministack(port: int, folder: Path, **settings: str) -> Iterator[str]:
     """Run the stand-in for AWS, and give its endpoint, until the end of the block."""
-    settings = {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "IOT_MTLS_ENABLED": "0", **settings}
+    settings = {
+        "BIND_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(port),
+        "IOT_MTLS_ENABLED": "0",
+        **settings,
+    }
     environment = {**_paths(), **CREDENTIALS, **settings, "TMPDIR": str(folder)}
     command, log = [str(MINISTACK)], CACHE / "ministack.log"
     with running("ministack", command, port=port, log=log, folder=folder, environment=environment):
@@ -185,7 +225,9 @@ def main() -> None:
     parser.add_argument("--issuer-port", type=int, default=ISSUER_PORT)
     options = parser.parse_args()
     keep_to_this_machine()
-    with deployed(own_port(options.port), Issuer(own_port(options.issuer_port, "ISSUER_PORT"))) as stack:
+    with deployed(
+        own_port(options.port), Issuer(own_port(options.issuer_port, "ISSUER_PORT"))
+    ) as stack:
         token = make_token(options.issuer_port)
         print(
             f"""

@@ -101,9 +101,13 @@ class Account:
         if request.metadata:
             fields["metadata"] = dict(request.metadata)
         written = dict.fromkeys(("created_at", "updated_at"), format_time(time))
-        return LedgerEntry.model_construct(**fields, hash=hash_of(fields | written))  # of what has been validated
+        return LedgerEntry.model_construct(
+            **fields, hash=hash_of(fields | written)
+        )  # of what has been validated
 
-    def after(self, entry: LedgerEntry, *, mark: Mark | None = None, is_active: bool = True) -> "Account":
+    def after(
+        self, entry: LedgerEntry, *, mark: Mark | None = None, is_active: bool = True
+    ) -> "Account":
         """The account once `entry` is the last one.
 
         Args:

@@ -74,7 +74,9 @@ def in_utc(time: datetime) -> datetime:
 
 
 def _printable(text: str) -> str:
-    if not text.isprintable() or "\ufffd" in text:  # which is what decoders put for bytes that are no text
+    if (
+        not text.isprintable() or "\ufffd" in text
+    ):  # which is what decoders put for bytes that are no text
         raise ValueError("must not hold control, format or unassigned characters")
     return text
 
@@ -140,7 +142,9 @@ Nonce = Annotated[
     AfterValidator(_not_reserved),
 ]
 
-MetadataKey = Annotated[str, Field(pattern=rf"^[A-Za-z0-9_.:-]{{1,{METADATA_KEY_LENGTH_MAX}}}$", strict=True)]
+MetadataKey = Annotated[
+    str, Field(pattern=rf"^[A-Za-z0-9_.:-]{{1,{METADATA_KEY_LENGTH_MAX}}}$", strict=True)
+]
 
 Magnitude = Annotated[
     int,

@@ -66,7 +66,11 @@ class LedgerEntry(BaseModel):
 
     def answers(self, request: OperationRequest, *, amount: int) -> bool:
         """Whether `request` asks for what this entry did."""
-        return (self.operation, self.amount, self.metadata) == (request.operation, amount, request.metadata)
+        return (self.operation, self.amount, self.metadata) == (
+            request.operation,
+            amount,
+            request.metadata,
+        )
 
 
 def hash_of(fields: Mapping[str, Any]) -> str:

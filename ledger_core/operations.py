@@ -40,7 +40,9 @@ def active_within(days: int) -> Eligible:
     """Eligible is who has had an entry, other than from a schedule, since so many days before the period (UTC)."""
 
     def active(account: Account, first_day: date) -> bool:
-        return account.active_at is not None and account.active_at.date() >= first_day - timedelta(days=days)
+        return account.active_at is not None and account.active_at.date() >= first_day - timedelta(
+            days=days
+        )
 
     return active
 
@@ -75,16 +77,24 @@ class OperationConfig:
 
     def __post_init__(self) -> None:
         if type(self.amount) is not int or abs(self.amount) > AMOUNT_MAX:
-            raise ConfigurationError(f"amount must be an integer from -{AMOUNT_MAX} to {AMOUNT_MAX}: {self.amount!r}")
+            raise ConfigurationError(
+                f"amount must be an integer from -{AMOUNT_MAX} to {AMOUNT_MAX}: {self.amount!r}"
+            )
         if type(self.self_service) is not bool:
             raise ConfigurationError(f"self_service must be True or False: {self.self_service!r}")
         if self.self_service and self.amount > 0:
-            raise ConfigurationError("an owner cannot grant itself credits: self_service needs an amount of 0 or below")
+            raise ConfigurationError(
+                "an owner cannot grant itself credits: self_service needs an amount of 0 or below"
+            )
         bounds = (self.magnitude_min, self.magnitude_max)
         if bounds == (None, None):
             return
         low, high = bounds
-        if type(low) is not int or type(high) is not int or not 1 <= low <= abs(self.amount) <= high <= AMOUNT_MAX:
+        if (
+            type(low) is not int
+            or type(high) is not int
+            or not 1 <= low <= abs(self.amount) <= high <= AMOUNT_MAX
+        ):
             raise ConfigurationError(
                 "magnitude_min and magnitude_max go together, as integers with "
                 f"1 <= magnitude_min <= |amount| <= magnitude_max <= {AMOUNT_MAX}: {low!r}, {high!r}"
@@ -101,7 +111,9 @@ class OperationConfig:
         if self.magnitude_min is None or self.magnitude_max is None:
             raise InvalidRequestError("amount: this operation's amount is fixed; leave it out")
         if not self.magnitude_min <= magnitude <= self.magnitude_max:
-            raise InvalidRequestError(f"amount: must be from {self.magnitude_min} to {self.magnitude_max}")
+            raise InvalidRequestError(
+                f"amount: must be from {self.magnitude_min} to {self.magnitude_max}"
+            )
         return magnitude if self.amount > 0 else -magnitude
 
 
@@ -122,11 +134,15 @@ class BaseLedgerOperations:
             LedgerOperationType.CREDIT_SPEND: OperationConfig(
                 amount=-1, magnitude_min=1, magnitude_max=1_000_000, self_service=True
             ),
-            LedgerOperationType.CREDIT_ADD: OperationConfig(amount=10, magnitude_min=1, magnitude_max=1_000_000),
+            LedgerOperationType.CREDIT_ADD: OperationConfig(
+                amount=10, magnitude_min=1, magnitude_max=1_000_000
+            ),
         }
     )
     APP_CONFIG: ClassVar[Mapping[StrEnum, OperationConfig]] = MappingProxyType({})
-    SCHEDULED: ClassVar[Mapping[StrEnum, Eligible]] = MappingProxyType({LedgerOperationType.DAILY_REWARD: every_owner})
+    SCHEDULED: ClassVar[Mapping[StrEnum, Eligible]] = MappingProxyType(
+        {LedgerOperationType.DAILY_REWARD: every_owner}
+    )
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -146,19 +162,27 @@ class BaseLedgerOperations:
         """
         shared, own = BaseLedgerOperations.BASE_CONFIG, cls.APP_CONFIG
         if not isinstance(own, Mapping):
-            raise ConfigurationError(f"{cls.__name__}: APP_CONFIG must map operations to OperationConfig")
+            raise ConfigurationError(
+                f"{cls.__name__}: APP_CONFIG must map operations to OperationConfig"
+            )
         for name, config in own.items():
             place = f"{cls.__name__}: {name!s}"
             if name in shared:
-                raise ConfigurationError(f"{place} is a shared operation: remove it from APP_CONFIG or rename it")
+                raise ConfigurationError(
+                    f"{place} is a shared operation: remove it from APP_CONFIG or rename it"
+                )
             if not isinstance(name, StrEnum):
-                raise ConfigurationError(f"{place} must be a member of a StrEnum of the app, not {name!r}")
+                raise ConfigurationError(
+                    f"{place} must be a member of a StrEnum of the app, not {name!r}"
+                )
             if not OPERATION_NAME.fullmatch(name):
                 raise ConfigurationError(
                     f"{place} must be UPPER_SNAKE_CASE, 1 to 64 characters, starting with a letter"
                 )
             if not isinstance(config, OperationConfig):
-                raise ConfigurationError(f"{place} must be an OperationConfig, as in OperationConfig(amount=-5)")
+                raise ConfigurationError(
+                    f"{place} must be an OperationConfig, as in OperationConfig(amount=-5)"
+                )
         if shared != cls.BASE_CONFIG or any(
             cls.get_operation_config().get(name) != config for name, config in shared.items()
         ):
@@ -168,6 +192,10 @@ class BaseLedgerOperations:
             )
         scheduled: Any = cls.SCHEDULED
         if not isinstance(scheduled, Mapping) or not all(map(callable, scheduled.values())):
-            raise ConfigurationError(f"{cls.__name__}: SCHEDULED must map operations to who is eligible: every_owner")
+            raise ConfigurationError(
+                f"{cls.__name__}: SCHEDULED must map operations to who is eligible: every_owner"
+            )
         if unknown := scheduled.keys() - cls.get_operation_config().keys():
-            raise ConfigurationError(f"{cls.__name__}: SCHEDULED names what is no operation: {', '.join(unknown)}")
+            raise ConfigurationError(
+                f"{cls.__name__}: SCHEDULED names what is no operation: {', '.join(unknown)}"
+            )

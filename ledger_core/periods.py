@@ -43,14 +43,18 @@ class Period:
             InvalidRequestError: it is none.
         """
         for kind, form in FORMATS.items():
-            whole, whole_form = (f"{text}-1", f"{form}-%u") if kind == PeriodKind.WEEK else (text, form)  # from Monday
+            whole, whole_form = (
+                (f"{text}-1", f"{form}-%u") if kind == PeriodKind.WEEK else (text, form)
+            )  # from Monday
             try:
                 period = cls(kind, datetime.strptime(whole, whole_form).date())  # noqa: DTZ007  # a date has no zone
             except ValueError:
                 continue
             if str(period) == text:
                 return period
-        raise InvalidRequestError(f"period: must be written as 2026-11-22, 2026-W47 or 2026-11: {text!r}")
+        raise InvalidRequestError(
+            f"period: must be written as 2026-11-22, 2026-W47 or 2026-11: {text!r}"
+        )
 
     @classmethod
     def at(cls, kind: PeriodKind, time: datetime, time_zone: str = "UTC") -> Self:
@@ -67,7 +71,11 @@ class Period:
     @classmethod
     def of(cls, kind: PeriodKind, day: date) -> Self:
         """The period in which a day lies."""
-        days_before = {PeriodKind.DAY: 0, PeriodKind.WEEK: day.weekday(), PeriodKind.MONTH: day.day - 1}
+        days_before = {
+            PeriodKind.DAY: 0,
+            PeriodKind.WEEK: day.weekday(),
+            PeriodKind.MONTH: day.day - 1,
+        }
         return cls(kind, day - timedelta(days=days_before[kind]))
 
     def before(self) -> Self:
@@ -78,7 +86,9 @@ class Period:
     def last_day(self) -> date:
         """The day before the next period."""
         longest = {PeriodKind.DAY: 1, PeriodKind.WEEK: 7, PeriodKind.MONTH: 31}[self.kind]
-        return self.of(self.kind, self.first_day + timedelta(days=longest)).first_day - timedelta(days=1)
+        return self.of(self.kind, self.first_day + timedelta(days=longest)).first_day - timedelta(
+            days=1
+        )
 
     def doubt(self, now: datetime, time_zone: str = "UTC") -> str | None:
         """Why somebody may have mistyped it: it is to come, or ended more than DAYS_PAST_MAX days ago; None: neither.
@@ -90,5 +100,7 @@ class Period:
         if self.first_day > today:
             return f"{self} is later than today, {today} in {time_zone}"
         if (today - self.last_day).days > DAYS_PAST_MAX:
-            return f"{self} ended more than {DAYS_PAST_MAX} days before today, {today} in {time_zone}"
+            return (
+                f"{self} ended more than {DAYS_PAST_MAX} days before today, {today} in {time_zone}"
+            )
         return None

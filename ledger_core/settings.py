@@ -30,7 +30,9 @@ CONNECTIONS_MAX = 40
 """Calls to DynamoDB that a server has under way at once, each in a thread on a connection of its own."""
 
 
-RECEIPT_KEY = re.compile(r"[0-9a-f-]{36}|mrk-[0-9a-f]{32}|arn:[\w-]+:kms:[\w-]+:\d+:key/[\w-]+|.+\.pem")
+RECEIPT_KEY = re.compile(
+    r"[0-9a-f-]{36}|mrk-[0-9a-f]{32}|arn:[\w-]+:kms:[\w-]+:\d+:key/[\w-]+|.+\.pem"
+)
 BASE_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 ORIGIN = re.compile(r"\*|https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
 TABLE_NAME = re.compile(r"[A-Za-z0-9_.-]{3,255}|arn:\S+")
@@ -66,9 +68,14 @@ class Settings:
         Raises:
             ConfigurationError: one is missing or wrong; the message is one line and says which and what to do.
         """
-        tables = [_table_name(environment, name) for name in ("LEDGER_ENTRIES_TABLE", "LEDGER_ACCOUNTS_TABLE")]
+        tables = [
+            _table_name(environment, name)
+            for name in ("LEDGER_ENTRIES_TABLE", "LEDGER_ACCOUNTS_TABLE")
+        ]
         if tables[0] == tables[1]:
-            raise ConfigurationError("LEDGER_ENTRIES_TABLE and LEDGER_ACCOUNTS_TABLE must be two tables")
+            raise ConfigurationError(
+                "LEDGER_ENTRIES_TABLE and LEDGER_ACCOUNTS_TABLE must be two tables"
+            )
         auth = environment.get("LEDGER_AUTH", AuthMode.JWT)
         if auth not in list(AuthMode):
             raise ConfigurationError(f"LEDGER_AUTH must be one of {', '.join(AuthMode)}: {auth!r}")
@@ -76,12 +83,18 @@ class Settings:
         marks = (environment.get("AWS_SAM_LOCAL"), environment.get("AWS_LAMBDA_FUNCTION_VERSION"))
         in_lambda = "AWS_LAMBDA_FUNCTION_NAME" in environment and marks != ("true", "$LATEST")
         if auth == AuthMode.NONE and in_lambda:
-            raise ConfigurationError("LEDGER_AUTH=none is for local runs only and is refused inside Lambda")
+            raise ConfigurationError(
+                "LEDGER_AUTH=none is for local runs only and is refused inside Lambda"
+            )
         receipt_key = environment.get("LEDGER_RECEIPT_KEY") or None
         if receipt_key and not RECEIPT_KEY.fullmatch(receipt_key):
-            raise ConfigurationError(f"LEDGER_RECEIPT_KEY must be a KMS key's id or ARN: {receipt_key!r}")
+            raise ConfigurationError(
+                f"LEDGER_RECEIPT_KEY must be a KMS key's id or ARN: {receipt_key!r}"
+            )
         if receipt_key and receipt_key.endswith(".pem") and in_lambda:
-            raise ConfigurationError("LEDGER_RECEIPT_KEY in a file is for local runs only and is refused inside Lambda")
+            raise ConfigurationError(
+                "LEDGER_RECEIPT_KEY in a file is for local runs only and is refused inside Lambda"
+            )
         return cls(
             entries_table=tables[0],
             accounts_table=tables[1],
@@ -108,14 +121,18 @@ class RewardSettings:
         """
         queue_url = environment.get("LEDGER_REWARDS_QUEUE_URL", "")
         if not queue_url.startswith(("https://", "http://")):
-            raise ConfigurationError(f"LEDGER_REWARDS_QUEUE_URL must be the URL of an SQS queue: {queue_url!r}")
+            raise ConfigurationError(
+                f"LEDGER_REWARDS_QUEUE_URL must be the URL of an SQS queue: {queue_url!r}"
+            )
         return cls(queue_url=queue_url, runs_table=_table_name(environment, "LEDGER_RUNS_TABLE"))
 
 
 def _base_path(said: str) -> str:
     path = f"/{said.strip('/')}" if said.strip("/") else ""
     if not BASE_PATH.fullmatch(path):
-        raise ConfigurationError(f"LEDGER_BASE_PATH must be a path of letters, digits and . _ ~ -, as /prod: {said!r}")
+        raise ConfigurationError(
+            f"LEDGER_BASE_PATH must be a path of letters, digits and . _ ~ -, as /prod: {said!r}"
+        )
     return path
 
 
@@ -133,5 +150,7 @@ def _table_name(environment: Mapping[str, str], name: str) -> str:
     if not environment.get(name):
         raise ConfigurationError(f"{name} is not set: give it the name of the DynamoDB table")
     if not TABLE_NAME.fullmatch(environment[name]):
-        raise ConfigurationError(f"{name} is no name that a DynamoDB table can have: {environment[name]!r}")
+        raise ConfigurationError(
+            f"{name} is no name that a DynamoDB table can have: {environment[name]!r}"
+        )
     return environment[name]

@@ -58,7 +58,9 @@ def create_store(client: "DynamoDBClient | None" = None) -> LedgerStore:
     """The store that the environment names; `client` is for tests and local runs."""
     settings = load_settings()
     return LedgerStore(
-        client or create_client(), entries_table=settings.entries_table, accounts_table=settings.accounts_table
+        client or create_client(),
+        entries_table=settings.entries_table,
+        accounts_table=settings.accounts_table,
     )
 
 

@@ -14,4 +14,11 @@ SEED = new_seed()
 
 def looking_at(examples: int, **more: Any) -> settings:
     """So many examples, none of them kept; a failure prints the `@reproduce_failure` that repeats it alone."""
-    return settings(max_examples=examples, deadline=None, derandomize=False, database=None, print_blob=True, **more)
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=False,
+        database=None,
+        print_blob=True,
+        **more,
+    )

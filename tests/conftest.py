@@ -29,8 +29,12 @@ ENVIRONMENT = {
     "LEDGER_REWARDS_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/rewards",
 }
 os.environ.update(ENVIRONMENT)  # apps read their settings when they are imported
-MOTO = moto_core.__name__  # imported ahead of the session of ledger_core.wiring, which would go past it otherwise
-signal.signal(signal.SIGINT, signal.default_int_handler)  # for what tests start to inherit, even in the background
+MOTO = (
+    moto_core.__name__
+)  # imported ahead of the session of ledger_core.wiring, which would go past it otherwise
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # for what tests start to inherit, even in the background
 
 
 def ledger_tables() -> dict[str, str]:
@@ -39,7 +43,9 @@ def ledger_tables() -> dict[str, str]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--order", default="", help="`reverse`, or a number: another order of the tests for each")
+    parser.addoption(
+        "--order", default="", help="`reverse`, or a number: another order of the tests for each"
+    )
 
 
 LONG = ("conformance/test_stateful", "e2e/", "fuzz/", "simulator/")
@@ -84,7 +90,9 @@ def dynamodb_local_endpoint() -> Iterator[str]:
         yield endpoint
         return
     if not has_dynamodb_local():
-        pytest.skip("NOT TESTED on DynamoDB Local: it needs Java and npm, and the guarantees are proved nowhere else")
+        pytest.skip(
+            "NOT TESTED on DynamoDB Local: it needs Java and npm, and the guarantees are proved nowhere else"
+        )
     with dynamodb_local() as endpoint:
         yield endpoint
 

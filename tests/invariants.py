@@ -74,7 +74,11 @@ class Answer:
         except DuplicateNonceError as error:
             told = {"outcome": Outcome.DUPLICATE, "entry": error.entry, "replay": error.replay}
         except InsufficientBalanceError as error:
-            told = {"outcome": Outcome.REFUSED, "balance": error.balance, "required": error.required}
+            told = {
+                "outcome": Outcome.REFUSED,
+                "balance": error.balance,
+                "required": error.required,
+            }
         except (ContentionError, UnavailableError):
             told = {"outcome": Outcome.IN_DOUBT}
         except LedgerError:
@@ -97,9 +101,16 @@ class Answer:
         if status is None or status >= 500 or status == 429:
             told = {"outcome": Outcome.IN_DOUBT}
         elif status == 200:
-            told = {"outcome": Outcome.DUPLICATE if replayed else Outcome.ACCEPTED, "entry": LedgerEntry(**body)}
+            told = {
+                "outcome": Outcome.DUPLICATE if replayed else Outcome.ACCEPTED,
+                "entry": LedgerEntry(**body),
+            }
         elif body.get("code") == "duplicate_nonce":
-            told = {"outcome": Outcome.DUPLICATE, "entry": LedgerEntry(**body["entry"]), "replay": body["replay"]}
+            told = {
+                "outcome": Outcome.DUPLICATE,
+                "entry": LedgerEntry(**body["entry"]),
+                "replay": body["replay"],
+            }
         elif body.get("code") == "insufficient_balance":
             told |= {"balance": body["balance"], "required": body["required"]}
         return cls(request=request, begun=begun, ended=ended, **told)
@@ -122,7 +133,9 @@ class Book:
             page, start = store.rows(owner_id, until=None, start=start)
             rows += page
             if start is None:
-                return cls(store.account(owner_id, consistent=True), [LedgerEntry(**row) for row in rows])
+                return cls(
+                    store.account(owner_id, consistent=True), [LedgerEntry(**row) for row in rows]
+                )
 
 
 def conservation(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
@@ -137,7 +150,9 @@ def conservation(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
 
 def no_overdraft(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
     """At no time is a balance below zero."""
-    for entry, after in zip(book.entries, accumulate(entry.amount for entry in book.entries), strict=True):
+    for entry, after in zip(
+        book.entries, accumulate(entry.amount for entry in book.entries), strict=True
+    ):
         if after < 0 or entry.balance_after < 0:
             yield f"after entry {entry.id} the balance is {min(after, entry.balance_after)}"
     if book.head.balance < 0:
@@ -149,7 +164,9 @@ def exactly_once(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
     for nonce, times in Counter(entry.nonce for entry in book.entries).items():
         if times > 1:
             yield f"{times} entries under the nonce {nonce}"
-    for nonce, times in Counter(one.request.nonce for one in answers if one.outcome is Outcome.ACCEPTED).items():
+    for nonce, times in Counter(
+        one.request.nonce for one in answers if one.outcome is Outcome.ACCEPTED
+    ).items():
         if times > 1:
             yield f"{nonce} was accepted {times} times"
 
@@ -187,9 +204,15 @@ def head_is_last_entry(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
     last = Head.at(book.entries[-1]) if book.entries else Head(owner_id=account.owner_id)
     if account.head != last:
         yield f"the head is {account.head}, after the last entry it is {last}"
-    if account.created_at and account.created_at not in [entry.created_at for entry in book.entries[:1]]:
+    if account.created_at and account.created_at not in [
+        entry.created_at for entry in book.entries[:1]
+    ]:
         yield f"the account was opened at {account.created_at}, which is not its first entry's time"
-    posted = [entry.created_at for entry in book.entries if not entry.nonce.startswith(NONCE_PREFIX_RESERVED)]
+    posted = [
+        entry.created_at
+        for entry in book.entries
+        if not entry.nonce.startswith(NONCE_PREFIX_RESERVED)
+    ]
     if account.active_at and posted and account.active_at < max(posted):
         yield f"the owner was active at {account.active_at}, and the last entry of a caller is of {max(posted)}"
 
@@ -224,7 +247,9 @@ def refused_is_not_stored(book: Book, answers: Sequence[Answer]) -> Iterator[str
         ):
             continue
         ids = range(windows.least(one), min(windows.most(one, len(book.entries)), entry.id - 1) + 1)
-        if outcomes[one.request.nonce] == {Outcome.REFUSED} or not any(_may_say(one, book, known) for known in ids):
+        if outcomes[one.request.nonce] == {Outcome.REFUSED} or not any(
+            _may_say(one, book, known) for known in ids
+        ):
             yield f"{one.request.nonce} was refused, and entry {entry.id} was stored already"
 
 
@@ -238,7 +263,11 @@ def replay_answers_the_original(book: Book, answers: Sequence[Answer]) -> Iterat
                 yield f"{one.request.nonce} was answered by an entry that is not the one under this nonce"
             elif one.replay and not _is_as_asked(original, one.request):
                 yield f"{one.request.nonce} was wrongly told that it is the same request"
-            elif one.replay is False and one.request.amount is not None and _is_as_asked(original, one.request):
+            elif (
+                one.replay is False
+                and one.request.amount is not None
+                and _is_as_asked(original, one.request)
+            ):
                 yield f"{one.request.nonce} was wrongly told that it is not the same request"
 
 
@@ -260,7 +289,9 @@ def one_order(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
     Each answer is put where it can be at the earliest. An answer that fits nowhere then would fit nowhere else either.
     """
     stored = {entry.nonce: entry.id for entry in book.entries}
-    placed: list[tuple[float, int]] = []  # when answers ended, and how many entries there were by then
+    placed: list[
+        tuple[float, int]
+    ] = []  # when answers ended, and how many entries there were by then
     known, asked = 0, set[str]()
     for one in sorted(answers, key=lambda one: one.begun):
         while placed and placed[0][0] < one.begun:
@@ -273,7 +304,9 @@ def one_order(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
         elif one.entry:
             at = max(known, one.entry.id)
         elif one.outcome is Outcome.REFUSED:
-            fits = (count for count in range(known, len(book.entries) + 1) if _may_say(one, book, count))
+            fits = (
+                count for count in range(known, len(book.entries) + 1) if _may_say(one, book, count)
+            )
             at = next(fits, -1)
             if at < 0:
                 yield f"{nonce} was refused for a balance of {one.balance}, which was none from entry {known} on"
@@ -332,7 +365,11 @@ class _Windows:
         told = [one for one in answers if one.entry is not None]
         ended = sorted((one.ended, one.entry.id) for one in told if one.entry)
         # Only an entry that is new is known not to have been there before it was asked for.
-        begun = sorted((one.begun, one.entry.id) for one in told if one.entry and one.outcome is Outcome.ACCEPTED)
+        begun = sorted(
+            (one.begun, one.entry.id)
+            for one in told
+            if one.entry and one.outcome is Outcome.ACCEPTED
+        )
         self._ended = [time for time, _ in ended]
         self._stored_by = [0, *accumulate((entry_id for _, entry_id in ended), max)]
         self._begun = [time for time, _ in begun]
@@ -357,7 +394,8 @@ def _may_say(refused: Answer, book: Book, known: int) -> bool:
 def _is_as_asked(entry: LedgerEntry, request: OperationRequest) -> bool:
     """Whether an entry is what was asked for; where no amount is, only the app knows which one was meant."""
     return (
-        (entry.owner_id, entry.operation, entry.nonce) == (request.owner_id, request.operation, request.nonce)
+        (entry.owner_id, entry.operation, entry.nonce)
+        == (request.owner_id, request.operation, request.nonce)
         and entry.metadata == request.metadata
         and (request.amount is None or abs(entry.amount) == request.amount)
     )

@@ -49,9 +49,15 @@ class Mutant(NamedTuple):
 
 def explained(table: str) -> dict[Mutant, str]:
     """The mutants in a table, and why each may live."""
-    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in table.splitlines() if line.startswith("| ledger_core/")]
+    rows = [
+        re.split(r"(?<!\\)\|", line)[1:-1]
+        for line in table.splitlines()
+        if line.startswith("| ledger_core/")
+    ]
     cells = [[cell.strip().replace("\\|", "|") for cell in row] for row in rows]
-    return {Mutant(file, function, old[1:-1], new[1:-1]): why for file, function, old, new, why in cells}
+    return {
+        Mutant(file, function, old[1:-1], new[1:-1]): why for file, function, old, new, why in cells
+    }
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -76,7 +82,10 @@ def main(files: Sequence[str] = ()) -> int:
     for name in LINKS:
         (WORKSPACE / name).symlink_to(ROOT / name)
     log = WORKSPACE / "mutmut.log"
-    print(f"This takes hours, unless you name files; progress is in {log.relative_to(ROOT)}.", flush=True)
+    print(
+        f"This takes hours, unless you name files; progress is in {log.relative_to(ROOT)}.",
+        flush=True,
+    )
     patterns = [f"{file.removesuffix('.py').replace('/', '.')}.*" for file in files]
     command = [_MUTMUT, "run", "--max-children", str(WORKERS), *patterns]
     with log.open("w") as output, dynamodb_local() as endpoint:
@@ -86,7 +95,9 @@ def main(files: Sequence[str] = ()) -> int:
     results = [(name, found[name]) for name in chosen(list(found), files)]
     survivors = [_mutant(name) for name, status in results if status not in NOTICED]
     reasons = {
-        mutant: why for mutant, why in explained(EXPLAINED.read_text()).items() if not files or mutant.file in files
+        mutant: why
+        for mutant, why in explained(EXPLAINED.read_text()).items()
+        if not files or mutant.file in files
     }
     told = [f"{mutant} {reasons.get(mutant, 'NOT EXPLAINED')}" for mutant in survivors]
     obsolete = reasons.keys() - set(survivors)
@@ -107,7 +118,9 @@ _MUTMUT = str(Path(sys.executable).parent / "mutmut")
 
 
 def _mutmut(*arguments: str) -> str:
-    return subprocess.run([_MUTMUT, *arguments], cwd=WORKSPACE, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        [_MUTMUT, *arguments], cwd=WORKSPACE, capture_output=True, text=True, check=True
+    ).stdout
 
 
 def _mutant(name: str) -> Mutant:
@@ -115,11 +128,17 @@ def _mutant(name: str) -> Mutant:
     shown = _mutmut("show", name)
     (file,) = re.findall(r"^--- (\S+)$", shown, re.MULTILINE)
     old, new = (
-        " ".join(" ".join(re.findall(rf"^\{sign}(?!\{sign}\{sign} )(.*)$", shown, re.MULTILINE)).split())
+        " ".join(
+            " ".join(re.findall(rf"^\{sign}(?!\{sign}\{sign} )(.*)$", shown, re.MULTILINE)).split()
+        )
         for sign in "-+"
     )
     function = (
-        name.rpartition("__mutmut_")[0].rpartition(".")[2].removeprefix("x_").removeprefix("xǁ").replace("ǁ", ".")
+        name.rpartition("__mutmut_")[0]
+        .rpartition(".")[2]
+        .removeprefix("x_")
+        .removeprefix("xǁ")
+        .replace("ǁ", ".")
     )
     return Mutant(file, function, old, new)
 

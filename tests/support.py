@@ -31,7 +31,9 @@ def operation(
     amount: int | None = None,
     metadata: dict[str, str] | None = None,
 ) -> OperationRequest:
-    return OperationRequest(owner_id=owner_id, operation=name, nonce=nonce, amount=amount, metadata=metadata or {})
+    return OperationRequest(
+        owner_id=owner_id, operation=name, nonce=nonce, amount=amount, metadata=metadata or {}
+    )
 
 
 def add(amount: int, nonce: str, *, owner_id: str = "ada") -> OperationRequest:
@@ -74,7 +76,9 @@ def _typed(value: Any) -> dict[str, Any]:
 def wire(client: Any) -> list[str]:
     """A list that grows by the name of every request that `client` sends."""
     sent: list[str] = []
-    client.meta.events.register("before-send.dynamodb", lambda request, **_: sent.append(_target(request)))
+    client.meta.events.register(
+        "before-send.dynamodb", lambda request, **_: sent.append(_target(request))
+    )
     return sent
 
 
@@ -94,7 +98,9 @@ class Answer(NamedTuple):
 class LambdaApi:
     """Sends requests to a Lambda handler as API Gateway does."""
 
-    def __init__(self, handler: Callable[[dict[str, Any], Any], dict[str, Any]], *, rest_api: bool = False) -> None:
+    def __init__(
+        self, handler: Callable[[dict[str, Any], Any], dict[str, Any]], *, rest_api: bool = False
+    ) -> None:
         self.handler = handler
         self.rest_api = rest_api
         self.claims: dict[str, Any] | None = {"sub": "shop", "scope": "ledger/read ledger/write"}
@@ -110,12 +116,23 @@ class LambdaApi:
         query: Mapping[str, str] | None = None,
         **overrides: Any,
     ) -> Answer:
-        event = json.loads((ROOT / f"infra/events/{'rest' if self.rest_api else 'http'}_api.json").read_text())
-        authorizer = {"claims": self.claims} if self.rest_api else {"jwt": {"claims": self.claims, "scopes": None}}
+        event = json.loads(
+            (ROOT / f"infra/events/{'rest' if self.rest_api else 'http'}_api.json").read_text()
+        )
+        authorizer = (
+            {"claims": self.claims}
+            if self.rest_api
+            else {"jwt": {"claims": self.claims, "scopes": None}}
+        )
         event["requestContext"]["authorizer"] = authorizer if self.claims is not None else None
         event["headers"] |= headers or {}
         if self.rest_api:
-            event |= {"path": path, "httpMethod": method, "queryStringParameters": query, "multiValueHeaders": None}
+            event |= {
+                "path": path,
+                "httpMethod": method,
+                "queryStringParameters": query,
+                "multiValueHeaders": None,
+            }
         else:
             event |= {"rawPath": path, "rawQueryString": urlencode(query or {})}
             event["requestContext"]["http"] |= {"path": path, "method": method}

@@ -71,7 +71,12 @@ MODULES = frozenset(map(module_of, SOURCES))
 def imports_of(path: Path) -> set[str]:
     """The modules that a file imports; what only the type checker reads counts too."""
     tree = ast.parse(path.read_text())
-    found = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    found = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
             # `from ledger_core.cli import output` imports the module ledger_core.cli.output.
@@ -82,7 +87,9 @@ def imports_of(path: Path) -> set[str]:
 
 def floor_of(module: str) -> str:
     """The package of FLOORS that a module belongs to."""
-    return max((name for floor in FLOORS for name in floor if f"{module}.".startswith(f"{name}.")), key=len)
+    return max(
+        (name for floor in FLOORS for name in floor if f"{module}.".startswith(f"{name}.")), key=len
+    )
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_of)
@@ -95,7 +102,9 @@ def test_imports_go_strictly_down(path: Path) -> None:
         if library in {"functions", "ledger_core"}:
             here, there = floor_of(module), floor_of(imported)
             assert here == there or depth[there] > depth[here], f"{module} imports {imported}"
-            assert here == there or there == "ledger_core" or imported == there, f"{module} reaches into {imported}"
+            assert here == there or there == "ledger_core" or imported == there, (
+                f"{module} reaches into {imported}"
+            )
         elif library in HTTP | AWS | CLIENT:
             assert library in MAY_IMPORT.get(floor_of(module), set()), f"{module} imports {library}"
 
@@ -121,7 +130,9 @@ def test_functions_import_nothing_that_they_do_not_use(module: str, unused: set[
     """The command line and the scheduled function do not pay for HTTP, and nobody for boto3's resources."""
     program = f"import sys, ledger_core, {module}; print(*sys.modules)"
     variables = {**os.environ, "LEDGER_REWARDS_QUEUE_URL": "http://127.0.0.1:9/queue"}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=variables)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=variables
+    )
     modules = set(done.stdout.split())
     assert {"ledger_core.posting.processor", module} <= modules
     assert not unused & modules
@@ -133,7 +144,9 @@ def test_modules_are_small_and_say_what_they_own(path: Path) -> None:
     text = path.read_text()
     assert ast.get_docstring(ast.parse(text))
     names = importlib.import_module(module_of(path)).__all__
-    assert names == sorted(names, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+    assert names == sorted(
+        names, key=lambda name: (not name.isupper(), not name[0].isupper(), name)
+    )
 
 
 def test_no_test_imports_another() -> None:
@@ -160,9 +173,19 @@ def test_tests_say_what_they_test() -> None:
 
 def test_repository_root_holds_nothing_else() -> None:
     """The root is a table of contents: what the project is made of, and what tools need there."""
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
     assert {name.partition("/")[0] for name in tracked} <= {
-        *("pyproject.toml", "functions", "ledger_core", "infra", "template.yaml", "tests", "README.md"),
+        *(
+            "pyproject.toml",
+            "functions",
+            "ledger_core",
+            "infra",
+            "template.yaml",
+            "tests",
+            "README.md",
+        ),
         *("Makefile", "uv.lock", "LICENSE", "CHANGELOG.md"),
         *(".ci", ".github", ".gitattributes", ".gitignore"),
         *(".editorconfig", ".pre-commit-config.yaml"),
@@ -181,11 +204,16 @@ def parameters() -> Any:
 def test_tables_cannot_be_lost(table: str) -> None:
     """Both tables are on demand, restorable to any point, and survive the stack, but not a first deploy that fails."""
     resource = template()[table]
-    assert (resource["DeletionPolicy"], resource["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
+    assert (resource["DeletionPolicy"], resource["UpdateReplacePolicy"]) == (
+        "RetainExceptOnCreate",
+        "Retain",
+    )
     assert resource["Properties"]["BillingMode"] == "PAY_PER_REQUEST"
     assert resource["Properties"]["DeletionProtectionEnabled"] is True
     assert resource["Properties"]["SSESpecification"] == {"SSEEnabled": True}
-    assert resource["Properties"]["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert resource["Properties"]["PointInTimeRecoverySpecification"] == {
+        "PointInTimeRecoveryEnabled": True
+    }
 
 
 def test_entries_are_streamed_and_have_one_index() -> None:
@@ -222,7 +250,12 @@ RIGHTS: dict[str, dict[str, Any]] = {
         "ReadAccounts": (["dynamodb:GetItem", "dynamodb:Scan"], BALANCES, None),
         "RecordRuns": (["dynamodb:UpdateItem", "dynamodb:Query"], "RunsTable.Arn", None),
         "TakeSegmentsAndPutTheRestBack": (
-            ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:SendMessage"],
+            [
+                "sqs:ReceiveMessage",
+                "sqs:DeleteMessage",
+                "sqs:GetQueueAttributes",
+                "sqs:SendMessage",
+            ],
             "RewardsQueue.Arn",
             None,
         ),
@@ -243,13 +276,18 @@ RIGHTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("role", RIGHTS)
 def test_roles_may_do_what_they_need_and_nothing_else(role: str) -> None:
     """Entries are put and looked up in transactions only; nothing updates or deletes one; no action has a wildcard."""
-    rights = {sid: (one["Action"], one["Resource"], one.get("Condition")) for sid, one in statements(role).items()}
+    rights = {
+        sid: (one["Action"], one["Resource"], one.get("Condition"))
+        for sid, one in statements(role).items()
+    }
     assert rights == RIGHTS[role]
 
 
 def test_there_are_no_other_roles() -> None:
     """SAM adds none either: each function and the schedule name theirs."""
-    assert {name for name, resource in template().items() if resource["Type"] == "AWS::IAM::Role"} == set(RIGHTS)
+    assert {
+        name for name, resource in template().items() if resource["Type"] == "AWS::IAM::Role"
+    } == set(RIGHTS)
     for name in FUNCTIONS:
         properties = template()[name]["Properties"]
         assert "Policies" not in properties
@@ -261,7 +299,10 @@ def test_only_the_api_s_role_signs_receipts() -> None:
     """Only the role signs, with one algorithm; who administers the key, which outlives the stack, cannot."""
     key = template()["ReceiptKey"]
     assert (key["DeletionPolicy"], key["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
-    assert (key["Properties"]["KeySpec"], key["Properties"]["KeyUsage"]) == ("ECC_NIST_P256", "SIGN_VERIFY")
+    assert (key["Properties"]["KeySpec"], key["Properties"]["KeyUsage"]) == (
+        "ECC_NIST_P256",
+        "SIGN_VERIFY",
+    )
     administering, signing = key["Properties"]["KeyPolicy"]["Statement"]
     assert not [action for action in administering["Action"] if re.search(r"Sign|Grant|\*", action)]
     assert (signing["Principal"], signing["Action"]) == ({"AWS": "ApiFunctionRole.Arn"}, "kms:Sign")
@@ -272,20 +313,35 @@ def test_only_the_api_s_role_signs_receipts() -> None:
 
 def test_nobody_else_may_change_an_entry_either() -> None:
     """The entries table denies everybody what would change or drop an entry."""
-    changing, putting = template()["EntriesTable"]["Properties"]["ResourcePolicy"]["PolicyDocument"]["Statement"]
+    changing, putting = template()["EntriesTable"]["Properties"]["ResourcePolicy"][
+        "PolicyDocument"
+    ]["Statement"]
     for denied in (changing, putting):
         assert (denied["Effect"], denied["Principal"], denied["Resource"]) == ("Deny", "*", "*")
-    actions = {"UpdateItem", "DeleteItem", "BatchWriteItem", "PartiQLUpdate", "PartiQLDelete", "UpdateTimeToLive"}
+    actions = {
+        "UpdateItem",
+        "DeleteItem",
+        "BatchWriteItem",
+        "PartiQLUpdate",
+        "PartiQLDelete",
+        "UpdateTimeToLive",
+    }
     assert set(changing["Action"]) == {f"dynamodb:{action}" for action in actions}
     assert set(putting["Action"]) == {"dynamodb:PutItem", "dynamodb:PartiQLInsert"}
-    not_in_writes = {"ForAllValues:StringNotEquals": {"dynamodb:EnclosingOperation": "TransactWriteItems"}}
+    not_in_writes = {
+        "ForAllValues:StringNotEquals": {"dynamodb:EnclosingOperation": "TransactWriteItems"}
+    }
     assert (changing.get("Condition"), putting["Condition"]) == (None, not_in_writes)
 
 
 def test_api_needs_a_token() -> None:
     """Every route but the one for health is behind the authorizer, whose issuer and audience have no default; a server
     has the document, and a page of it, open too."""
-    routes = [resource["Properties"] for resource in template().values() if resource["Type"].endswith("::Route")]
+    routes = [
+        resource["Properties"]
+        for resource in template().values()
+        if resource["Type"].endswith("::Route")
+    ]
     told = {route["RouteKey"]: route["AuthorizationType"] for route in routes}
     del told["OPTIONS /{proxy+}"]  # what is asked of it depends on whether CORS is on
     assert told == {
@@ -300,7 +356,9 @@ def test_api_needs_a_token() -> None:
     }
     assert {"/health", "/openapi.json", *DOCS_PATHS} == OPEN_PATHS
     assert all("Default" not in parameters()[name] for name in ("JwtIssuer", "JwtAudience"))
-    assert template()["ApiFunction"]["Properties"]["Environment"]["Variables"]["LEDGER_AUTH"] == "jwt"
+    assert (
+        template()["ApiFunction"]["Properties"]["Environment"]["Variables"]["LEDGER_AUTH"] == "jwt"
+    )
 
 
 @pytest.mark.parametrize(
@@ -326,37 +384,56 @@ CHOSEN = {"ReceiptsState": "ReceiptsAreOn", "Cors": "CorsIsOn"}
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_changed_parameter_is_published(name: str) -> None:
     """Every parameter that a version is made of is in its description, a change of which makes another version."""
-    function = TEMPLATE.read_text().split(f"  {name}:\n")[1].split("      Events:\n")[0].split("\n  ApiFunctionRole")[0]
+    function = (
+        TEMPLATE.read_text()
+        .split(f"  {name}:\n")[1]
+        .split("      Events:\n")[0]
+        .split("\n  ApiFunctionRole")[0]
+    )
     used = {parameter for parameter in parameters() if re.search(rf"!Ref {parameter}\b", function)}
     used |= {name for name, condition in CHOSEN.items() if f"!If [{condition}" in function}
-    described = set(re.findall(r"\$\{(\w+)\}", template()[name]["Properties"]["VersionDescription"]))
-    assert used - {"ReservedConcurrency"} == described  # which is the function's, for all of its versions
+    described = set(
+        re.findall(r"\$\{(\w+)\}", template()[name]["Properties"]["VersionDescription"])
+    )
+    assert (
+        used - {"ReservedConcurrency"} == described
+    )  # which is the function's, for all of its versions
 
 
 def test_function_s_time_is_longer_than_a_request_s() -> None:
     """A request has answered before the function's time is up, and that before API Gateway's."""
     timeout: int = template()["ApiFunction"]["Properties"]["Timeout"]
-    assert TIMEOUT_SECONDS + CONNECT_SECONDS_MAX + READ_SECONDS_MAX < timeout < API_GATEWAY_SECONDS_MAX
+    assert (
+        TIMEOUT_SECONDS + CONNECT_SECONDS_MAX + READ_SECONDS_MAX < timeout < API_GATEWAY_SECONDS_MAX
+    )
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_are_published_traced_and_log_json(name: str) -> None:
     """What is called is a published version; it is traced; its log is JSON."""
     function = template()[name]["Properties"]
-    assert (function["AutoPublishAlias"], function["Tracing"], function["Runtime"]) == ("live", "Active", "python3.13")
+    assert (function["AutoPublishAlias"], function["Tracing"], function["Runtime"]) == (
+        "live",
+        "Active",
+        "python3.13",
+    )
     assert function["LoggingConfig"] == {"LogFormat": "JSON", "LogGroup": f"{name}LogGroup"}
 
 
 def test_logs_are_not_kept_for_ever() -> None:
     """How long is one parameter for all of them."""
-    groups = [resource for resource in template().values() if resource["Type"] == "AWS::Logs::LogGroup"]
+    groups = [
+        resource for resource in template().values() if resource["Type"] == "AWS::Logs::LogGroup"
+    ]
     assert len(groups) == 3
     assert all(group["Properties"]["RetentionInDays"] == "LogRetentionInDays" for group in groups)
 
 
 def test_api_calls_the_published_version() -> None:
     """Which starts from a snapshot, on the cheaper architecture, unless somebody chooses otherwise."""
-    assert template()["HttpApiIntegration"]["Properties"]["IntegrationUri"].endswith(":function:${ApiFunction}:live")
+    assert template()["HttpApiIntegration"]["Properties"]["IntegrationUri"].endswith(
+        ":function:${ApiFunction}:live"
+    )
     assert (parameters()["SnapStart"]["Default"], parameters()["Architecture"]["Default"]) == (
         "PublishedVersions",
         "arm64",
@@ -372,7 +449,9 @@ def test_schedule_tells_when_it_was_due() -> None:
     text = schedule()["Input"].replace("<aws.scheduler.scheduled-time>", "2026-11-22T04:00:00Z")
     for name, value in {"RewardsSegments": "4", "RewardsTimeZone": "UTC"}.items():
         text = text.replace(f"${{{name}}}", value)
-    sample = json.loads((ROOT / "infra/events/schedule.json").read_text())  # of a day that is long over
+    sample = json.loads(
+        (ROOT / "infra/events/schedule.json").read_text()
+    )  # of a day that is long over
     assert {**json.loads(text), "force": True} == sample
     assert SweepEvent.read(json.loads(text)).sought_period() == Period.parse("2026-11-22")
     assert schedule()["ScheduleExpressionTimezone"] == "RewardsTimeZone"
@@ -392,10 +471,19 @@ def test_failures_of_a_sweep_end_among_the_dead_letters() -> None:
     """Of the scheduler, of the function that it starts, and of a segment: each after several tries."""
     function = template()["DailyRewardFunction"]["Properties"]
     dead = "RewardsEventsDeadLetterQueue.Arn"
-    assert (schedule()["DeadLetterConfig"], schedule()["RetryPolicy"]["MaximumRetryAttempts"]) == ({"Arn": dead}, 10)
-    assert function["EventInvokeConfig"]["DestinationConfig"]["OnFailure"] == {"Type": "SQS", "Destination": dead}
+    assert (schedule()["DeadLetterConfig"], schedule()["RetryPolicy"]["MaximumRetryAttempts"]) == (
+        {"Arn": dead},
+        10,
+    )
+    assert function["EventInvokeConfig"]["DestinationConfig"]["OnFailure"] == {
+        "Type": "SQS",
+        "Destination": dead,
+    }
     queue = template()["RewardsQueue"]["Properties"]
-    assert queue["RedrivePolicy"] == {"deadLetterTargetArn": "RewardsDeadLetterQueue.Arn", "maxReceiveCount": 5}
+    assert queue["RedrivePolicy"] == {
+        "deadLetterTargetArn": "RewardsDeadLetterQueue.Arn",
+        "maxReceiveCount": 5,
+    }
     assert function["RecursiveLoop"] == "Allow"  # Lambda would end a segment after sixteen workers
     assert queue["VisibilityTimeout"] == 6 * function["Timeout"]
     segments = function["Events"]["Segments"]["Properties"]
@@ -419,7 +507,11 @@ def test_access_log_holds_no_path() -> None:
 
 def alarms() -> dict[str, Any]:
     resources = template().items()
-    return {name: one["Properties"] for name, one in resources if one["Type"] == "AWS::CloudWatch::Alarm"}
+    return {
+        name: one["Properties"]
+        for name, one in resources
+        if one["Type"] == "AWS::CloudWatch::Alarm"
+    }
 
 
 def test_every_alarm_says_why_and_what_to_do() -> None:
@@ -429,7 +521,9 @@ def test_every_alarm_says_why_and_what_to_do() -> None:
     assert len(alarms()) == 15
     for name, alarm in alarms().items():
         assert len(alarm["AlarmDescription"]) > 80
-        missing = name == "RewardsMissingAlarm"  # there only when the schedule is on, and so not on the dashboard
+        missing = (
+            name == "RewardsMissingAlarm"
+        )  # there only when the schedule is on, and so not on the dashboard
         assert alarm["TreatMissingData"] == ("breaching" if missing else "notBreaching")
         assert missing or f"${{{name}.Arn}}" in dashboard
         assert f"### {name}\n" in manual
@@ -451,7 +545,11 @@ def test_metrics_that_are_watched_are_metrics_that_are_told() -> None:
         for one in alarm.get("Metrics", [])
         if "MetricStat" in one
     ]
-    watched = {one["MetricName"] for one in [*alarms().values(), *summed] if one.get("Namespace") == METRICS_NAMESPACE}
+    watched = {
+        one["MetricName"]
+        for one in [*alarms().values(), *summed]
+        if one.get("Namespace") == METRICS_NAMESPACE
+    }
     assert "RewardsRunsComplete" in watched
     watched |= set(re.findall(r'\["\$\{Ns\}", "(\w+)"', TEMPLATE.read_text()))
     watched |= set(re.findall(r'MetricName=\\"(\w+)\\"', TEMPLATE.read_text()))

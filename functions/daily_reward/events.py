@@ -45,7 +45,9 @@ class SweepEvent(BaseModel):
         try:
             return cls.model_validate(event)
         except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+            problems = "; ".join(
+                f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()
+            )
             raise InvalidRequestError(f"invalid schedule event: {problems}") from None
 
     def sought_period(self) -> Period:
@@ -69,7 +71,9 @@ class SweepEvent(BaseModel):
             InvalidRequestError: it is later than today or long over, and the event does not say `force`.
         """
         if not self.force and (doubt := period.doubt(now, self.time_zone)):
-            raise InvalidRequestError(f'period: {doubt}; with "force": true it is granted all the same')
+            raise InvalidRequestError(
+                f'period: {doubt}; with "force": true it is granted all the same'
+            )
 
 
 class SegmentQueue:

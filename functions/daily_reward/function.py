@@ -14,7 +14,12 @@ from ledger_core.observability import MetricLines
 from ledger_core.operations import BaseLedgerOperations
 from ledger_core.periods import Period
 from ledger_core.rewards import Reward, Segment, Sweep, Tally
-from ledger_core.wiring import create_account_store, create_client, create_queue_client, load_reward_settings
+from ledger_core.wiring import (
+    create_account_store,
+    create_client,
+    create_queue_client,
+    load_reward_settings,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -70,7 +75,11 @@ class RewardFunction:
         period = event.sought_period()
         event.check_period(period, self._clock())
         reward = Reward.of(self._operations, event.operation, period)
-        begun = {"operation": event.operation, "period": str(reward.period), "segments": event.segments}
+        begun = {
+            "operation": event.operation,
+            "period": str(reward.period),
+            "segments": event.segments,
+        }
         for segment in Segment.all_of(reward, event.segments, self._clock()):
             self._queue.send(segment)
         self._lines.write({"sweep": "begun", **begun}, {"RewardsRunsBegun": 1}, by="operation")
@@ -103,7 +112,9 @@ class RewardFunction:
             except LedgerError:
                 logger.exception("this run may be logged again")
 
-    def _log_segment(self, before: Segment, after: Segment, function_request_id: str | None) -> None:
+    def _log_segment(
+        self, before: Segment, after: Segment, function_request_id: str | None
+    ) -> None:
         """Log a segment: the line has its totals so far, the metrics have what this worker did."""
         done = {name: value - getattr(before.tally, name) for name, value in after.tally}
         owners = after.tally.owners - before.tally.owners
@@ -147,7 +158,9 @@ class RewardFunction:
             "run_seconds": round(seconds, 3),
             "owners_per_second": round(total.owners / max(seconds, 0.001), 1),
         }
-        deviation = {"RewardsDeviation": abs(total.rewarded - before) * 100 / before} if before else {}
+        deviation = (
+            {"RewardsDeviation": abs(total.rewarded - before) * 100 / before} if before else {}
+        )
         self._lines.write(line, {"RewardsRunsComplete": 1, **deviation}, by="operation")
 
 

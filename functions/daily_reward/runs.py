@@ -30,13 +30,17 @@ RUNS_BEFORE_MAX = 10
 SEGMENT_PREFIX = "segment:"
 
 # The first result of a segment that is recorded is the one that counts.
-FINISH_SEGMENT = "SET #segment = if_not_exists(#segment, :tally), segment_count = :n, expires_at = :expires_at"
+FINISH_SEGMENT = (
+    "SET #segment = if_not_exists(#segment, :tally), segment_count = :n, expires_at = :expires_at"
+)
 
 _SYSTEM_RANDOM = SystemRandom()
 
 
 def _budget() -> RetryBudget:
-    return RetryBudget(time.monotonic() + RUNS_SECONDS, time.monotonic, time.sleep, _SYSTEM_RANDOM.random)
+    return RetryBudget(
+        time.monotonic() + RUNS_SECONDS, time.monotonic, time.sleep, _SYSTEM_RANDOM.random
+    )
 
 
 class Runs:
@@ -51,7 +55,9 @@ class Runs:
         budget: makes what tries a request again.
     """
 
-    def __init__(self, client: "DynamoDBClient", table: str, *, budget: Callable[[], RetryBudget] = _budget) -> None:
+    def __init__(
+        self, client: "DynamoDBClient", table: str, *, budget: Callable[[], RetryBudget] = _budget
+    ) -> None:
         self._client = client
         self._table = table
         self._budget = budget
@@ -73,7 +79,11 @@ class Runs:
             ExpressionAttributeValues={":tally": tally, ":n": count, ":expires_at": expires_at},
             ReturnValues="ALL_OLD",
         ).get("Attributes", {})
-        return None if "reported" in before else _total({name: tally, **before, "segment_count": count})
+        return (
+            None
+            if "reported" in before
+            else _total({name: tally, **before, "segment_count": count})
+        )
 
     def mark_reported(self, nonce: str, segment: Segment) -> None:
         """Note that the result of this segment's run is logged.
@@ -81,7 +91,10 @@ class Runs:
         A worker that records the last segment and dies before this call logs it again: its message comes again.
         """
         self._update(
-            nonce, segment, UpdateExpression="SET reported = :yes", ExpressionAttributeValues={":yes": {"BOOL": True}}
+            nonce,
+            segment,
+            UpdateExpression="SET reported = :yes",
+            ExpressionAttributeValues={":yes": {"BOOL": True}},
         )
 
     def rewarded(self, nonce: str) -> int | None:

@@ -34,7 +34,9 @@ def diagnose(owner_id: str, head: StoredHead | None, rows: Sequence[Link | None]
 class _Diagnosis:
     """Compares the rows with the chain."""
 
-    def __init__(self, owner_id: str, head: StoredHead | None, chain: Chain, rows: Sequence[Link | None]) -> None:
+    def __init__(
+        self, owner_id: str, head: StoredHead | None, chain: Chain, rows: Sequence[Link | None]
+    ) -> None:
         self._owner_id = owner_id
         self._head = head
         self._steps = chain.steps
@@ -156,9 +158,14 @@ class _Diagnosis:
         last = before.link
         if not last.is_intact:
             return True
-        return link.balance_after == last.balance_after + link.amount and link.created_at > last.created_at
+        return (
+            link.balance_after == last.balance_after + link.amount
+            and link.created_at > last.created_at
+        )
 
-    def _missing(self, first_id: int, last_id: int, anchor: int, kind: FindingKind) -> Iterator[Finding]:
+    def _missing(
+        self, first_id: int, last_id: int, anchor: int, kind: FindingKind
+    ) -> Iterator[Finding]:
         """Name missing entries. Each of the strays behind the anchor may be what is left of an entry."""
         remains = self._remains.get(anchor, deque())
         while remains and first_id <= last_id:

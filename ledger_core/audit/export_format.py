@@ -9,7 +9,14 @@ from ledger_core.account import Head
 from ledger_core.dynamodb import HEAD_FIELDS, StoredHead
 from ledger_core.errors import InvalidRequestError
 
-__all__ = ["COPY_BYTES_IN_MEMORY_MAX", "LineCopy", "head_line", "row_from_line", "row_line", "rows_of"]
+__all__ = [
+    "COPY_BYTES_IN_MEMORY_MAX",
+    "LineCopy",
+    "head_line",
+    "row_from_line",
+    "row_line",
+    "rows_of",
+]
 
 COPY_BYTES_IN_MEMORY_MAX = 1 << 20
 """What a copy of lines may take before it becomes a file."""

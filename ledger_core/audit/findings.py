@@ -6,7 +6,15 @@ from math import inf
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["DISCREPANCIES_MAX", "FINDINGS_MAX", "MEANING", "Discrepancy", "Finding", "FindingKind", "merged"]
+__all__ = [
+    "DISCREPANCIES_MAX",
+    "FINDINGS_MAX",
+    "MEANING",
+    "Discrepancy",
+    "Finding",
+    "FindingKind",
+    "merged",
+]
 
 FINDINGS_MAX = 1000
 """Findings in a report."""
@@ -82,7 +90,11 @@ class Finding(BaseModel):
 
     @classmethod
     def of(
-        cls, kind: FindingKind, first: int | None = None, last: int | None = None, at: int | None = None
+        cls,
+        kind: FindingKind,
+        first: int | None = None,
+        last: int | None = None,
+        at: int | None = None,
     ) -> "Finding":
         """A finding about the entries from `first` to `last`, of which the first stands `at` a position."""
         last_id = first if last is None else last
@@ -92,7 +104,9 @@ class Finding(BaseModel):
 def merged(findings: Iterable[Finding]) -> Iterator[Finding]:
     """Findings in the order of ids, those without an id last; neighbours of a kind become a single finding."""
     last: Finding | None = None
-    for finding in sorted(findings, key=lambda finding: (finding.first_id or inf, finding.position or 0)):
+    for finding in sorted(
+        findings, key=lambda finding: (finding.first_id or inf, finding.position or 0)
+    ):
         if last and _continues(finding, last):
             last = last.model_copy(update={"last_id": finding.last_id})
             continue
@@ -105,7 +119,11 @@ def merged(findings: Iterable[Finding]) -> Iterator[Finding]:
 
 def _continues(finding: Finding, last: Finding) -> bool:
     """Whether a finding is of the same kind, and of the next ids in the next positions."""
-    if finding.kind is not last.kind or last.last_id is None or finding.first_id != last.last_id + 1:
+    if (
+        finding.kind is not last.kind
+        or last.last_id is None
+        or finding.first_id != last.last_id + 1
+    ):
         return False
     length = last.last_id + 1 - (last.first_id or 0)
     return (finding.position or 0) - (last.position or 0) == length

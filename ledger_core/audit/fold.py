@@ -11,7 +11,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ledger_core.account import Head
 from ledger_core.audit.diagnosis import diagnose
-from ledger_core.audit.findings import DISCREPANCIES_MAX, FINDINGS_MAX, Discrepancy, Finding, FindingKind, merged
+from ledger_core.audit.findings import (
+    DISCREPANCIES_MAX,
+    FINDINGS_MAX,
+    Discrepancy,
+    Finding,
+    FindingKind,
+    merged,
+)
 from ledger_core.audit.receipts import Held, Receipt
 from ledger_core.audit.walk import Link
 from ledger_core.dynamodb import HEAD_FIELDS, StoredHead, reported, respelt, same, unknown_fields
@@ -44,12 +51,16 @@ class Report(BaseModel):
     @property
     def is_undecided(self) -> bool:
         """Whether the only findings are of a format that this version does not know."""
-        return not self.valid and all(finding.kind is FindingKind.UNKNOWN_FORMAT for finding in self.findings)
+        return not self.valid and all(
+            finding.kind is FindingKind.UNKNOWN_FORMAT for finding in self.findings
+        )
 
     def seen_again(self, later: "Report") -> Self:
         """This report without what a later reading of the same ledger did not find."""
         findings = {(finding.kind, finding.first_id, finding.last_id) for finding in later.findings}
-        discrepancies = {(discrepancy.entry_id, discrepancy.field) for discrepancy in later.discrepancies}
+        discrepancies = {
+            (discrepancy.entry_id, discrepancy.field) for discrepancy in later.discrepancies
+        }
         return self.model_copy(
             update={
                 "findings": [
@@ -66,7 +77,11 @@ class Report(BaseModel):
         )
 
 
-def audit(head: Head | StoredHead, read_rows: Callable[[], Iterable[Any]], receipts: Iterable[Receipt] = ()) -> Report:
+def audit(
+    head: Head | StoredHead,
+    read_rows: Callable[[], Iterable[Any]],
+    receipts: Iterable[Receipt] = (),
+) -> Report:
     """Fold a ledger, and diagnose it if it does not add up.
 
     Args:
@@ -91,7 +106,9 @@ def fold(head: Head | StoredHead, rows: Iterable[Any], receipts: Iterable[Receip
     return judge.report()
 
 
-def audit_once(head: Head | StoredHead, rows: Iterable[Any], receipts: Iterable[Receipt] = ()) -> Report:
+def audit_once(
+    head: Head | StoredHead, rows: Iterable[Any], receipts: Iterable[Receipt] = ()
+) -> Report:
     """Fold and diagnose a ledger in a single reading, with a small tuple per row in memory.
 
     Arguments as for `audit`.
@@ -109,7 +126,9 @@ def _stored(head: Head | StoredHead) -> StoredHead:
 class _Fold:
     """Goes from row to row. It does not judge what follows a row of an unknown format."""
 
-    def __init__(self, head: StoredHead, receipts: Iterable[Receipt], links: list[Link | None] | None = None) -> None:
+    def __init__(
+        self, head: StoredHead, receipts: Iterable[Receipt], links: list[Link | None] | None = None
+    ) -> None:
         self._head = head
         self._owner_id = head.owner_id
         self._links = links
@@ -145,7 +164,9 @@ class _Fold:
         if self._links is not None:
             self._links.append(Link.of(self._count, entry, computed_hash, is_exact=not names))
         self._held.against(entry, computed_hash)
-        for field, expected, found in _contradictions(self._so_far, entry, self._owner_id, computed_hash):
+        for field, expected, found in _contradictions(
+            self._so_far, entry, self._owner_id, computed_hash
+        ):
             self._find(entry.id, field, expected, found)
         self._so_far = Head.at(entry)
 
@@ -156,7 +177,9 @@ class _Fold:
         contradicted = self._held.contradictions()
         if self._is_unknown:
             contradicted = [
-                discrepancy for discrepancy in contradicted if (discrepancy.entry_id or 0) <= self._so_far.entry_count
+                discrepancy
+                for discrepancy in contradicted
+                if (discrepancy.entry_id or 0) <= self._so_far.entry_count
             ]
         else:
             self._compare_head()
@@ -173,11 +196,16 @@ class _Fold:
             truncated=self._truncated or len(findings) > FINDINGS_MAX,
         )
 
-    def _findings(self, links: list[Link | None], contradicted: Iterable[Discrepancy]) -> list[Finding]:
+    def _findings(
+        self, links: list[Link | None], contradicted: Iterable[Discrepancy]
+    ) -> list[Finding]:
         head = None if self._is_unknown else self._head
         return [
             *diagnose(self._owner_id, head, links),
-            *(Finding.of(FindingKind.CONTRADICTS_RECEIPT, discrepancy.entry_id) for discrepancy in contradicted),
+            *(
+                Finding.of(FindingKind.CONTRADICTS_RECEIPT, discrepancy.entry_id)
+                for discrepancy in contradicted
+            ),
             *merged(self._unknown),
         ]
 
@@ -188,8 +216,12 @@ class _Fold:
             if not same(computed[name], stored.get(name)):
                 self._find(None, name, computed[name], stored.get(name))
 
-    def _find(self, entry_id: int | None, field: str, expected: int | str | None, found: Any) -> None:
-        self._keep(Discrepancy(entry_id=entry_id, field=field, expected=expected, found=reported(found)))
+    def _find(
+        self, entry_id: int | None, field: str, expected: int | str | None, found: Any
+    ) -> None:
+        self._keep(
+            Discrepancy(entry_id=entry_id, field=field, expected=expected, found=reported(found))
+        )
 
     def _keep(self, discrepancy: Discrepancy) -> None:
         if len(self._discrepancies) < DISCREPANCIES_MAX:
@@ -201,14 +233,18 @@ class _Fold:
         self._is_unknown = True
         if self._links is not None:
             self._unknown.append(Finding.of(FindingKind.UNKNOWN_FORMAT, entry_id, at=at))
-        if fields != self._fields:  # only the first of a run, as a newer version may have written many
+        if (
+            fields != self._fields
+        ):  # only the first of a run, as a newer version may have written many
             self._find(entry_id, "format", None, ", ".join(fields))
         self._fields = fields
 
 
 def _reason(error: ValidationError) -> str:
     """Which fields make a row no entry, and why."""
-    return "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['type']}" for problem in error.errors())
+    return "; ".join(
+        f"{'.'.join(map(str, problem['loc']))}: {problem['type']}" for problem in error.errors()
+    )
 
 
 def _contradictions(

@@ -33,7 +33,9 @@ class Gaps:
     def of(self, entry_count: Any) -> list[range]:
         """Those up to a count of entries, if it is one."""
         end = min(entry_count, BALANCE_MAX) + 1 if type(entry_count) is int else 1
-        gaps = (range(gap.start, min(gap.stop, end)) for gap in (*self._gaps, range(self._next, end)))
+        gaps = (
+            range(gap.start, min(gap.stop, end)) for gap in (*self._gaps, range(self._next, end))
+        )
         return [gap for gap in gaps if gap]
 
 

@@ -55,7 +55,9 @@ class Held:
 
     def __init__(self, owner_id: str, receipts: Iterable[Receipt]) -> None:
         # One of a ledger that had no entry says nothing that a ledger could contradict.
-        self._receipts = [receipt for receipt in receipts if receipt.sub == owner_id and receipt.entry_count]
+        self._receipts = [
+            receipt for receipt in receipts if receipt.sub == owner_id and receipt.entry_count
+        ]
         self._ids = {receipt.entry_count for receipt in self._receipts}
         self._hashes: dict[int, str] = {}
 
@@ -64,12 +66,18 @@ class Held:
         if entry.id in self._ids:
             self._hashes.setdefault(entry.id, computed)
             there = (entry.id, computed, entry.balance_after)
-            self._receipts = [one for one in self._receipts if (one.entry_count, one.head_hash, one.balance) != there]
+            self._receipts = [
+                one
+                for one in self._receipts
+                if (one.entry_count, one.head_hash, one.balance) != there
+            ]
 
     def contradictions(self) -> list[Discrepancy]:
         """Each receipt that no entry bears out; `found` is the hash that is there instead, null if no entry is."""
         return [
-            Discrepancy(entry_id=one.entry_count, field="receipt", expected=one.head_hash, found=found)
+            Discrepancy(
+                entry_id=one.entry_count, field="receipt", expected=one.head_hash, found=found
+            )
             for one in self._receipts
             for found in [self._hashes.get(one.entry_count)]
         ]
@@ -78,7 +86,10 @@ class Held:
 def signed(receipt: Receipt, key: ReceiptKey) -> str:
     """The receipt as a compact JWS."""
     header = {"alg": "ES256", "kid": key.key_id, "typ": TYPE}
-    parts = [json.dumps(part, ensure_ascii=False, separators=(",", ":")) for part in (header, receipt.model_dump())]
+    parts = [
+        json.dumps(part, ensure_ascii=False, separators=(",", ":"))
+        for part in (header, receipt.model_dump())
+    ]
     message = ".".join(base64url(part.encode()) for part in parts)
     return f"{message}.{base64url(key.sign(message.encode()))}"
 
@@ -107,16 +118,22 @@ def read_receipt(text: str, keys: Sequence[Mapping[str, Any]]) -> Receipt:
         if not jwt.algorithms.has_crypto:
             raise ImportError
     except ImportError:
-        raise InvalidRequestError("needs a library to be checked: pip install 'pyjwt[crypto]'") from None
+        raise InvalidRequestError(
+            "needs a library to be checked: pip install 'pyjwt[crypto]'"
+        ) from None
     try:
         token = str(json.loads(text)["receipt"]) if text.lstrip().startswith("{") else text.strip()
         header = jwt.get_unverified_header(token)
         known = [key for key in keys if key.get("kid") in {None, header.get("kid")}]
         if header.get("typ") != TYPE or not known:
-            raise InvalidRequestError("is no receipt, or signed with a key that is not among the given ones")
+            raise InvalidRequestError(
+                "is no receipt, or signed with a key that is not among the given ones"
+            )
         options: Any = {"verify_aud": False, "verify_iat": False}
         public = jwt.PyJWK(dict(known[0]), "ES256")
-        return Receipt.model_validate(jwt.decode(token, public, algorithms=["ES256"], options=options))
+        return Receipt.model_validate(
+            jwt.decode(token, public, algorithms=["ES256"], options=options)
+        )
     except (jwt.PyJWTError, KeyError, TypeError, ValueError) as error:
         reason = "its claims are none" if isinstance(error, ValidationError) else error
         raise InvalidRequestError(f"is not signed by this key: {reason}") from None

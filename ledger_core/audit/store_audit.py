@@ -190,7 +190,9 @@ class _Ledger:
         """Whether the index comes to show the entry that the head has the hash of."""
         for pause_seconds in INDEX_LAG_PAUSES_SECONDS:
             sleep(pause_seconds)
-            last = self.read(partial(self.store.last_row, self.owner_id, until=extent.head.updated_at))
+            last = self.read(
+                partial(self.store.last_row, self.owner_id, until=extent.head.updated_at)
+            )
             if (last.get("hash") if last else GENESIS_HASH) == extent.head.fields.get("head_hash"):
                 return True
         return False
@@ -199,7 +201,9 @@ class _Ledger:
         """Its entries, oldest first; `gaps` is told of each."""
         start, more = None, extent.until is not None
         while more:
-            rows, start = self.read(partial(self.store.rows, self.owner_id, until=extent.until, start=start))
+            rows, start = self.read(
+                partial(self.store.rows, self.owner_id, until=extent.until, start=start)
+            )
             for row in rows:
                 gaps.add(row)
                 yield row

@@ -146,7 +146,9 @@ class _Index:
                 known = self._by_hash.setdefault(text, link)
                 if link.is_intact and not known.is_intact:
                     self._by_hash[text] = link
-        self._places = {(text, link.id) for link in links for text in (link.hash, link.computed_hash)}
+        self._places = {
+            (text, link.id) for link in links for text in (link.hash, link.computed_hash)
+        }
         self._continued = {link.prev_hash for link in links}
         self._by_id = sorted(links, key=self._rank)
 

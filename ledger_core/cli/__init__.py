@@ -38,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     output.prepare()
-    from ledger_core.cli.commands import run  # so that what goes wrong with an import is told as well
+    from ledger_core.cli.commands import (
+        run,
+    )  # so that what goes wrong with an import is told as well
 
     code = run(arguments)
     output.flush()

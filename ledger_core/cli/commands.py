@@ -15,7 +15,9 @@ from ledger_core.periods import PeriodKind
 
 __all__ = ["APP_VARIABLE", "SEGMENTS_AT_ONCE_MAX", "run"]
 
-DESCRIPTION = "Export ledgers, verify them in the store or in an export, with receipts; grant rewards."
+DESCRIPTION = (
+    "Export ledgers, verify them in the store or in an export, with receipts; grant rewards."
+)
 APP_VARIABLE = "LEDGER_APP"
 SEGMENTS_AT_ONCE_MAX = 8
 
@@ -33,13 +35,17 @@ def run(arguments: Sequence[str] | None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ledger", description=DESCRIPTION)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    exporting = commands.add_parser("export", help="print ledgers as JSON Lines: each one's head, then its entries")
+    exporting = commands.add_parser(
+        "export", help="print ledgers as JSON Lines: each one's head, then its entries"
+    )
     _add_owners(exporting)
     exporting.set_defaults(run=export_ledgers)
     verifying = commands.add_parser(
         "verify", help="print one report per ledger, as JSON; exit with 1 unless all are valid"
     )
-    _add_owners(verifying).add_argument("--file", help="an export; -: standard input; no store is needed")
+    _add_owners(verifying).add_argument(
+        "--file", help="an export; -: standard input; no store is needed"
+    )
     verifying.add_argument(
         "--receipt",
         action="append",
@@ -47,17 +53,24 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="a receipt that it must bear out; may be given again",
     )
-    verifying.add_argument("--key", metavar="FILE", help="who signed them, a JWK set or PEM; else LEDGER_RECEIPT_KEY")
-    verifying.add_argument("--must-exist", action="store_true", help="an owner who has no entry is not valid")
+    verifying.add_argument(
+        "--key", metavar="FILE", help="who signed them, a JWK set or PEM; else LEDGER_RECEIPT_KEY"
+    )
+    verifying.add_argument(
+        "--must-exist", action="store_true", help="an owner who has no entry is not valid"
+    )
     verifying.set_defaults(run=verify_ledgers)
     publishing = commands.add_parser(
         "receipt-key", help="print the public keys that receipts are checked with, as JWKs"
     )
-    publishing.add_argument("name", nargs="*", help="KMS keys, of now and before; else LEDGER_RECEIPT_KEY")
+    publishing.add_argument(
+        "name", nargs="*", help="KMS keys, of now and before; else LEDGER_RECEIPT_KEY"
+    )
     publishing.set_defaults(run=print_receipt_keys)
     _add_rewards(
         commands.add_parser(
-            "rewards", help="post a scheduled operation to all eligible owners; print what came of it, as JSON"
+            "rewards",
+            help="post a scheduled operation to all eligible owners; print what came of it, as JSON",
         )
     )
     return parser
@@ -66,10 +79,17 @@ def _parser() -> argparse.ArgumentParser:
 def _add_owners(parser: argparse.ArgumentParser) -> "argparse._MutuallyExclusiveGroup":
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "owner_id", nargs="*", default=[], help="whose ledgers; -: those on standard input, a line each"
+        "owner_id",
+        nargs="*",
+        default=[],
+        help="whose ledgers; -: those on standard input, a line each",
     )
-    source.add_argument("--owners-file", metavar="FILE", help="whose ledgers, a line each; -: standard input")
-    source.add_argument("--all", action="store_true", help="the ledgers of all owners who have a balance")
+    source.add_argument(
+        "--owners-file", metavar="FILE", help="whose ledgers, a line each; -: standard input"
+    )
+    source.add_argument(
+        "--all", action="store_true", help="the ledgers of all owners who have a balance"
+    )
     return source
 
 
@@ -80,16 +100,30 @@ def _add_rewards(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get(APP_VARIABLE),
         help=f"whose rules apply: what may be posted, and who is eligible; else {APP_VARIABLE}",
     )
-    parser.add_argument("--date", type=_day, required=True, metavar="DAY", help="a day of the period: 2026-11-22")
-    parser.add_argument("--operation", default=str(LedgerOperationType.DAILY_REWARD))
-    parser.add_argument("--period", choices=[str(kind) for kind in PeriodKind], default=str(PeriodKind.DAY))
-    parser.add_argument("--time-zone", default="UTC", metavar="ZONE", help="of the schedule: by it today is told")
     parser.add_argument(
-        "--segments", type=int, choices=range(1, SEGMENTS_AT_ONCE_MAX + 1), default=1, help="parts to sweep at once"
+        "--date", type=_day, required=True, metavar="DAY", help="a day of the period: 2026-11-22"
     )
-    parser.add_argument("--dry-run", action="store_true", help="write nothing: count, and say what it would take")
+    parser.add_argument("--operation", default=str(LedgerOperationType.DAILY_REWARD))
+    parser.add_argument(
+        "--period", choices=[str(kind) for kind in PeriodKind], default=str(PeriodKind.DAY)
+    )
+    parser.add_argument(
+        "--time-zone", default="UTC", metavar="ZONE", help="of the schedule: by it today is told"
+    )
+    parser.add_argument(
+        "--segments",
+        type=int,
+        choices=range(1, SEGMENTS_AT_ONCE_MAX + 1),
+        default=1,
+        help="parts to sweep at once",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="write nothing: count, and say what it would take"
+    )
     parser.add_argument("--yes", action="store_true", help="do not ask before it grants")
-    parser.add_argument("--force", action="store_true", help="though the period is to come, or long over")
+    parser.add_argument(
+        "--force", action="store_true", help="though the period is to come, or long over"
+    )
     parser.set_defaults(run=grant_rewards)
 
 

@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ledger_core.audit import Receipt, Report, audit_export, audit_store, export, read_keys, read_receipt
+from ledger_core.audit import (
+    Receipt,
+    Report,
+    audit_export,
+    audit_store,
+    export,
+    read_keys,
+    read_receipt,
+)
 from ledger_core.cli import output
 from ledger_core.cli.codes import DONE, NOT_DONE, WRONG
 from ledger_core.cli.owners import chosen_owners, opened
@@ -35,7 +43,9 @@ class _Each:
                 with naming(ledgers.endpoint):
                     yield from do(ledgers, owner_id)
             except LedgerError as error:
-                if isinstance(error, NoAnswerError) or (isinstance(error, StoreError) and error.dynamodb_code):
+                if isinstance(error, NoAnswerError) or (
+                    isinstance(error, StoreError) and error.dynamodb_code
+                ):
                     raise  # it will be the same for all
                 self.undone += 1
                 output.complain(f"{owner_id}: {error}")
@@ -57,7 +67,11 @@ def verify_ledgers(options: argparse.Namespace) -> int:
     for report in _reports(options, [*receipts.values()], each):
         is_empty = report.valid and not report.entries_checked
         note = {"note": NOTE} if is_empty else {}
-        output.show(json.dumps(report.model_dump(mode="json") | note, ensure_ascii=False, separators=(",", ":")))
+        output.show(
+            json.dumps(
+                report.model_dump(mode="json") | note, ensure_ascii=False, separators=(",", ":")
+            )
+        )
         output.flush()
         if is_empty:
             output.complain(f"{report.owner_id}: {NOTE}")
@@ -69,10 +83,14 @@ def verify_ledgers(options: argparse.Namespace) -> int:
     return WRONG if wrong else NOT_DONE if undecided or each.undone else DONE
 
 
-def _reports(options: argparse.Namespace, receipts: Sequence[Receipt], each: _Each) -> Iterator[Report]:
+def _reports(
+    options: argparse.Namespace, receipts: Sequence[Receipt], each: _Each
+) -> Iterator[Report]:
     if options.file is None:
         yield from each(
-            lambda ledgers, owner_id: [audit_store(ledgers.store, owner_id, read=ledgers.read, receipts=receipts)]
+            lambda ledgers, owner_id: [
+                audit_store(ledgers.store, owner_id, read=ledgers.read, receipts=receipts)
+            ]
         )
         return
     with opened(options.file) as file:
@@ -107,7 +125,9 @@ def _receipts(options: argparse.Namespace) -> dict[str, Receipt]:
 def _public_keys(*names: str) -> list[dict[str, str]]:
     found = [key for name in names or (None,) if (key := create_receipt_key(name))]
     if not found:
-        raise InvalidRequestError("LEDGER_RECEIPT_KEY is not set: it names the key that signs receipts")
+        raise InvalidRequestError(
+            "LEDGER_RECEIPT_KEY is not set: it names the key that signs receipts"
+        )
     keys = []
     for key in found:
         try:

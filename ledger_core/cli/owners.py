@@ -87,7 +87,9 @@ def _all_owners(ledgers: Ledgers) -> Iterator[str]:
     start, more = None, True
     while more:
         page: Page = ledgers.read(
-            partial(ledgers.store.accounts, segment=0, segments=1, start=start, limit=PAGE_OWNERS_MAX)
+            partial(
+                ledgers.store.accounts, segment=0, segments=1, start=start, limit=PAGE_OWNERS_MAX
+            )
         )
         yield from (account.head.owner_id for account in page.accounts)
         yield from page.malformed

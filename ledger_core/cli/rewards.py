@@ -71,7 +71,9 @@ def _operations(name: str | None) -> type[BaseLedgerOperations]:
         InvalidRequestError: there are none of this name.
     """
     if not name:
-        raise InvalidRequestError("--app, or LEDGER_APP, has to say whose rules apply: module:Operations")
+        raise InvalidRequestError(
+            "--app, or LEDGER_APP, has to say whose rules apply: module:Operations"
+        )
     module, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in (*module.split("."), attribute)):
         raise InvalidRequestError(f"--app: must be written as module:Operations: {name!r}")
@@ -93,7 +95,9 @@ def _estimate(reward: Reward, planned: Tally, segments: int) -> None:
     writes, reads = planned.granted * WRITE_UNITS_PER_REWARD, planned.read_units
     rate = REWARDS_PER_SECOND * segments
     dollars = writes * WRITE_UNIT_DOLLARS + 2 * reads * READ_UNIT_DOLLARS
-    output.say(f"{reward.operation} {reward.amount:+d} for {reward.period}, under the nonce {reward.nonce}")
+    output.say(
+        f"{reward.operation} {reward.amount:+d} for {reward.period}, under the nonce {reward.nonce}"
+    )
     output.say(
         f"owners: {planned.owners:,}, of whom get it: {planned.granted:,}, have it: {planned.already:,}, "
         f"are not eligible: {planned.skipped:,}, cannot get it: {planned.failed:,}"
@@ -115,7 +119,9 @@ def _counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def _swept(new_sweep: Callable[..., Sweep], reward: Reward, planned: Tally, segments: int, doing: str) -> Tally:
+def _swept(
+    new_sweep: Callable[..., Sweep], reward: Reward, planned: Tally, segments: int, doing: str
+) -> Tally:
     """What came of one sweep over all owners, several segments at a time, with a bar on the way."""
     seen, begun, lock, stopping = Tally(), monotonic(), Lock(), Event()
 
@@ -127,10 +133,20 @@ def _swept(new_sweep: Callable[..., Sweep], reward: Reward, planned: Tally, segm
     def show() -> None:
         rate = seen.owners / max(monotonic() - begun, 0.001)
         share = min(seen.owners / planned.owners, 1) if planned.owners else 0
-        bar = f"[{'#' * int(share * BAR_WIDTH):{BAR_WIDTH}}] {share:4.0%} " if planned.owners else ""
-        left = f", {(planned.owners - seen.owners) / rate:,.0f} s left" if planned.owners > seen.owners else ""
+        bar = (
+            f"[{'#' * int(share * BAR_WIDTH):{BAR_WIDTH}}] {share:4.0%} " if planned.owners else ""
+        )
+        left = (
+            f", {(planned.owners - seen.owners) / rate:,.0f} s left"
+            if planned.owners > seen.owners
+            else ""
+        )
         if sys.stderr.isatty():
-            print(f"\r{doing} {bar}{seen.owners:,} owners, {rate:,.0f}/s{left}\x1b[K", end="", file=sys.stderr)
+            print(
+                f"\r{doing} {bar}{seen.owners:,} owners, {rate:,.0f}/s{left}\x1b[K",
+                end="",
+                file=sys.stderr,
+            )
 
     def finished(segment: Segment) -> Tally:
         while not segment.finished:
@@ -138,14 +154,18 @@ def _swept(new_sweep: Callable[..., Sweep], reward: Reward, planned: Tally, segm
             sweep = new_sweep(monotonic=lambda: inf if stopping.is_set() else monotonic())
             segment = sweep.run(segment, seconds=SWEEP_SECONDS_MAX, on_page=on_page)
             if not segment.finished and segment.place == before:
-                raise UnavailableError(f"{len(segment.postponed)} owners are written to all the time: run it again")
+                raise UnavailableError(
+                    f"{len(segment.postponed)} owners are written to all the time: run it again"
+                )
         return segment.tally
 
     total = Tally()
     try:
         with ThreadPoolExecutor(segments) as threads:
             try:
-                for tally in threads.map(finished, Segment.all_of(reward, segments, datetime.now(UTC))):
+                for tally in threads.map(
+                    finished, Segment.all_of(reward, segments, datetime.now(UTC))
+                ):
                     total.add(tally)
             except BaseException:
                 stopping.set()  # for all of them the time is up

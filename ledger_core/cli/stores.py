@@ -19,7 +19,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["ANSWER_SECONDS_MAX", "Ledgers", "NoAnswerError", "answer_of", "naming", "open_ledgers", "open_sweeps"]
+__all__ = [
+    "ANSWER_SECONDS_MAX",
+    "Ledgers",
+    "NoAnswerError",
+    "answer_of",
+    "naming",
+    "open_ledgers",
+    "open_sweeps",
+]
 
 ANSWER_SECONDS_MAX = 2.25
 """How long a command waits for a first answer. With the time that it takes to start, people know within 3 seconds."""
@@ -119,7 +127,11 @@ def naming(name: str) -> Iterator[None]:
         cause: Any = error.__cause__
         reason = REASONS.get(type(cause).__name__)
         if reason:
-            raise NoAnswerError(f"no answer from {cause.kwargs.get('endpoint_url', name)} ({reason})") from None
+            raise NoAnswerError(
+                f"no answer from {cause.kwargs.get('endpoint_url', name)} ({reason})"
+            ) from None
         if "did not answer" in str(error):
-            raise NoAnswerError(f"no answer from {name} (what came instead is not its own)") from None
+            raise NoAnswerError(
+                f"no answer from {name} (what came instead is not its own)"
+            ) from None
         raise (UnavailableError(f"{name}: {error}") if cause else error) from cause

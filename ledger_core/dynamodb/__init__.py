@@ -14,7 +14,14 @@ from ledger_core.dynamodb.expressions import ENTRIES_MAX
 from ledger_core.dynamodb.request import dynamodb_request
 from ledger_core.dynamodb.signing import KmsKey, PemKey, ReceiptKey, base64url, jwk
 from ledger_core.dynamodb.store import LedgerStore
-from ledger_core.dynamodb.stored import HEAD_FIELDS, StoredHead, reported, respelt, same, unknown_fields
+from ledger_core.dynamodb.stored import (
+    HEAD_FIELDS,
+    StoredHead,
+    reported,
+    respelt,
+    same,
+    unknown_fields,
+)
 from ledger_core.dynamodb.sweep_store import LOOK_UPS_MAX, WRITES_MAX, Page, SweepStore
 
 __all__ = [

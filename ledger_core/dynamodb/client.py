@@ -10,7 +10,12 @@ from botocore.exceptions import BotoCoreError
 from botocore.session import Session
 
 from ledger_core.errors import ConfigurationError
-from ledger_core.settings import CONNECT_SECONDS_MAX, CONNECTIONS_MAX, READ_SECONDS_MAX, SWEEP_READ_SECONDS_MAX
+from ledger_core.settings import (
+    CONNECT_SECONDS_MAX,
+    CONNECTIONS_MAX,
+    READ_SECONDS_MAX,
+    SWEEP_READ_SECONDS_MAX,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -68,8 +73,13 @@ def create_dynamodb_client(config: Config = CLIENT_CONFIG) -> "DynamoDBClient":
         ConfigurationError: they point nowhere.
     """
     try:
-        config = _straight(config, os.environ.get("AWS_ENDPOINT_URL_DYNAMODB") or os.environ.get("AWS_ENDPOINT_URL"))
-        client = cast("DynamoDBClient", session().create_client("dynamodb", _region(), config=config))
+        config = _straight(
+            config,
+            os.environ.get("AWS_ENDPOINT_URL_DYNAMODB") or os.environ.get("AWS_ENDPOINT_URL"),
+        )
+        client = cast(
+            "DynamoDBClient", session().create_client("dynamodb", _region(), config=config)
+        )
         client.meta.events.register("before-call.dynamodb", _name_host)
         return client
     except (BotoCoreError, ValueError) as error:

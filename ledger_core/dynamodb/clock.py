@@ -29,7 +29,10 @@ class SystemClock:
     """
 
     def __init__(
-        self, *, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
+        self,
+        *,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.wall = wall
         self._monotonic = monotonic
@@ -55,7 +58,10 @@ class SystemClock:
             raise UnavailableError("The clock was not held against DynamoDB's yet.")
         ahead, distance = self._held
         if abs(ahead) > CLOCK_OFF_SECONDS_MAX:
-            logger.error("the clock is %+.0f seconds off DynamoDB's: nothing is written until it is set", ahead)
+            logger.error(
+                "the clock is %+.0f seconds off DynamoDB's: nothing is written until it is set",
+                ahead,
+            )
             raise UnavailableError("The clock of the ledger's machine is off.")
         if abs(ahead + now - self._monotonic() - distance) > CLOCK_OFF_SECONDS_MAX:
             raise UnavailableError("The clock was set, and not held against DynamoDB's since.")

@@ -29,7 +29,9 @@ BUSY = frozenset({"ProvisionedThroughputExceeded", "ThrottlingError", "Transacti
 """Reasons for which a cancelled transaction should wait before it is sent again."""
 KEYS = frozenset({"entry_key", "account"})
 """Attributes of a stored entry that are no fields of it."""
-ATTRIBUTES = frozenset({"account", "balance", "entry_count", "head_hash", "created_at", "updated_at", "active_at"})
+ATTRIBUTES = frozenset(
+    {"account", "balance", "entry_count", "head_hash", "created_at", "updated_at", "active_at"}
+)
 """Of a stored account, beside its marks."""
 INTEGER = re.compile(r"-?[0-9]+")
 
@@ -50,9 +52,16 @@ class Cancelled(NamedTuple):
 def cancelled_from(owner_id: str, reasons: Sequence[Mapping[str, Any]]) -> Cancelled:
     """What the reasons of one account's change say, by position: each entry's, and last the account's."""
     failed = [reason["Code"] == "ConditionalCheckFailed" for reason in reasons]
-    busy = next((busy_error("DynamoDB", reason["Code"]) for reason in reasons if reason["Code"] in BUSY), None)
+    busy = next(
+        (busy_error("DynamoDB", reason["Code"]) for reason in reasons if reason["Code"] in BUSY),
+        None,
+    )
     try:
-        stored = [entry_from(reasons[position]["Item"]) for position in range(len(reasons) - 1) if failed[position]]
+        stored = [
+            entry_from(reasons[position]["Item"])
+            for position in range(len(reasons) - 1)
+            if failed[position]
+        ]
         account = account_from(owner_id, reasons[-1].get("Item")) if failed[-1] else None
     except StoreError as error:
         return Cancelled(busy=busy, error=error)
@@ -69,9 +78,14 @@ def units_from(response: Mapping[str, Any]) -> float:
     """
     consumed = response.get("ConsumedCapacity")
     if consumed is None or not response.get("ResponseMetadata", {}).get("RequestId"):
-        raise UnavailableError("The answer has no request id or no consumed capacity: it is not DynamoDB's.")
+        raise UnavailableError(
+            "The answer has no request id or no consumed capacity: it is not DynamoDB's."
+        )
     return float(
-        sum(table.get("CapacityUnits", 0) for table in (consumed if isinstance(consumed, list) else [consumed]))
+        sum(
+            table.get("CapacityUnits", 0)
+            for table in (consumed if isinstance(consumed, list) else [consumed])
+        )
     )
 
 
@@ -118,7 +132,9 @@ def entry_from(item: Mapping[str, Any]) -> LedgerEntry:
     """
     row = row_from(item)
     if unknown := unknown_fields(row):
-        raise UnknownFormatError(f"a stored entry has attributes that are not known: {', '.join(unknown)}")
+        raise UnknownFormatError(
+            f"a stored entry has attributes that are not known: {', '.join(unknown)}"
+        )
     row["updated_at"] = row.get("created_at")
     try:
         return LedgerEntry(**row)
@@ -134,9 +150,13 @@ def account_from(owner_id: str, item: Mapping[str, Any] | None) -> Account:
         UnknownFormatError: it has an attribute that is not known.
         StoreError: it is malformed.
     """
-    unknown = sorted(name for name in item or () if name not in ATTRIBUTES and not name.startswith(MARK_PREFIX))
+    unknown = sorted(
+        name for name in item or () if name not in ATTRIBUTES and not name.startswith(MARK_PREFIX)
+    )
     if unknown:
-        raise UnknownFormatError(f"a stored account has attributes that are not known: {', '.join(unknown)}")
+        raise UnknownFormatError(
+            f"a stored account has attributes that are not known: {', '.join(unknown)}"
+        )
     if not item or "entry_count" not in item:
         return Account(owner_id=owner_id)
     names = [name for name in item if name.startswith(MARK_PREFIX)]
@@ -152,7 +172,9 @@ def account_from(owner_id: str, item: Mapping[str, Any] | None) -> Account:
             marks={name.removeprefix(MARK_PREFIX): item[name]["S"] for name in names},
         )
     except (KeyError, ValueError) as error:
-        raise StoreError(f"a stored account is malformed: {type(error).__name__} {error}") from error
+        raise StoreError(
+            f"a stored account is malformed: {type(error).__name__} {error}"
+        ) from error
 
 
 def _time(text: str) -> datetime:

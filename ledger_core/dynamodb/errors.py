@@ -58,7 +58,9 @@ def translate_errors(service: str) -> Iterator[None]:
         raise UnavailableError(f"{service} did not answer: {type(error).__name__}") from error
     except BotoCoreError as error:
         code = type(error).__name__
-        raise StoreError(f"the call to {service} could not be made: {error}", dynamodb_code=code) from error
+        raise StoreError(
+            f"the call to {service} could not be made: {error}", dynamodb_code=code
+        ) from error
     except UNREADABLE as error:
         raise UnavailableError(f"{service} did not answer: {type(error).__name__}") from error
     except RuntimeError as error:
@@ -79,6 +81,8 @@ def _translated(service: str, error: ClientError) -> LedgerError:
         if candidate in ERRORS:
             return busy_error(service, candidate)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if status >= 500 or status in TRANSIENT or code == str(status):  # botocore's code for a body that names no error
+    if (
+        status >= 500 or status in TRANSIENT or code == str(status)
+    ):  # botocore's code for a body that names no error
         return UnavailableError(f"{service} failed: {code}")
     return StoreError(f"{service} refused: {error}", dynamodb_code=code)

@@ -50,7 +50,10 @@ class KmsKey:
     def sign(self, message: bytes) -> bytes:
         with translate_errors("KMS"):
             response = self._client.sign(
-                KeyId=self._name, Message=message, MessageType="RAW", SigningAlgorithm="ECDSA_SHA_256"
+                KeyId=self._name,
+                Message=message,
+                MessageType="RAW",
+                SigningAlgorithm="ECDSA_SHA_256",
             )
             return _raw(_part(response, "Signature"))
 
@@ -82,7 +85,9 @@ class PemKey:
     def public(self) -> bytes:
         from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-        return bytes(self._key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+        return bytes(
+            self._key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        )
 
 
 def jwk(public: bytes, key_id: str | None = None) -> dict[str, str]:
@@ -94,7 +99,14 @@ def jwk(public: bytes, key_id: str | None = None) -> dict[str, str]:
     x, y = public[len(P256) : -NUMBER_BYTES], public[-NUMBER_BYTES:]
     if not public.startswith(P256) or len(x) != len(y):
         raise InvalidRequestError("this is no public key on the curve P-256")
-    key = {"kty": "EC", "crv": "P-256", "x": base64url(x), "y": base64url(y), "alg": "ES256", "use": "sig"}
+    key = {
+        "kty": "EC",
+        "crv": "P-256",
+        "x": base64url(x),
+        "y": base64url(y),
+        "alg": "ES256",
+        "use": "sig",
+    }
     return key | ({"kid": key_id} if key_id else {})
 
 
@@ -113,5 +125,6 @@ def _raw(der: bytes) -> bytes:
     """The two numbers of a signature; in DER each has its length before it."""
     end = 4 + der[3]
     return b"".join(
-        int.from_bytes(number, "big").to_bytes(NUMBER_BYTES, "big") for number in (der[4:end], der[end + 2 :])
+        int.from_bytes(number, "big").to_bytes(NUMBER_BYTES, "big")
+        for number in (der[4:end], der[end + 2 :])
     )

@@ -62,7 +62,9 @@ class LedgerStore:
         clock: this machine's, held against every answer; for who writes.
     """
 
-    def __init__(self, client: "DynamoDBClient", *, entries_table: str, accounts_table: str) -> None:
+    def __init__(
+        self, client: "DynamoDBClient", *, entries_table: str, accounts_table: str
+    ) -> None:
         self._client = client
         self._entries_table = entries_table
         self._accounts_table = accounts_table
@@ -99,7 +101,9 @@ class LedgerStore:
                     raise
                 reasons = iter(error.response["CancellationReasons"])
                 return [
-                    decode.cancelled_from(change.before.owner_id, list(islice(reasons, len(of_change))))
+                    decode.cancelled_from(
+                        change.before.owner_id, list(islice(reasons, len(of_change)))
+                    )
                     for change, of_change in zip(changes, items, strict=True)
                 ]
         return []
@@ -112,7 +116,9 @@ class LedgerStore:
         }
         with dynamodb_request(self.clock) as request:
             response = self._client.transact_get_items(
-                TransactItems=[{"Get": {"TableName": table, "Key": key}} for table, key in keys.items()],
+                TransactItems=[
+                    {"Get": {"TableName": table, "Key": key}} for table, key in keys.items()
+                ],
                 ReturnConsumedCapacity="TOTAL",
             )
             request.read(response)
@@ -145,7 +151,13 @@ class LedgerStore:
             until = before - TIME_STEP_MIN if before else None
             if since and until and since > until:
                 return entries, None
-            query = partial(self._query, owner_id, Times.between(since, until), operation=operation, limit=evaluated)
+            query = partial(
+                self._query,
+                owner_id,
+                Times.between(since, until),
+                operation=operation,
+                limit=evaluated,
+            )
             response = read(partial(query, newest_first=True))
             for item in response["Items"]:
                 if len(entries) == limit:
@@ -165,7 +177,9 @@ class LedgerStore:
         One eventually consistent request, of a megabyte at most.
         """
         response = self._query(owner_id, Times.up_to(until), newest_first=False, start=start)
-        return [decode.row_from(item) for item in response["Items"]], response.get("LastEvaluatedKey")
+        return [decode.row_from(item) for item in response["Items"]], response.get(
+            "LastEvaluatedKey"
+        )
 
     def last_row(self, owner_id: str, *, until: str | None = None) -> dict[str, Any] | None:
         """The last of them; one eventually consistent request of the index."""
@@ -193,7 +207,9 @@ class LedgerStore:
                 **options,
             )
             request.read(response)
-        rows = [decode.row_from(item) for item in response["Items"] if "S" in item.get("created_at", {})]
+        rows = [
+            decode.row_from(item) for item in response["Items"] if "S" in item.get("created_at", {})
+        ]
         ids = [row["id"] for row in rows if type(row.get("id")) is int]
         return ids, response.get("LastEvaluatedKey")
 
@@ -220,7 +236,10 @@ class LedgerStore:
     ) -> Mapping[str, Any]:
         values, options = {":account": owner_id, **times.values}, dict[str, Any]()
         if operation is not None:
-            options = {"FilterExpression": "#o = :operation", "ExpressionAttributeNames": {"#o": "operation"}}
+            options = {
+                "FilterExpression": "#o = :operation",
+                "ExpressionAttributeNames": {"#o": "operation"},
+            }
             values[":operation"] = operation
         if limit:
             options["Limit"] = limit

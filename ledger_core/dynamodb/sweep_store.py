@@ -69,10 +69,18 @@ class SweepStore(LedgerStore):
         with dynamodb_request(self.clock) as request:
             response = self._client.transact_get_items(
                 TransactItems=[
-                    {"Get": {"TableName": self._entries_table, "Key": key, "ProjectionExpression": "account"}}
+                    {
+                        "Get": {
+                            "TableName": self._entries_table,
+                            "Key": key,
+                            "ProjectionExpression": "account",
+                        }
+                    }
                     for key in keys
                 ],
                 ReturnConsumedCapacity="TOTAL",
             )
             request.read(response)
-        return {answer["Item"]["account"]["S"] for answer in response["Responses"] if "Item" in answer}
+        return {
+            answer["Item"]["account"]["S"] for answer in response["Responses"] if "Item" in answer
+        }

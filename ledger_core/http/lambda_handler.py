@@ -80,7 +80,9 @@ class Gateway:
             answer = {"status": problem.status_code, "headers": headers, "body": problem.body}
             return _answer_of_any_api(answer)
 
-    def _read(self, event: Any, context: Any) -> tuple[Scope, bytes, Callable[[Any], dict[str, Any]]]:
+    def _read(
+        self, event: Any, context: Any
+    ) -> tuple[Scope, bytes, Callable[[Any], dict[str, Any]]]:
         if event.get("isBase64Encoded"):
             try:
                 base64.b64decode(event.get("body") or "", validate=True)

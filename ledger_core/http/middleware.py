@@ -62,7 +62,11 @@ async def check_query(request: Request) -> None:
     if unknown := [name for name in request.query_params if name not in known]:
         raise RequestValidationError(
             [
-                {"type": "extra_forbidden", "loc": ("query", name), "msg": "There is no such parameter"}
+                {
+                    "type": "extra_forbidden",
+                    "loc": ("query", name),
+                    "msg": "There is no such parameter",
+                }
                 for name in unknown
             ]
         )

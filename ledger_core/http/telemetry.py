@@ -82,7 +82,9 @@ class Telemetry:
         caller = context.caller
         line: dict[str, Any] = {
             "request_id": context.request_id,
-            "function_request_id": getattr(request.scope.get("aws.context"), "aws_request_id", None),
+            "function_request_id": getattr(
+                request.scope.get("aws.context"), "aws_request_id", None
+            ),
             "trace_id": _trace_id(),
             "method": request.method,
             "route": getattr(request.scope.get("route"), "path", None),

@@ -40,7 +40,9 @@ class MetricLines:
     def __init__(self) -> None:
         self._service = os.environ.get(SERVICE_VARIABLE) or "ledger"
 
-    def write(self, fields: Mapping[str, Any], metrics: Mapping[str, float], *, by: str | None = None) -> None:
+    def write(
+        self, fields: Mapping[str, Any], metrics: Mapping[str, float], *, by: str | None = None
+    ) -> None:
         """Write one line to the standard output.
 
         Args:
@@ -75,12 +77,18 @@ class ShortLines:
 
     def write(self, fields: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Write one line to the standard output, at once."""
-        what = [str(fields.get(name) or "-") for name in ("method", "route", "status", "code", "operation")]
+        what = [
+            str(fields.get(name) or "-")
+            for name in ("method", "route", "status", "code", "operation")
+        ]
         sys.stdout.write(f"{strftime('%H:%M:%S')} {' '.join(what)} {metrics['Latency']:.1f} ms\n")
         sys.stdout.flush()
 
 
 def request_lines() -> MetricLines | ShortLines:
     """How requests are logged here; in Lambda always as JSON, of which CloudWatch makes metrics."""
-    is_short = os.environ.get(LOG_VARIABLE) == LogStyle.SHORT and "AWS_LAMBDA_FUNCTION_NAME" not in os.environ
+    is_short = (
+        os.environ.get(LOG_VARIABLE) == LogStyle.SHORT
+        and "AWS_LAMBDA_FUNCTION_NAME" not in os.environ
+    )
     return ShortLines() if is_short else MetricLines()

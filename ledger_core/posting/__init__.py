@@ -2,7 +2,12 @@
 
 from ledger_core.posting.group_commit import GroupCommit
 from ledger_core.posting.plan import Plan, Posting, duplicate_of, make_plan, plan_group
-from ledger_core.posting.processor import ACCOUNTS_MAX, TIMEOUT_SECONDS, TOKEN_BYTES, OperationProcessor
+from ledger_core.posting.processor import (
+    ACCOUNTS_MAX,
+    TIMEOUT_SECONDS,
+    TOKEN_BYTES,
+    OperationProcessor,
+)
 from ledger_core.posting.retry import BudgetSpentError, RetryBudget
 
 __all__ = [

@@ -60,7 +60,10 @@ class GroupCommit:
     """
 
     def __init__(
-        self, processor: OperationProcessor, *, wait: Callable[["Future[None]", float], bool] = wait_for
+        self,
+        processor: OperationProcessor,
+        *,
+        wait: Callable[["Future[None]", float], bool] = wait_for,
     ) -> None:
         self._processor = processor
         self._wait = wait
@@ -84,10 +87,15 @@ class GroupCommit:
             self.leave(waiting, error)
             raise
         if not is_turn:
-            self.leave(waiting, ContentionError("Other operations of this owner took all the time there was."))
+            self.leave(
+                waiting,
+                ContentionError("Other operations of this owner took all the time there was."),
+            )
         return self.finish(waiting, timeout_seconds=budget.seconds_left)
 
-    def join(self, request: OperationRequest, *, mark: Mark | None = None, begins: bool = True) -> Waiting:
+    def join(
+        self, request: OperationRequest, *, mark: Mark | None = None, begins: bool = True
+    ) -> Waiting:
         """Queue a request. The caller must then wait for its turn and call `finish`, or `leave` if it stops waiting.
 
         Raises:
@@ -111,7 +119,9 @@ class GroupCommit:
         pending = waiting.pending
         try:
             if not pending.is_settled:
-                self._processor.settle(pending, waiting.queue.batch, self._processor.budget(timeout_seconds))
+                self._processor.settle(
+                    pending, waiting.queue.batch, self._processor.budget(timeout_seconds)
+                )
         except BaseException as error:
             pending.fail(error)
             raise

@@ -124,10 +124,14 @@ class OperationProcessor:
         self.settle(pending, Batch(pendings=[pending]), self.budget(timeout_seconds))
         return pending.result()
 
-    def accept(self, request: OperationRequest, *, mark: Mark | None = None, begins: bool = True) -> Pending:
+    def accept(
+        self, request: OperationRequest, *, mark: Mark | None = None, begins: bool = True
+    ) -> Pending:
         """A request as it waits to be settled. Raises UnknownOperationError, InvalidRequestError."""
         config = self.config_of(request.operation)
-        return Pending(Posting.of(request, config, mark=mark, begins=begins), is_alone=mark is not None)
+        return Pending(
+            Posting.of(request, config, mark=mark, begins=begins), is_alone=mark is not None
+        )
 
     def settle(self, pending: Pending, batch: Batch, budget: RetryBudget) -> None:
         """Write the requests of a batch, one transaction after the other, until `pending` is settled.
@@ -137,11 +141,17 @@ class OperationProcessor:
         """
         metrics, races_lost, is_contended = current_request_metrics(), 0, False
         while not pending.is_settled:
-            attempt = batch.unsettled_attempt() or self._next_attempt(batch, budget, consistent=is_contended)
-            if attempt is None:  # a request was settled without a transaction, or the account is to be read
+            attempt = batch.unsettled_attempt() or self._next_attempt(
+                batch, budget, consistent=is_contended
+            )
+            if (
+                attempt is None
+            ):  # a request was settled without a transaction, or the account is to be read
                 continue
             batch.attempt = attempt
-            self._known.forget(attempt.change.before.owner_id)  # it is not known until the attempt is settled
+            self._known.forget(
+                attempt.change.before.owner_id
+            )  # it is not known until the attempt is settled
             try:
                 cancelled = budget.call(partial(self._send, attempt))
             except StoreError as error:
@@ -170,9 +180,13 @@ class OperationProcessor:
 
     def budget(self, timeout_seconds: float) -> RetryBudget:
         """The retry budget of a request that takes several calls: their time is in common."""
-        return RetryBudget(self._monotonic() + timeout_seconds, self._monotonic, self._sleep, self._random)
+        return RetryBudget(
+            self._monotonic() + timeout_seconds, self._monotonic, self._sleep, self._random
+        )
 
-    def _next_attempt(self, batch: Batch, budget: RetryBudget, *, consistent: bool) -> Attempt | None:
+    def _next_attempt(
+        self, batch: Batch, budget: RetryBudget, *, consistent: bool
+    ) -> Attempt | None:
         """The next transaction of a batch; None if a request was settled without one, or the account is to be read.
 
         Read eventually consistent: half a unit, and a stale account costs one retry. Under contention read strongly
@@ -242,7 +256,9 @@ class OperationProcessor:
             raise reason.error
         nonces = {entry.nonce for entry in attempt.change.entries}
         if reason.account is None and not any(entry.nonce in nonces for entry in reason.stored):
-            raise reason.busy or StoreError("DynamoDB cancelled a transaction for no reason that concerns it.")
+            raise reason.busy or StoreError(
+                "DynamoDB cancelled a transaction for no reason that concerns it."
+            )
         return reason
 
     def _is_forgotten(self, attempt: Attempt) -> bool:
@@ -274,7 +290,9 @@ class OperationProcessor:
             if entry is None:
                 continue
             # Under a token that DynamoDB knows it would not have been cancelled: another process made the same entry.
-            is_lost = attempt.is_in_doubt and entry.hash == planned.hash and self._is_forgotten(attempt)
+            is_lost = (
+                attempt.is_in_doubt and entry.hash == planned.hash and self._is_forgotten(attempt)
+            )
             if is_lost or entry.hash in pending.lost_hashes:
                 pending.entry = entry
             else:

@@ -56,7 +56,12 @@ class BatchWriter:
     """
 
     def __init__(
-        self, store: SweepStore, reward: Reward, *, clock: Callable[[], datetime], budget: Callable[[], RetryBudget]
+        self,
+        store: SweepStore,
+        reward: Reward,
+        *,
+        clock: Callable[[], datetime],
+        budget: Callable[[], RetryBudget],
     ) -> None:
         self._store = store
         self._reward = reward
@@ -129,7 +134,9 @@ class BatchWriter:
         with self._lock:
             if self._todo:
                 return [self._todo.popleft() for _ in range(min(len(self._todo), self._batch_size))]
-            if self._to_retry and not self._apart:  # together the first time, and then each by itself
+            if (
+                self._to_retry and not self._apart
+            ):  # together the first time, and then each by itself
                 self._apart.append([pending for pending in self._to_retry if pending.tries == 1])
                 self._apart += [[pending] for pending in self._to_retry if pending.tries > 1]
                 self._to_retry = []
@@ -141,7 +148,9 @@ class BatchWriter:
                     return batch[: self._batch_size]
             return []
 
-    def _write(self, batch: list[_Pending], now: datetime) -> tuple[LedgerError | None, list[_Pending]]:
+    def _write(
+        self, batch: list[_Pending], now: datetime
+    ) -> tuple[LedgerError | None, list[_Pending]]:
         """Write to these owners; the trouble for which to pause, if any, and the owners to try again."""
         batch, changes = self._plan(batch, now)
         if not batch:
@@ -163,7 +172,9 @@ class BatchWriter:
             self._outcome.tally.granted += len(batch)
         return None, []
 
-    def _plan(self, batch: list[_Pending], now: datetime) -> tuple[list[_Pending], list[AccountChange]]:
+    def _plan(
+        self, batch: list[_Pending], now: datetime
+    ) -> tuple[list[_Pending], list[AccountChange]]:
         """The owners of a batch who can get the reward, and the change of each; the others are counted."""
         possible: list[_Pending] = []
         changes: list[AccountChange] = []
@@ -192,13 +203,17 @@ class BatchWriter:
                 half = len(batch) // 2
                 self._apart += [batch[:half], batch[half:]]
 
-    def _sort(self, batch: list[_Pending], cancelled: list[Cancelled]) -> tuple[LedgerError | None, list[_Pending]]:
+    def _sort(
+        self, batch: list[_Pending], cancelled: list[Cancelled]
+    ) -> tuple[LedgerError | None, list[_Pending]]:
         """Sort the owners of a cancelled transaction by the reason of each."""
         unaffected: list[_Pending] = []
         to_retry: list[_Pending] = []
         is_contended = False
         for pending, reason in zip(batch, cancelled, strict=True):
-            is_contended = is_contended or bool(reason.busy) or bool(reason.account and pending.tries)
+            is_contended = (
+                is_contended or bool(reason.busy) or bool(reason.account and pending.tries)
+            )
             if reason.error:
                 self._outcome.fail(pending.account.owner_id, reason.error)
             elif reason.stored and reason.stored[0].hash in pending.lost_hashes:
@@ -213,7 +228,9 @@ class BatchWriter:
             else:
                 unaffected.append(pending)
         self._todo.extendleft(reversed(unaffected))
-        trouble = ContentionError("Other writers move these owners' accounts.") if is_contended else None
+        trouble = (
+            ContentionError("Other writers move these owners' accounts.") if is_contended else None
+        )
         return trouble, to_retry
 
     def _retry_later(self, to_retry: list[_Pending]) -> None:

@@ -61,7 +61,9 @@ class GrantOnAccess:
         self._reward()  # fails here rather than at the first request when there is no such operation or zone
         self._seen: dict[str, _Seen] = {}
 
-    def touch(self, owner_id: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> LedgerEntry | None:
+    def touch(
+        self, owner_id: str, *, timeout_seconds: float = TIMEOUT_SECONDS
+    ) -> LedgerEntry | None:
         """Grant the present period's reward if the owner has it not and is eligible; its entry, None if there is none.
 
         One read, the first time in a period that this process meets the owner, and one write if it is granted. Who is
@@ -75,7 +77,9 @@ class GrantOnAccess:
             return self._grant(reward, owner_id, self._processor.budget(timeout_seconds))
         except DuplicateNonceError:
             self._remember(owner_id, reward)
-        except Exception as error:  # the app's rule may fail on an owner, and the request is about something else
+        except (
+            Exception
+        ) as error:  # the app's rule may fail on an owner, and the request is about something else
             logger.warning("owner %s gets no reward at this touch: %s", owner_hash(owner_id), error)
         return None
 
@@ -91,7 +95,11 @@ class GrantOnAccess:
 
     def _is_settled(self, owner_id: str, reward: Reward) -> bool:
         seen = self._seen.get(owner_id)
-        if seen and seen.entry_count is not None and (account := self._processor.remembered(owner_id)):
+        if (
+            seen
+            and seen.entry_count is not None
+            and (account := self._processor.remembered(owner_id))
+        ):
             self.saw(account)
             seen = self._seen.get(owner_id)
         return seen is not None and seen.nonce == reward.nonce
@@ -104,8 +112,13 @@ class GrantOnAccess:
             request = reward.request(owner_id)
             seconds = budget.seconds_left
             try:
-                entry = self._processor.process(request, mark=reward.mark, begins=False, timeout_seconds=seconds)
-            except (InsufficientBalanceError, InvalidRequestError):  # the balance cannot take it, or there is none now
+                entry = self._processor.process(
+                    request, mark=reward.mark, begins=False, timeout_seconds=seconds
+                )
+            except (
+                InsufficientBalanceError,
+                InvalidRequestError,
+            ):  # the balance cannot take it, or there is none now
                 self._remember(owner_id, reward, self._processor.remembered(owner_id) or account)
             else:
                 self._remember(owner_id, reward)

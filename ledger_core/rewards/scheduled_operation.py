@@ -37,7 +37,9 @@ class Reward:
         """
         by_name = {str(name): (name, eligible) for name, eligible in operations.SCHEDULED.items()}
         if operation not in by_name:
-            raise UnknownOperationError(f"operation: must be one that may be scheduled, {', '.join(by_name)}")
+            raise UnknownOperationError(
+                f"operation: must be one that may be scheduled, {', '.join(by_name)}"
+            )
         name, eligible = by_name[operation]
         return cls(name, operations.get_operation_config()[name].amount, eligible, period)
 
@@ -48,12 +50,16 @@ class Reward:
 
     def request(self, owner_id: str) -> OperationRequest:
         """The operation for one owner. Its nonce is one that callers are refused, so it is not validated."""
-        return OperationRequest.model_construct(owner_id=owner_id, operation=self.operation, nonce=self.nonce)
+        return OperationRequest.model_construct(
+            owner_id=owner_id, operation=self.operation, nonce=self.nonce
+        )
 
     def posting(self, owner_id: str) -> Posting:
         """What is posted to one owner: never as the first entry, and no sign of life."""
         request = self.request(owner_id)
-        return Posting(request, self.amount, is_fixed=True, mark=self.mark, begins=False, is_active=False)
+        return Posting(
+            request, self.amount, is_fixed=True, mark=self.mark, begins=False, is_active=False
+        )
 
     @property
     def mark(self) -> Mark:

@@ -61,7 +61,11 @@ class Sweep:
         self._writer = BatchWriter(store, reward, clock=clock or store.clock, budget=self._budget)
 
     def run(
-        self, segment: Segment, *, seconds: float, on_page: Callable[[Tally], None] = lambda _tally: None
+        self,
+        segment: Segment,
+        *,
+        seconds: float,
+        on_page: Callable[[Tally], None] = lambda _tally: None,
     ) -> Segment:
         """Work on a segment until it is finished or the time is up, and give it as it stands then.
 
@@ -116,10 +120,16 @@ class Sweep:
 
     def _page_of_all(self, now: Segment, late: Container[str]) -> Page:
         """The next page, without those who come by themselves."""
-        page = self._store.accounts(segment=now.segment, segments=now.segments, start=now.start, limit=PAGE_OWNERS_MAX)
+        page = self._store.accounts(
+            segment=now.segment, segments=now.segments, start=now.start, limit=PAGE_OWNERS_MAX
+        )
         return Page(
             accounts=[account for account in page.accounts if account.owner_id not in late],
-            malformed={owner_id: error for owner_id, error in page.malformed.items() if owner_id not in late},
+            malformed={
+                owner_id: error
+                for owner_id, error in page.malformed.items()
+                if owner_id not in late
+            },
             start=page.start,
         )
 
@@ -128,7 +138,9 @@ class Sweep:
         budget = self._budget()
         for owner_id in owner_ids:
             try:
-                page.accounts.append(budget.call(partial(self._store.account, owner_id, consistent=True)))
+                page.accounts.append(
+                    budget.call(partial(self._store.account, owner_id, consistent=True))
+                )
             except StoreError as error:
                 if error.dynamodb_code:
                     raise
@@ -144,7 +156,9 @@ class Sweep:
         for owner_id, error in page.malformed.items():
             outcome.fail(owner_id, error)
         rewarded = self._rewarded(page.accounts)
-        chosen = [account for account in page.accounts if self._is_chosen(account, rewarded, outcome)]
+        chosen = [
+            account for account in page.accounts if self._is_chosen(account, rewarded, outcome)
+        ]
         if self._dry_run:
             for account in chosen:
                 self._count(account, outcome)
@@ -163,7 +177,9 @@ class Sweep:
             return False
         try:
             is_eligible = self._reward.eligible(account, self._reward.period.first_day)
-        except Exception as error:  # the policy is the app's, and one owner's trouble with it is not the others'
+        except (
+            Exception
+        ) as error:  # the policy is the app's, and one owner's trouble with it is not the others'
             outcome.fail(account.owner_id, error)
             return False
         outcome.tally.skipped += not is_eligible

@@ -22,8 +22,12 @@ PARTS = ("requests", "cpu", "cold", "history", "hot", "server", "cost")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run them and print what came of it."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all of them by default")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all of them by default"
+    )
     chosen = parser.parse_args(arguments).parts or PARTS
     for name in [name for name in os.environ if name.startswith(("AWS_", "LEDGER_"))]:
         del os.environ[name]  # the machine's, which could point anywhere

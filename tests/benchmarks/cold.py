@@ -36,7 +36,11 @@ PACKAGE_SHARE_MIN = 0.04
 def run() -> Part:
     """How long initialization takes, in turn."""
     environment = {
-        **{name: value for name, value in os.environ.items() if name.startswith(("AWS_", "LEDGER_"))},
+        **{
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith(("AWS_", "LEDGER_"))
+        },
         "PATH": os.environ["PATH"],
         "AWS_DEFAULT_REGION": os.environ["AWS_REGION"],
         "LEDGER_AUTH": "jwt",
@@ -48,8 +52,14 @@ def run() -> Part:
         samples["hello"].append(_init_ms(environment, artifact=hello))
         for function in FUNCTIONS:
             samples[function].append(_init_ms(environment, function))
-    rows = [ratio(name, ratio_of_medians(samples[name], samples["hello"]), at_most=GOALS[name]) for name in FUNCTIONS]
-    rows += [Row(f"{name}, on this machine", f"{statistics.median(sample):.0f} ms") for name, sample in samples.items()]
+    rows = [
+        ratio(name, ratio_of_medians(samples[name], samples["hello"]), at_most=GOALS[name])
+        for name in FUNCTIONS
+    ]
+    rows += [
+        Row(f"{name}, on this machine", f"{statistics.median(sample):.0f} ms")
+        for name, sample in samples.items()
+    ]
     for function in FUNCTIONS:
         module = template()["Resources"][function]["Properties"]["Handler"].rpartition(".")[0]
         told = written(module, BUILT / function, environment, FOLDER / f"{function}.folded")
@@ -67,10 +77,14 @@ def run() -> Part:
     )
 
 
-def _init_ms(environment: dict[str, str], function: str = "", artifact: Path | None = None) -> float:
+def _init_ms(
+    environment: dict[str, str], function: str = "", artifact: Path | None = None
+) -> float:
     event: dict[str, Any] = {"Records": []}
     if function != "DailyRewardFunction":
-        event = json.loads((ROOT / "infra/events/http_api.json").read_text()) | {"rawPath": "/health"}
+        event = json.loads((ROOT / "infra/events/http_api.json").read_text()) | {
+            "rawPath": "/health"
+        }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         starting = (
@@ -89,6 +103,13 @@ def _hello() -> Path:
     shutil.rmtree(artifact, ignore_errors=True)
     shutil.copytree(BUILT / "ApiFunction", artifact, copy_function=os.link)
     (artifact / "hello.py").write_text(HELLO)
-    compiling = [str(LAMBDA_PYTHON), "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
+    compiling = [
+        str(LAMBDA_PYTHON),
+        "-m",
+        "compileall",
+        "-q",
+        "--invalidation-mode",
+        "unchecked-hash",
+    ]
     subprocess.run([*compiling, str(artifact / "hello.py")], check=True)
     return artifact

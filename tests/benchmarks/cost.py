@@ -45,7 +45,9 @@ class Request:
 
     def seconds(self, memory: int) -> float:
         """How long it takes a function of so many megabytes, which may use a CPU for a part of the time only."""
-        return self.cpu_seconds * max(1.0, prices.LAMBDA_CPU_MEGABYTES / memory) + self.waiting_seconds
+        return (
+            self.cpu_seconds * max(1.0, prices.LAMBDA_CPU_MEGABYTES / memory) + self.waiting_seconds
+        )
 
     def lambda_dollars(self, memory: int) -> float:
         """What Lambda charges."""
@@ -56,7 +58,10 @@ class Request:
     @property
     def dynamodb_dollars(self) -> float:
         """What DynamoDB charges, on demand."""
-        return self.read_units * prices.READ_UNIT_DOLLARS + self.write_units * prices.WRITE_UNIT_DOLLARS
+        return (
+            self.read_units * prices.READ_UNIT_DOLLARS
+            + self.write_units * prices.WRITE_UNIT_DOLLARS
+        )
 
     @property
     def log_dollars(self) -> float:
@@ -81,7 +86,9 @@ class Sizes(NamedTuple):
 def run() -> Part:
     """Measure sizes and CPU time, and compute."""
     sizes, cpu_seconds = _sizes(), handler_cpu_seconds()
-    access_log = template()["Resources"]["HttpApiStage"]["Properties"]["AccessLogSettings"]["Format"]
+    access_log = template()["Resources"]["HttpApiStage"]["Properties"]["AccessLogSettings"][
+        "Format"
+    ]
     entry = Request(
         read_units=0,
         write_units=sizes.write_units,
@@ -112,7 +119,9 @@ def run() -> Part:
 def _request_rows(what: str, request: Request) -> Iterator[Row]:
     yield Row(f"{what}: DynamoDB", _million(request.dynamodb_dollars))
     yield Row(f"{what}: API Gateway", _million(prices.API_REQUEST_DOLLARS))
-    yield Row(f"{what}: logs, {request.log_bytes:,.0f} bytes a request", _million(request.log_dollars))
+    yield Row(
+        f"{what}: logs, {request.log_bytes:,.0f} bytes a request", _million(request.log_dollars)
+    )
     for memory in MEMORY_SIZES:
         lasting = f"{memory:,} MB, {request.seconds(memory) * 1e3:.1f} ms"
         yield Row(f"{what}: Lambda of {lasting}", _million(request.lambda_dollars(memory)))
@@ -131,14 +140,21 @@ def _sizes() -> Sizes:
         client, settings = create_client(), load_settings()
         create_tables(client, os.environ)
         api, lines = LambdaApi(create_handler(create_app(client))), StringIO()
-        api.context = SimpleNamespace(aws_request_id=NONCE, get_remaining_time_in_millis=lambda: REMAINING_MILLISECONDS)
+        api.context = SimpleNamespace(
+            aws_request_id=NONCE, get_remaining_time_in_millis=lambda: REMAINING_MILLISECONDS
+        )
         with redirect_stdout(lines):
             for nonce in ("first", NONCE):
-                api("POST", "/ledger/entry", {"owner_id": OWNER_ID, "operation": "SIGNUP_CREDIT", "nonce": nonce})
+                api(
+                    "POST",
+                    "/ledger/entry",
+                    {"owner_id": OWNER_ID, "operation": "SIGNUP_CREDIT", "nonce": nonce},
+                )
         keys = {"entry_key": {"S": entry_key(OWNER_ID, NONCE)}}, account_key(OWNER_ID)
         tables = (settings.entries_table, settings.accounts_table)
         entry, balance = (
-            client.get_item(TableName=table, Key=key)["Item"] for table, key in zip(tables, keys, strict=True)
+            client.get_item(TableName=table, Key=key)["Item"]
+            for table, key in zip(tables, keys, strict=True)
         )
     *_, line = lines.getvalue().splitlines()
     units = write_units_of_entry(entry) + write_units_of_balance(balance, balance)

@@ -22,10 +22,22 @@ def run() -> Part:
     """An entry posted through the handler, against the call that it makes."""
     samples = _samples()
     rows = [
-        ratio("handler: event in, answer out", _times(samples, "handler", "plain"), at_most=HANDLER_MAX),
-        ratio("  of it the call, as the ledger's client makes it", _times(samples, "alike", "plain")),
-        ratio("  of it FastAPI and Mangum, around an empty endpoint", _times(samples, "empty", "plain")),
-        ratio("handler, to the call as the ledger's client makes it", _times(samples, "handler", "alike")),
+        ratio(
+            "handler: event in, answer out",
+            _times(samples, "handler", "plain"),
+            at_most=HANDLER_MAX,
+        ),
+        ratio(
+            "  of it the call, as the ledger's client makes it", _times(samples, "alike", "plain")
+        ),
+        ratio(
+            "  of it FastAPI and Mangum, around an empty endpoint",
+            _times(samples, "empty", "plain"),
+        ),
+        ratio(
+            "handler, to the call as the ledger's client makes it",
+            _times(samples, "handler", "alike"),
+        ),
         Row("handler, on this machine", f"{handler_cpu_seconds() * 1e3:.2f} ms"),
         Row("plain call, on this machine", f"{statistics.median(samples['plain']) * 1e3:.2f} ms"),
     ]
@@ -53,7 +65,9 @@ def _samples() -> dict[str, Sample]:
         "AWS_ENDPOINT_URL_DYNAMODB": "https://dynamodb.us-east-1.amazonaws.com",
     }
     command = [str(LAMBDA_PYTHON), "-m", "tests.benchmarks.handler", str(ROUNDS), str(CALLS)]
-    done = subprocess.run(command, env=variables, cwd=ROOT / "tests", capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=variables, cwd=ROOT / "tests", capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise RuntimeError(f"run `make build` first: {done.stderr}")
     samples: dict[str, Sample] = json.loads(done.stdout)

@@ -79,13 +79,24 @@ def calls() -> dict[str, Callable[[], Any]]:
     """What is compared; the same two items in all."""
     client, asked = without_network(create_client()), {}
     client.meta.events.register(
-        "provide-client-params.dynamodb.TransactWriteItems", lambda params, **_: asked.update(params)
+        "provide-client-params.dynamodb.TransactWriteItems",
+        lambda params, **_: asked.update(params),
     )
-    handler, event, numbers = create_handler(create_app(client)), json.loads(EVENT.read_text()), count()
+    handler, event, numbers = (
+        create_handler(create_app(client)),
+        json.loads(EVENT.read_text()),
+        count(),
+    )
 
     def post() -> None:
-        body = {"owner_id": "ada-of-twenty-letters"[:20], "operation": "SIGNUP_CREDIT", "metadata": {"invoice": "117"}}
-        answer = handler({**event, "body": json.dumps({**body, "nonce": NONCE.format(next(numbers))})}, None)
+        body = {
+            "owner_id": "ada-of-twenty-letters"[:20],
+            "operation": "SIGNUP_CREDIT",
+            "metadata": {"invoice": "117"},
+        }
+        answer = handler(
+            {**event, "body": json.dumps({**body, "nonce": NONCE.format(next(numbers))})}, None
+        )
         if answer["statusCode"] != 200:
             raise RuntimeError(answer)
 
@@ -111,7 +122,10 @@ async def _empty() -> dict[str, str]:
 
 def main() -> None:
     """Measure and print."""
-    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):  # which has the handler's lines
+    with (
+        Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+    ):  # which has the handler's lines
         candidates = calls()
         gc.freeze()  # for all of them alike
         samples = interleaved(candidates, rounds=int(sys.argv[1]), calls=int(sys.argv[2]))

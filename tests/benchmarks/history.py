@@ -44,10 +44,14 @@ def run() -> Part:
         for ledger in ledgers:
             _check(processor.store, ledger)
         counted = [taken(client, ledger) for ledger in ledgers]
-        calls = {ledger.owner_id: _calls(processor, ledger, "timed") for ledger in (*ledgers, another)}
+        calls = {
+            ledger.owner_id: _calls(processor, ledger, "timed") for ledger in (*ledgers, another)
+        }
         rows = [_count_row(what, [each[what] for each in counted]) for what in counted[0]]
         for what in counted[0]:
-            rows += _time_rows(what, ledgers, another, {owner_id: each[what] for owner_id, each in calls.items()})
+            rows += _time_rows(
+                what, ledgers, another, {owner_id: each[what] for owner_id, each in calls.items()}
+            )
     return Part(
         "Flat in history",
         f"on DynamoDB Local, the past being read in the middle, {PAGE} entries a page; times are medians of {ROUNDS} "
@@ -79,10 +83,17 @@ def _calls(processor: OperationProcessor, ledger: Seeded, name: str) -> dict[str
 def _count_row(what: str, each: list[Taken]) -> Row:
     figures = list(dict.fromkeys(map(str, each)))
     lengths = f"{SHORTEST}, {AUDITED:,} and {LONGEST:,} entries"
-    return Row(f"{what}: requests / units, {lengths}", "; ".join(figures), "one and the same", len(figures) == 1)
+    return Row(
+        f"{what}: requests / units, {lengths}",
+        "; ".join(figures),
+        "one and the same",
+        len(figures) == 1,
+    )
 
 
-def _time_rows(what: str, ledgers: list[Seeded], another: Seeded, calls: Mapping[str, Call]) -> Iterator[Row]:
+def _time_rows(
+    what: str, ledgers: list[Seeded], another: Seeded, calls: Mapping[str, Call]
+) -> Iterator[Row]:
     seconds = interleaved(calls, rounds=ROUNDS, clock=time.perf_counter)
     shortest, *longer = ledgers
     base = seconds[shortest.owner_id]
@@ -90,7 +101,9 @@ def _time_rows(what: str, ledgers: list[Seeded], another: Seeded, calls: Mapping
     yield ratio(f"{what}: time, another owner of {another.entries:,} entries", noise)
     for ledger in longer:
         slower = ratio_of_medians(seconds[ledger.owner_id], base)
-        yield ratio(f"{what}: time, an owner of {ledger.entries:,} entries", slower, at_most=RATIO_MAX)
+        yield ratio(
+            f"{what}: time, an owner of {ledger.entries:,} entries", slower, at_most=RATIO_MAX
+        )
 
 
 def _check(store: LedgerStore, ledger: Seeded) -> None:

@@ -116,12 +116,17 @@ def run() -> Part:
     )
 
 
-def race(name: str, one: Race, environments: Sequence[Environment], random: Random, *, entries: int) -> Outcome:
+def race(
+    name: str, one: Race, environments: Sequence[Environment], random: Random, *, entries: int
+) -> Outcome:
     """Run it on owners of its own, once every writer has posted one entry; raises if a ledger is not right then."""
     running = environments[: one.environments]
     is_shared = one.environments < one.writers
     ledgers = [environment.ledger(is_shared=is_shared) for environment in running]
-    owners = [f"{name}, {one}, {number}".replace(" ", "-").replace("%", "") for number in range(one.owners)]
+    owners = [
+        f"{name}, {one}, {number}".replace(" ", "-").replace("%", "")
+        for number in range(one.owners)
+    ]
     posts = [
         partial(_post, ledgers[writer % len(ledgers)], owners[writer % len(owners)], writer)
         for writer in range(one.writers)
@@ -133,7 +138,9 @@ def race(name: str, one: Race, environments: Sequence[Environment], random: Rand
     numbers, start = range(1, 1 + entries // one.writers), Barrier(one.writers + 1)
     with ExitStack() as stack:
         for environment in running:
-            stack.enter_context(conflicts(environment.client, lambda: random.random() < one.conflicts))
+            stack.enter_context(
+                conflicts(environment.client, lambda: random.random() < one.conflicts)
+            )
         threads = stack.enter_context(ThreadPoolExecutor(one.writers))
         posting = threads.map(lambda post: post(numbers, start), posts)
         start.wait()
@@ -168,10 +175,13 @@ def _post(
     return counts
 
 
-def _check(processor: OperationProcessor, owners: Sequence[str], *, accepted: int, doubtful: int) -> None:
+def _check(
+    processor: OperationProcessor, owners: Sequence[str], *, accepted: int, doubtful: int
+) -> None:
     """The ledgers are valid and have the entries that were accepted; of one that ended in a 503 it is not known."""
     reports = [
-        audit_store(processor.store, owner_id, read=processor.budget(TIMEOUT_SECONDS).call) for owner_id in owners
+        audit_store(processor.store, owner_id, read=processor.budget(TIMEOUT_SECONDS).call)
+        for owner_id in owners
     ]
     stored = sum(report.entries_checked for report in reports)
     if not all(report.valid for report in reports) or not accepted <= stored <= accepted + doubtful:
@@ -186,4 +196,9 @@ def _rows(one: Race, outcomes: Sequence[Outcome], alone: Sequence[Outcome]) -> I
     for name in SENT if one.owners == 1 else SENT[:1]:
         yield count(f"  {name} an entry", counts[name] / counts["accepted"])
     failed = counts["ended in 503"]
-    yield Row("  posts that ended in 503", f"{failed} of {failed + counts['accepted']:,}", "none", failed == 0)
+    yield Row(
+        "  posts that ended in 503",
+        f"{failed} of {failed + counts['accepted']:,}",
+        "none",
+        failed == 0,
+    )

@@ -30,7 +30,9 @@ def written(module: str, artifact: Path, environment: Mapping[str, str], file: P
     ).stderr
     stacks = dict(_stacks(told))
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(f"{';'.join(stack)} {microseconds}\n" for stack, microseconds in stacks.items()))
+    file.write_text(
+        "".join(f"{';'.join(stack)} {microseconds}\n" for stack, microseconds in stacks.items())
+    )
     return stacks
 
 

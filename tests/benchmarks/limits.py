@@ -26,12 +26,14 @@ def rate_rows(entry_seconds: float, memory: int) -> Iterator[Row]:
     throttle = int(template()["Parameters"]["ThrottlingRateLimit"]["Default"])
     for what, rate in {
         f"one owner, one after the other: {entry_seconds * 1e3:.1f} ms each": 1 / entry_seconds,
-        f"one owner, an entry to a transaction: {per_partition:,} units for its row": per_partition / BALANCE_UNITS,
+        f"one owner, an entry to a transaction: {per_partition:,} units for its row": per_partition
+        / BALANCE_UNITS,
         f"one owner, {ENTRIES_MAX} to a transaction: {per_partition:,} for its part of the index": together,
         f"all owners: {per_table:,} units for the accounts table": per_table / BALANCE_UNITS,
         f"all owners: {per_table:,} units for the entries table": per_table / ENTRY_UNITS,
         f"all owners: {per_table:,} units for the index": per_table / INDEX_UNITS,
-        f"all owners: {prices.LAMBDAS_MAX:,} functions of {memory:,} MB at once": prices.LAMBDAS_MAX / entry_seconds,
+        f"all owners: {prices.LAMBDAS_MAX:,} functions of {memory:,} MB at once": prices.LAMBDAS_MAX
+        / entry_seconds,
         "all owners: API Gateway, of an account": prices.API_REQUESTS_PER_SECOND_MAX,
         "all owners: API Gateway, as the template sets it": throttle,
     }.items():
@@ -49,12 +51,20 @@ def reward_rows(balance_bytes: int, memory: int) -> Iterator[Row]:
     function = worker_seconds * memory / 1024 * prices.LAMBDA_GB_SECOND_DOLLARS
     workers_max = ceil(prices.TABLE_WRITE_UNITS_MAX / BALANCE_UNITS / per_worker)
     yield Row(f"{what}: DynamoDB, {units:,} units and {read_units:,} to read", f"${dynamodb:,.3f}")
-    yield Row(f"{what}: Lambda of {memory:,} MB, {per_worker:,.0f} owners/s each", f"${function:,.3f}")
-    yield Row(f"{what}: in all", f"${dynamodb + function:,.3f}")
-    yield Row(f"{what}: transactions of {WRITES_MAX} owners", f"{ceil(prices.MILLION / WRITES_MAX):,}")
-    yield Row(f"{what}: workers, for {REWARD_SECONDS / 60:g} minutes", f"{ceil(worker_seconds / REWARD_SECONDS)}")
     yield Row(
-        f"{what}: with {workers_max} workers, as many as the table takes", f"{worker_seconds / workers_max:,.0f} s"
+        f"{what}: Lambda of {memory:,} MB, {per_worker:,.0f} owners/s each", f"${function:,.3f}"
+    )
+    yield Row(f"{what}: in all", f"${dynamodb + function:,.3f}")
+    yield Row(
+        f"{what}: transactions of {WRITES_MAX} owners", f"{ceil(prices.MILLION / WRITES_MAX):,}"
+    )
+    yield Row(
+        f"{what}: workers, for {REWARD_SECONDS / 60:g} minutes",
+        f"{ceil(worker_seconds / REWARD_SECONDS)}",
+    )
+    yield Row(
+        f"{what}: with {workers_max} workers, as many as the table takes",
+        f"{worker_seconds / workers_max:,.0f} s",
     )
 
 
@@ -62,7 +72,8 @@ def storage_rows(entry_bytes: int, balance_bytes: int) -> Iterator[Row]:
     """What it costs to keep a million owners' balances, and a million entries, in the table and in the index."""
     for what, size in {
         f"a million balances of {balance_bytes} bytes": balance_bytes + prices.ITEM_OVERHEAD_BYTES,
-        f"a million entries of {entry_bytes} bytes, and in the index": 2 * (entry_bytes + prices.ITEM_OVERHEAD_BYTES),
+        f"a million entries of {entry_bytes} bytes, and in the index": 2
+        * (entry_bytes + prices.ITEM_OVERHEAD_BYTES),
     }.items():
         gigabytes = size * prices.MILLION / prices.GIGABYTE
         dollars = gigabytes * (prices.STORAGE_GB_MONTH_DOLLARS + prices.BACKUP_GB_MONTH_DOLLARS)

@@ -55,7 +55,9 @@ def put_on(port: int, load: Load) -> Answered:
     """Put the load on the server at a loopback port, from a process of its own."""
     command = [sys.executable, "-m", "tests.benchmarks.load", str(port), json.dumps(load)]
     done = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT).stdout)
-    return Answered({int(status): number for status, number in done["statuses"].items()}, done["seconds"])
+    return Answered(
+        {int(status): number for status, number in done["statuses"].items()}, done["seconds"]
+    )
 
 
 async def _all(port: int, load: Load) -> Answered:
@@ -71,12 +73,19 @@ async def _all(port: int, load: Load) -> Answered:
 
 
 async def _send(
-    left: Iterable[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter, statuses: Counter[int]
+    left: Iterable[bytes],
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    statuses: Counter[int],
 ) -> None:
     for request in left:
         writer.write(request)
         status, *headers = (await reader.readuntil(HEADER_END)).lower().split(b"\r\n")
-        (length,) = (int(header.partition(b":")[2]) for header in headers if header.startswith(b"content-length:"))
+        (length,) = (
+            int(header.partition(b":")[2])
+            for header in headers
+            if header.startswith(b"content-length:")
+        )
         await reader.readexactly(length)
         statuses[int(status.split()[1])] += 1
 

@@ -71,6 +71,9 @@ class Meter:
             TableName=self._settings.entries_table,
             IndexName=INDEX_BY_ACCOUNT,
             KeyConditionExpression="account = :account AND created_at > :since",
-            ExpressionAttributeValues={":account": {"S": owner_id}, ":since": balance.get("updated_at", {"S": "0"})},
+            ExpressionAttributeValues={
+                ":account": {"S": owner_id},
+                ":since": balance.get("updated_at", {"S": "0"}),
+            },
         )
         return [*found["Items"]]

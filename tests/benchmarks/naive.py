@@ -49,7 +49,13 @@ class NaiveLedger:
             raise InsufficientBalanceError(balance=head.balance, required=-amount)
         entry = head.next_entry(request, amount=amount, now=datetime.now(UTC))
         self._client.put_item(TableName=self._settings.entries_table, Item=entry_item(entry))
-        values = {":zero": 0, ":one": 1, ":amount": amount, ":hash": entry.hash, ":now": format_time(entry.created_at)}
+        values = {
+            ":zero": 0,
+            ":one": 1,
+            ":amount": amount,
+            ":hash": entry.hash,
+            ":now": format_time(entry.created_at),
+        }
         self._client.update_item(
             TableName=self._settings.accounts_table,
             Key=account_key(request.owner_id),

@@ -70,7 +70,9 @@ class _Chains:
         for body in load.bodies():
             owner_id = str(body["owner_id"])
             name = LedgerOperationType(str(body["operation"]))
-            request = operation(name, str(body["nonce"]), owner_id=owner_id, amount=int(body["amount"]))
+            request = operation(
+                name, str(body["nonce"]), owner_id=owner_id, amount=int(body["amount"])
+            )
             amount = self._operations[name].signed_amount(request.amount)
             head = self._heads.get(owner_id) or Account(owner_id=owner_id)
             entry = head.next_entry(request, amount=amount, now=datetime.now(UTC))
@@ -91,8 +93,15 @@ def _main() -> None:
     parser.add_argument("loads", type=json.loads, help="the fields of each Load, as JSON")
     loads = [Load(*fields) for fields in parser.parse_args().loads]
     pool = Config(max_pool_connections=max(load.connections for load in loads))
-    client, chains = boto3.client("dynamodb", region_name=os.environ["AWS_REGION"], config=pool), _Chains()
-    print(json.dumps([_seconds(client, chains.transactions(load), load.connections) for load in loads]))
+    client, chains = (
+        boto3.client("dynamodb", region_name=os.environ["AWS_REGION"], config=pool),
+        _Chains(),
+    )
+    print(
+        json.dumps(
+            [_seconds(client, chains.transactions(load), load.connections) for load in loads]
+        )
+    )
 
 
 if __name__ == "__main__":

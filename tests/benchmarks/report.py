@@ -31,10 +31,16 @@ class Part(NamedTuple):
 def count(what: str, number: float, *, exactly: float | None = None, unit: str = "") -> Row:
     """A row of something that was counted; `exactly` is the goal."""
     figure, goal = (f"{n:,.4g} {unit}".rstrip() for n in (number, exactly or 0))
-    return Row(what, figure) if exactly is None else Row(what, figure, f"exactly {goal}", number == exactly)
+    return (
+        Row(what, figure)
+        if exactly is None
+        else Row(what, figure, f"exactly {goal}", number == exactly)
+    )
 
 
-def ratio(what: str, number: float, *, at_most: float | None = None, at_least: float | None = None) -> Row:
+def ratio(
+    what: str, number: float, *, at_most: float | None = None, at_least: float | None = None
+) -> Row:
     """A row of how many times as much something is as something else in the same run."""
     figure = f"{number:.2f} x"
     if at_most is not None:
@@ -77,7 +83,10 @@ def lines(parts: Iterable[Part]) -> Iterator[str]:
         yield ""
         yield f"{part.title}: {part.method}"
         for row in part.rows:
-            yield _line((f"  {row.what}", row.figure, row.goal)) + {True: "met", False: "MISSED", None: ""}[row.met]
+            yield (
+                _line((f"  {row.what}", row.figure, row.goal))
+                + {True: "met", False: "MISSED", None: ""}[row.met]
+            )
 
 
 def _line(cells: tuple[str, str, str]) -> str:

@@ -20,7 +20,12 @@ from tests.benchmarks.meter import Meter, Taken
 from tests.benchmarks.naive import NaiveLedger
 from tests.benchmarks.races import CREDITS, WRITERS, Lost, lost
 from tests.benchmarks.report import Part, Row, count
-from tests.benchmarks.units import WRITE_UNIT_BYTES, item_bytes, write_units_of_balance, write_units_of_entry
+from tests.benchmarks.units import (
+    WRITE_UNIT_BYTES,
+    item_bytes,
+    write_units_of_balance,
+    write_units_of_entry,
+)
 from tests.support import NOON, LambdaApi, add, operation
 
 if TYPE_CHECKING:
@@ -28,7 +33,12 @@ if TYPE_CHECKING:
 
 __all__ = ["GOALS", "NAIVE", "lost_by_naive", "lost_by_ours", "run", "taken", "taken_by_naive"]
 
-PUT_AND_MOVE, LOOK_UP, READ_HEAD, QUERY = "TransactWriteItems", "TransactGetItems", "GetItem", "Query"
+PUT_AND_MOVE, LOOK_UP, READ_HEAD, QUERY = (
+    "TransactWriteItems",
+    "TransactGetItems",
+    "GetItem",
+    "Query",
+)
 GOALS = {
     "entry, of an owner whom the process knows": Taken((PUT_AND_MOVE,), 0, 5),
     "entry, of one whom it does not know": Taken((READ_HEAD, PUT_AND_MOVE), 0.5, 5),
@@ -61,14 +71,32 @@ def run() -> Part:
         with redirect_stdout(StringIO()):  # where the lines of the log go
             found = taken(client)
         naive = taken_by_naive(client)
-        rows = [Row(what, str(found[what]), str(goal), found[what] == goal) for what, goal in GOALS.items()]
+        rows = [
+            Row(what, str(found[what]), str(goal), found[what] == goal)
+            for what, goal in GOALS.items()
+        ]
         rows += _size_rows()
         rows += [Row("naive ledger: entry", str(naive))]
-        for name, losses in (("naive ledger", lost_by_naive(client)), ("the ledger", lost_by_ours(client))):
+        for name, losses in (
+            ("naive ledger", lost_by_naive(client)),
+            ("the ledger", lost_by_ours(client)),
+        ):
             goal = 0 if name == "the ledger" else None
             spends = f"{WRITERS} spends at once"
-            rows.append(count(f"{name}: credits overdrawn, {spends} of {CREDITS}", losses.overdrawn, exactly=goal))
-            rows.append(count(f"{name}: credits taken beyond one, {spends}, one nonce", losses.doubled, exactly=goal))
+            rows.append(
+                count(
+                    f"{name}: credits overdrawn, {spends} of {CREDITS}",
+                    losses.overdrawn,
+                    exactly=goal,
+                )
+            )
+            rows.append(
+                count(
+                    f"{name}: credits taken beyond one, {spends}, one nonce",
+                    losses.doubled,
+                    exactly=goal,
+                )
+            )
     return Part(
         "Requests and units",
         "requests / read units / write units, counted at boto3's wire on DynamoDB Local; write units are computed from "
@@ -82,7 +110,9 @@ def taken(client: "DynamoDBClient") -> dict[str, Taken]:
     ours, theirs = (LambdaApi(create_handler(create_app(client))) for _ in range(2))
     meter = Meter(client)
 
-    def post(api: LambdaApi, nonce: str, owner_id: str = "ada", name: str = "CREDIT_ADD", amount: int = 9) -> Taken:
+    def post(
+        api: LambdaApi, nonce: str, owner_id: str = "ada", name: str = "CREDIT_ADD", amount: int = 9
+    ) -> Taken:
         body = {"owner_id": owner_id, "operation": name, "nonce": nonce, "amount": amount}
         return meter.of(owner_id, lambda: api("POST", "/ledger/entry", body))
 
@@ -97,8 +127,14 @@ def taken(client: "DynamoDBClient") -> dict[str, Taken]:
     refused = post(ours, "dear", name="CREDIT_SPEND", amount=999)
     refused_unknown = post(ours, "dear", "bob", name="CREDIT_SPEND", amount=999)
     for number in range(HISTORY_LIMIT_DEFAULT):
-        ours("POST", "/ledger/entry", {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": f"more-{number}"})
-    middle = ours("GET", "/ledger/ada/entries", query={"limit": "2"}).body["entries"][-1]["created_at"]
+        ours(
+            "POST",
+            "/ledger/entry",
+            {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": f"more-{number}"},
+        )
+    middle = ours("GET", "/ledger/ada/entries", query={"limit": "2"}).body["entries"][-1][
+        "created_at"
+    ]
     reads = (get("balance"), get("balance", at=middle), get("entries"))
     found = (known, unknown, stale, used, used_unknown, refused, refused_unknown, *reads)
     return dict(zip(GOALS, found, strict=True))
@@ -113,7 +149,9 @@ def taken_by_naive(client: "DynamoDBClient") -> Taken:
 
 def lost_by_naive(client: "DynamoDBClient") -> Lost:
     """The races that it loses."""
-    return lost(client, "naive", [NaiveLedger(client).process for _ in range(WRITERS)], write="PutItem")
+    return lost(
+        client, "naive", [NaiveLedger(client).process for _ in range(WRITERS)], write="PutItem"
+    )
 
 
 def lost_by_ours(client: "DynamoDBClient") -> Lost:
@@ -147,5 +185,7 @@ def _units_of_one_more(value_bytes: int) -> int:
 
 def _item(value_bytes: int) -> dict[str, Any]:
     metadata = {METADATA_KEY: "x" * value_bytes}
-    request = operation(LedgerOperationType.SIGNUP_CREDIT, NONCE, owner_id=OWNER_ID, metadata=metadata)
+    request = operation(
+        LedgerOperationType.SIGNUP_CREDIT, NONCE, owner_id=OWNER_ID, metadata=metadata
+    )
     return entry_item(LATE.next_entry(request, amount=1 - AMOUNT_MAX, now=NOON))

@@ -75,7 +75,9 @@ class Cost:
     cpu_seconds: float = 0.0
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(**{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)})
+        return Cost(
+            **{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)}
+        )
 
     @property
     def owners_per_second(self) -> float:
@@ -134,8 +136,16 @@ def _benchmark(owners: int, naive_owners: int) -> None:
     )
     met = requests <= REQUESTS_PER_OWNER_MAX
     _print_goal(f"at most {REQUESTS_PER_OWNER_MAX} requests per owner", f"{requests:.4f}", met)
-    _print_goal(f"peak memory flat (at most {PEAK_GROWTH_MAX}x)", f"{growth:.3f}x", growth <= PEAK_GROWTH_MAX)
-    _print_goal(f"at least {SPEEDUP_MIN:g}x the naive loop's owners/s", f"{speedup:.1f}x", speedup >= SPEEDUP_MIN)
+    _print_goal(
+        f"peak memory flat (at most {PEAK_GROWTH_MAX}x)",
+        f"{growth:.3f}x",
+        growth <= PEAK_GROWTH_MAX,
+    )
+    _print_goal(
+        f"at least {SPEEDUP_MIN:g}x the naive loop's owners/s",
+        f"{speedup:.1f}x",
+        speedup >= SPEEDUP_MIN,
+    )
 
 
 def _naive(period: str, owners: int) -> Cost:
@@ -165,7 +175,9 @@ def _sweep(period: str) -> Cost:
         segment = Sweep(store, reward).run(segment, seconds=SWEEP_SECONDS_MAX)
         cost.owners = segment.tally.owners
     if not segment.finished or segment.tally.rewarded != segment.tally.owners:
-        raise RuntimeError(f"the sweep is not done: {segment}")  # and its figures would be those of something else
+        raise RuntimeError(
+            f"the sweep is not done: {segment}"
+        )  # and its figures would be those of something else
     return cost
 
 
@@ -212,7 +224,9 @@ def _with_write_units(run: Callable[[], Cost], period: str) -> Cost:
 
 def _items(table: str, **options: Any) -> Iterator[dict[str, Any]]:
     paginator = create_client().get_paginator("scan")
-    for page in paginator.paginate(TableName=os.environ[table], PaginationConfig={"PageSize": SIZE_ROWS}, **options):
+    for page in paginator.paginate(
+        TableName=os.environ[table], PaginationConfig={"PageSize": SIZE_ROWS}, **options
+    ):
         yield from page["Items"]
 
 
@@ -229,7 +243,12 @@ def _seed_batch(store: SweepStore, numbers: Sequence[int]) -> None:
     amount = ExampleAppOperations.get_operation_config()[signup].amount
     heads = [Account(owner_id=f"{number:036}") for number in numbers]  # as long as a UUID
     writes = [
-        change_of(head, head.next_entry(operation(signup, owner_id=head.owner_id), amount=amount, now=SEEDED_AT))
+        change_of(
+            head,
+            head.next_entry(
+                operation(signup, owner_id=head.owner_id), amount=amount, now=SEEDED_AT
+            ),
+        )
         for head in heads
     ]
     for _ in range(SEED_TRIES_MAX):
@@ -237,7 +256,9 @@ def _seed_batch(store: SweepStore, numbers: Sequence[int]) -> None:
             cancelled = store.transact(writes, token=str(uuid4()))
         except UnavailableError:
             continue
-        if all(one.stored for one in cancelled):  # none was, or else an earlier try was done that had no answer
+        if all(
+            one.stored for one in cancelled
+        ):  # none was, or else an earlier try was done that had no answer
             return
         time.sleep(1)
     raise RuntimeError("DynamoDB Local takes no entries: see .local/dynamodb-local.log")
@@ -279,10 +300,16 @@ def _print_table(sweep: Cost, naive: Cost, speedup: float) -> None:
         "read units per owner": lambda cost: f"{cost.read_units / cost.owners:.4f}",
         "bytes per new entry": lambda cost: f"{cost.entry_bytes / cost.owners:.0f}",
         "owners/s": lambda cost: f"{cost.owners_per_second:,.0f}",
-        "CPU time of this process per owner, µs": lambda cost: f"{cost.cpu_seconds / cost.owners * 1e6:,.0f}",
+        "CPU time of this process per owner, µs": lambda cost: (
+            f"{cost.cpu_seconds / cost.owners * 1e6:,.0f}"
+        ),
     }
     rows = [(label, figure(sweep), figure(naive)) for label, figure in figures.items()]
-    rows = [("", "this design", "naive loop (sample)"), *rows, ("ratio of owners/s", f"{speedup:.1f}x", "1.0x")]
+    rows = [
+        ("", "this design", "naive loop (sample)"),
+        *rows,
+        ("ratio of owners/s", f"{speedup:.1f}x", "1.0x"),
+    ]
     print()
     for label, ours, theirs in rows:
         print(f"{label:40}{ours:>15}{theirs:>22}")
@@ -295,10 +322,17 @@ def _print_goal(goal: str, figure: str, met: bool) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     description = (__doc__ or "").partition("\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.rewards", description=description)
-    parser.add_argument("--owners", type=int, default=20_000, help="whom to sweep (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.rewards", description=description
+    )
     parser.add_argument(
-        "--naive-owners", type=int, default=2000, help="the sample that the naive loop posts to (default: %(default)s)"
+        "--owners", type=int, default=20_000, help="whom to sweep (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--naive-owners",
+        type=int,
+        default=2000,
+        help="the sample that the naive loop posts to (default: %(default)s)",
     )
     parser.add_argument("--peak-of", metavar="PERIOD", help=argparse.SUPPRESS)
     return parser

@@ -29,7 +29,9 @@ BATCH = 25
 STEP = 5_000
 """Entries that are in memory at a time."""
 THREADS = 4
-CONFIG = CLIENT_CONFIG.merge(Config(read_timeout=60, retries={"mode": "standard", "total_max_attempts": 5}))
+CONFIG = CLIENT_CONFIG.merge(
+    Config(read_timeout=60, retries={"mode": "standard", "total_max_attempts": 5})
+)
 """With time for a DynamoDB Local that has much to do."""
 
 
@@ -54,9 +56,15 @@ def seed(owner_id: str, entries: int) -> Seeded:
     with ThreadPoolExecutor(THREADS) as threads:
         between = islice(chain, entries - 2)
         while step := list(islice(between, STEP)):
-            list(threads.map(write, (step[start : start + BATCH] for start in range(0, len(step), BATCH))))
+            list(
+                threads.map(
+                    write, (step[start : start + BATCH] for start in range(0, len(step), BATCH))
+                )
+            )
     last = next(chain)
-    store.transact([AccountChange((last,), begun.after, begun.after.after(last))], token=str(uuid4()))
+    store.transact(
+        [AccountChange((last,), begun.after, begun.after.after(last))], token=str(uuid4())
+    )
     if store.account(owner_id, consistent=True).head != Head.at(last):
         raise RuntimeError(f"the ledger of {owner_id} does not end with its last entry")
     return Seeded(owner_id, entries, SEEDED_AT + entries // 2 * TIME_STEP_MIN)

@@ -34,7 +34,9 @@ class Sent:
 
     def take(self) -> Counter[str]:
         """Requests, and what is in their transactions, since this was called last."""
-        counts = Counter({"requests": len(self._requests)}) + Counter(NAMES[kind] for kind in self._writes)
+        counts = Counter({"requests": len(self._requests)}) + Counter(
+            NAMES[kind] for kind in self._writes
+        )
         self._requests.clear()
         self._writes.clear()
         return counts

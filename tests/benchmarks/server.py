@@ -40,7 +40,16 @@ PEERS = {
     "SQLAlchemy and asyncpg": "sqlalchemy_asyncpg",
     "a function in PostgreSQL": "sql_function",
 }
-UVICORN = ("--host", "127.0.0.1", "--log-level", "warning", "--ws", "none", "--timeout-graceful-shutdown", "5")
+UVICORN = (
+    "--host",
+    "127.0.0.1",
+    "--log-level",
+    "warning",
+    "--ws",
+    "none",
+    "--timeout-graceful-shutdown",
+    "5",
+)
 """As in infra.run."""
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 KEEP_PID = 'echo $$ > "$0"; exec "$@"'
@@ -62,10 +71,16 @@ Costs = dict[str, list[Cost]]
 def run() -> Part:
     """Every server, and boto3 without one, in turn."""
     costs: dict[str, Costs] = {name: {load: [] for load in OWNERS} for name in (OURS, RAW, *PEERS)}
-    with dynamodb_local() as endpoint, postgresql() as database, tempfile.TemporaryDirectory() as data:
+    with (
+        dynamodb_local() as endpoint,
+        postgresql() as database,
+        tempfile.TemporaryDirectory() as data,
+    ):
         os.environ.update(AWS_ENDPOINT_URL_DYNAMODB=endpoint, DATABASE_URL=database)
         os.environ["AWS_DEFAULT_REGION"] = os.environ["AWS_REGION"]
-        _costs_of(peer("plain"), "warm-up")  # of DynamoDB Local, whose code Java has not compiled yet
+        _costs_of(
+            peer("plain"), "warm-up"
+        )  # of DynamoDB Local, whose code Java has not compiled yet
         for number in range(ROUNDS):
             for name in costs:
                 run_name = f"round-{number}-{name}".replace(" ", "-").replace(",", "")
@@ -79,19 +94,40 @@ def run() -> Part:
         "One server process",
         f"{CONNECTIONS} connections post {ENTRIES} spends of owners that the server knows; ratios of medians, for "
         f"entries/s medians of ratios, of {ROUNDS} rounds in turn; CPU time as a ratio to that of {BASE}",
-        [row for load in OWNERS for row in _rows(load, {name: costs[name][load] for name in costs})],
+        [
+            row
+            for load in OWNERS
+            for row in _rows(load, {name: costs[name][load] for name in costs})
+        ],
     )
 
 
 def peer(module: str) -> list[str]:
     """How a peer is started; its port is to follow."""
-    return [sys.executable, "-m", "uvicorn", f"tests.benchmarks.peers.{module}:app", *UVICORN, "--port"]
+    return [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        f"tests.benchmarks.peers.{module}:app",
+        *UVICORN,
+        "--port",
+    ]
 
 
 def _ours(data: str) -> list[str]:
     endpoint = os.environ["AWS_ENDPOINT_URL_DYNAMODB"]
     measured = ["--log", "json", "--one-cpu"]
-    return [sys.executable, "-m", "infra.run", "--data", data, "--endpoint", endpoint, *measured, "--port"]
+    return [
+        sys.executable,
+        "-m",
+        "infra.run",
+        "--data",
+        data,
+        "--endpoint",
+        endpoint,
+        *measured,
+        "--port",
+    ]
 
 
 @contextlib.contextmanager
@@ -111,7 +147,9 @@ def serving(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[
     port, log = free_port(), CACHE / "benchmarks.log"
     with tempfile.NamedTemporaryFile("r") as pid:
         kept = ["sh", "-c", KEEP_PID, pid.name, *command, str(port)]
-        with running(" ".join(command[2:4]), kept, port=port, log=log, folder=ROOT, environment=environment):
+        with running(
+            " ".join(command[2:4]), kept, port=port, log=log, folder=ROOT, environment=environment
+        ):
             yield port, int(pid.read())
 
 
@@ -136,7 +174,10 @@ def _costs_of(command: Sequence[str], run_name: str) -> dict[str, Cost]:
 def _raw_costs(run_name: str) -> dict[str, Cost]:
     """One owner's transactions have to be one after the other, so they are in one thread."""
     with with_new_tables(run_name) as environment:
-        pairs = [_loads(f"{run_name}-{owners}", owners, min(owners, CONNECTIONS)) for owners in OWNERS.values()]
+        pairs = [
+            _loads(f"{run_name}-{owners}", owners, min(owners, CONNECTIONS))
+            for owners in OWNERS.values()
+        ]
         seconds = raw.written([load for pair in pairs for load in pair], environment)
     return dict(zip(OWNERS, map(Cost, seconds[1::2]), strict=True))
 
@@ -156,10 +197,16 @@ def _rows(load: str, costs: Mapping[str, Sequence[Cost]]) -> Iterator[Row]:
     def cpu(name: str) -> list[float]:
         return [cost.cpu_seconds for cost in costs[name]]
 
-    yield ratio(f"{load}: CPU time an entry, {OURS}", ratio_of_medians(cpu(OURS), cpu(BASE)), at_most=CPU_MAX)
+    yield ratio(
+        f"{load}: CPU time an entry, {OURS}",
+        ratio_of_medians(cpu(OURS), cpu(BASE)),
+        at_most=CPU_MAX,
+    )
     for name in PEERS:
         yield ratio(f"{load}: CPU time an entry, {name}", ratio_of_medians(cpu(name), cpu(BASE)))
-    pace = median(bare.seconds / ours.seconds for bare, ours in zip(costs[RAW], costs[OURS], strict=True))
+    pace = median(
+        bare.seconds / ours.seconds for bare, ours in zip(costs[RAW], costs[OURS], strict=True)
+    )
     yield ratio(f"{load}: entries/s of {OURS}, to {RAW}", pace, at_least=THROUGHPUT_MIN)
     refused = sum(cost.refused for name in costs for cost in costs[name])
     yield count(f"{load}: answers other than 200, of all", refused, exactly=0)

@@ -26,7 +26,9 @@ def counts_of(one: Race) -> Counter[str]:
     return race("test", one, environments, Random(SEED), entries=ENTRIES).counts
 
 
-def test_hot_owner_on_one_server_takes_at_most_a_request_an_entry(real_client: "DynamoDBClient") -> None:
+def test_hot_owner_on_one_server_takes_at_most_a_request_an_entry(
+    real_client: "DynamoDBClient",
+) -> None:
     """Eight threads that share a processor and an owner send no more requests than entries, and none ends in a 503."""
     counts = counts_of(Race(WRITERS, 1, 1))
     assert (counts["accepted"], counts["puts"], counts["ended in 503"]) == (ENTRIES, ENTRIES, 0)
@@ -54,7 +56,10 @@ def test_load_is_put_on_a_server_and_its_answers_are_counted(
     """What is refused is told from what is accepted: the same load a second time has all of its nonces used."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     load = Load("test", 8, 4, 4, funding=True)
-    with with_new_tables("test-load") as environment, serving(peer("plain"), environment) as (port, pid):
+    with (
+        with_new_tables("test-load") as environment,
+        serving(peer("plain"), environment) as (port, pid),
+    ):
         assert cost_of(load, port, pid).refused == 0
         assert cost_of(load._replace(funding=False), port, pid).refused == 0
         assert cost_of(load, port, pid).refused == load.entries
@@ -66,5 +71,6 @@ def test_same_load_is_written_without_a_server(real_client: "DynamoDBClient") ->
     with with_new_tables("test-raw") as environment:
         raw.written([load, load._replace(funding=False)], environment)
         assert (
-            real_client.scan(TableName=environment["LEDGER_ENTRIES_TABLE"], Select="COUNT")["Count"] == 2 * load.entries
+            real_client.scan(TableName=environment["LEDGER_ENTRIES_TABLE"], Select="COUNT")["Count"]
+            == 2 * load.entries
         )

@@ -23,10 +23,15 @@ def test_each_request_to_the_api_takes_what_the_table_says(real_client: "DynamoD
 
 
 @pytest.mark.parametrize(("metadata_bytes", "units"), [(0, 5), (200, 5), (614, 5), (800, 8)])
-def test_write_units_by_size(real_client: "DynamoDBClient", metadata_bytes: int, units: int) -> None:
+def test_write_units_by_size(
+    real_client: "DynamoDBClient", metadata_bytes: int, units: int
+) -> None:
     """A nonce like a UUID and an owner of 20 characters leave room for 614 bytes of metadata in five write units."""
     processor, meter = create_processor(ExampleAppOperations, real_client), Meter(real_client)
-    owner_id, metadata = "o" * 20, {"note": "x" * (metadata_bytes - len("note"))} if metadata_bytes else {}
+    owner_id, metadata = (
+        "o" * 20,
+        {"note": "x" * (metadata_bytes - len("note"))} if metadata_bytes else {},
+    )
     processor.process(operation(owner_id=owner_id, nonce="first"))
     request = operation(owner_id=owner_id, nonce="n" * 36, metadata=metadata)
     assert meter.of(owner_id, lambda: processor.process(request)).write_units == units
@@ -55,5 +60,7 @@ def test_naive_ledger_takes_four_requests_an_entry(real_client: "DynamoDBClient"
 
 def test_naive_ledger_loses_the_races_that_this_one_wins(real_client: "DynamoDBClient") -> None:
     """When all look before the first one writes, the naive ledger overdraws and takes twice, and this one does not."""
-    assert requests.lost_by_naive(real_client) == Lost(overdrawn=WRITERS - CREDITS, doubled=WRITERS - 1)
+    assert requests.lost_by_naive(real_client) == Lost(
+        overdrawn=WRITERS - CREDITS, doubled=WRITERS - 1
+    )
     assert requests.lost_by_ours(real_client) == Lost(overdrawn=0, doubled=0)

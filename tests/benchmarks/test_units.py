@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 
-@pytest.mark.parametrize("more", [{}, {"n": {"N": "-1234567"}}, {"m": {"M": {"ü": {"S": "é"}, "l": {"M": {}}}}}])
+@pytest.mark.parametrize(
+    "more", [{}, {"n": {"N": "-1234567"}}, {"m": {"M": {"ü": {"S": "é"}, "l": {"M": {}}}}}]
+)
 def test_size_is_dynamodb_s(real_client: "DynamoDBClient", more: dict[str, Any]) -> None:
     """An item of 1,024 bytes takes one write unit, a byte more makes it two."""
     real_client.create_table(
@@ -36,7 +38,9 @@ def test_size_is_dynamodb_s(real_client: "DynamoDBClient", more: dict[str, Any])
 def test_entry_below_a_kilobyte_takes_five_units_with_its_balance() -> None:
     """2 and 2 in the transaction, 1 for the index; an entry above a kilobyte takes 3 more."""
     small, large = (
-        Account(owner_id="ada").next_entry(operation(metadata={"note": "x" * size}), amount=3, now=NOON)
+        Account(owner_id="ada").next_entry(
+            operation(metadata={"note": "x" * size}), amount=3, now=NOON
+        )
         for size in (100, 800)
     )
     row = {**account_key("ada"), "balance": {"N": "3"}}

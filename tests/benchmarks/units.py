@@ -26,14 +26,19 @@ def item_bytes(item: Mapping[str, Mapping[str, Any]]) -> int:
     return sum(len(name.encode()) + _value_bytes(value) for name, value in item.items())
 
 
-def write_units_of_entry(item: Mapping[str, Mapping[str, Any]], *, transactional: bool = True) -> int:
+def write_units_of_entry(
+    item: Mapping[str, Mapping[str, Any]], *, transactional: bool = True
+) -> int:
     """What it takes to put an entry, and to add it to the index by_account, which holds all of it."""
     units = _write_units(item_bytes(item))
     return units * _factor(transactional) + units
 
 
 def write_units_of_balance(
-    before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]], *, transactional: bool = True
+    before: Mapping[str, Mapping[str, Any]],
+    after: Mapping[str, Mapping[str, Any]],
+    *,
+    transactional: bool = True,
 ) -> int:
     """What it takes to update a balance: the larger size decides; `before` is empty for a new one."""
     return _write_units(max(item_bytes(before), item_bytes(after))) * _factor(transactional)
@@ -51,7 +56,9 @@ def _value_bytes(typed: Mapping[str, Any]) -> int:
     ((kind, value),) = typed.items()
     if kind == "S":
         return len(str(value).encode())
-    if kind == "N":  # two digits to a byte, less zeros at the ends, a byte for the exponent and one for a minus
+    if (
+        kind == "N"
+    ):  # two digits to a byte, less zeros at the ends, a byte for the exponent and one for a minus
         digits = len(value.lstrip("-").replace(".", "").strip("0"))
         return ceil(digits / 2) + 1 + int(value.startswith("-"))
     if kind == "M":

@@ -71,7 +71,9 @@ def gateway() -> Iterator[str]:
         def respond(self) -> None:
             status = int(self.path.split("/")[2])
             self.answer(
-                json.dumps({"message": MESSAGES[status]}).encode(), {"content-type": "application/json"}, status
+                json.dumps({"message": MESSAGES[status]}).encode(),
+                {"content-type": "application/json"},
+                status,
             )
 
     with small_server.serving(Messages) as url:
@@ -82,10 +84,23 @@ def gateway() -> Iterator[str]:
 def python(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The Python client: its classes, and what it does by the last words of its names; the generator has no doubt."""
     (tmp_path / "config.yml").write_text("post_hooks: []")
-    command = [str(Path(sys.executable).parent / "openapi-python-client"), "generate", "--path", str(document)]
-    command += ["--config", str(tmp_path / "config.yml"), "--output-path", str(tmp_path / "made_client")]
+    command = [
+        str(Path(sys.executable).parent / "openapi-python-client"),
+        "generate",
+        "--path",
+        str(document),
+    ]
+    command += [
+        "--config",
+        str(tmp_path / "config.yml"),
+        "--output-path",
+        str(tmp_path / "made_client"),
+    ]
     done = subprocess.run(
-        [*command, "--meta", "none", "--fail-on-warning"], capture_output=True, text=True, check=False
+        [*command, "--meta", "none", "--fail-on-warning"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     monkeypatch.syspath_prepend(tmp_path)
@@ -99,7 +114,9 @@ def python(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
         }.items()
     }
     made = importlib.import_module("made_client")
-    return SimpleNamespace(models=importlib.import_module("made_client.models"), client=made.AuthenticatedClient, **api)
+    return SimpleNamespace(
+        models=importlib.import_module("made_client.models"), client=made.AuthenticatedClient, **api
+    )
 
 
 def test_python_client(ledger: tuple[str, str], gateway: str, python: SimpleNamespace) -> None:
@@ -110,12 +127,17 @@ def test_python_client(ledger: tuple[str, str], gateway: str, python: SimpleName
 
         def post(key: str | None = None, **fields: Any) -> Any:
             body = models.EntryRequest.from_dict({"owner_id": "python", **fields})
-            return python.post.sync_detailed(client=client, body=body, **({"idempotency_key": key} if key else {}))
+            return python.post.sync_detailed(
+                client=client, body=body, **({"idempotency_key": key} if key else {})
+            )
 
         add: Mapping[str, Any] = {"operation": "CREDIT_ADD", "amount": 7, "metadata": METADATA}
         first, again = post("key", **add), post("key", **add)
         assert (first.parsed.metadata.to_dict(), first.parsed) == (METADATA, again.parsed)
-        assert [answer.headers.get("Idempotency-Replayed") for answer in (first, again)] == [None, "true"]
+        assert [answer.headers.get("Idempotency-Replayed") for answer in (first, again)] == [
+            None,
+            "true",
+        ]
         poor = post(operation="CREDIT_SPEND", nonce="order-1", amount=500).parsed
         used = post(operation="CREDIT_SPEND", nonce="key").parsed
         bad = post(owner_id="a#b", operation="CREDIT_SPEND", nonce="n").parsed
@@ -127,20 +149,29 @@ def test_python_client(ledger: tuple[str, str], gateway: str, python: SimpleName
         assert [entry.metadata.to_dict() for entry in history.entries] == [METADATA]
         assert python.verify.sync(client=client, owner_id="nobody").head.updated_at is None
     with python.client(base_url=gateway, token=token) as client:
-        told = {status: python.balance.sync_detailed(client=client, owner_id=str(status)) for status in MESSAGES}
+        told = {
+            status: python.balance.sync_detailed(client=client, owner_id=str(status))
+            for status in MESSAGES
+        }
     assert {status: answer.parsed.message for status, answer in told.items()} == MESSAGES
 
 
 def node(*command: str | Path, folder: Path) -> str:
-    done = subprocess.run(["node", *map(str, command)], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["node", *map(str, command)], cwd=folder, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def test_typescript_client(ledger: tuple[str, str], gateway: str, document: Path, tmp_path: Path) -> None:
+def test_typescript_client(
+    ledger: tuple[str, str], gateway: str, document: Path, tmp_path: Path
+) -> None:
     """The same, by types that `tsc --strict` is content with."""
     if not MODULES.exists():
-        pytest.skip("NOT TESTED with TypeScript: it needs Node.js and npm, and `make test` to install what is locked")
+        pytest.skip(
+            "NOT TESTED with TypeScript: it needs Node.js and npm, and `make test` to install what is locked"
+        )
     (tmp_path / "node_modules").symlink_to(MODULES)
     shutil.copy(HERE / "client.mts", tmp_path)
     node(MODULES / "openapi-typescript/bin/cli.js", document, "-o", "schema.d.mts", folder=tmp_path)
@@ -165,21 +196,34 @@ def test_typescript_client(ledger: tuple[str, str], gateway: str, document: Path
 def test_hash_is_recomputed_with_canonicalize(ledger: tuple[str, str], tmp_path: Path) -> None:
     """Node's own SHA-256 over an implementation of RFC 8785 gives each entry's hash, in any script."""
     if not (MODULES / "canonicalize").exists():
-        pytest.skip("NOT TESTED with Node: it needs Node.js and npm, and `make test` to install what is locked")
+        pytest.skip(
+            "NOT TESTED with Node: it needs Node.js and npm, and `make test` to install what is locked"
+        )
     url, token = ledger
     add = {"owner_id": "añø-日本-😀", "operation": "CREDIT_ADD", "amount": 7}
     bodies = [
         {**add, "nonce": "plain"},
         {**add, "nonce": "empty", "metadata": {}},
-        {**add, "nonce": 'ø "quoted" \\', "metadata": {**METADATA, "Z": "日本 😀", "a": 'a\n"b"/\\\u2028\x7f'}},
+        {
+            **add,
+            "nonce": 'ø "quoted" \\',
+            "metadata": {**METADATA, "Z": "日本 😀", "a": 'a\n"b"/\\\u2028\x7f'},
+        },
     ]
     answers = [
-        httpx.post(f"{url}/ledger/entry", json=body, headers={"Authorization": f"Bearer {token}"}) for body in bodies
+        httpx.post(f"{url}/ledger/entry", json=body, headers={"Authorization": f"Bearer {token}"})
+        for body in bodies
     ]
     entries = [answer.raise_for_status().json() for answer in answers]
-    assert [(entry["v"], "metadata" in entry) for entry in entries] == [(1, False), (1, False), (1, True)]
+    assert [(entry["v"], "metadata" in entry) for entry in entries] == [
+        (1, False),
+        (1, False),
+        (1, True),
+    ]
     (tmp_path / "node_modules").symlink_to(MODULES)
-    (tmp_path / "entries.json").write_text(f"[{','.join(answer.text for answer in answers)}]", encoding="utf-8")
+    (tmp_path / "entries.json").write_text(
+        f"[{','.join(answer.text for answer in answers)}]", encoding="utf-8"
+    )
     shutil.copy(HERE / "hash.mjs", tmp_path)
     hashes = json.loads(node("hash.mjs", "entries.json", folder=tmp_path))
     assert hashes == [entry["hash"] for entry in entries]
@@ -189,7 +233,9 @@ def test_document_passes_every_rule_of_spectral() -> None:
     """Spectral finds nothing in the committed document, by all of its rules for OpenAPI."""
     spectral = MODULES / "@stoplight/spectral-cli/dist/index.js"
     if not spectral.exists():
-        pytest.skip("NOT TESTED with Spectral: it needs Node.js and npm, and `make test` to install what is locked")
+        pytest.skip(
+            "NOT TESTED with Spectral: it needs Node.js and npm, and `make test` to install what is locked"
+        )
     rules = ("--ruleset", str(HERE / "spectral.yaml"), "--fail-severity", "hint")
     assert "No results" in node(spectral, "lint", *rules, PATH, folder=HERE)
 

@@ -13,7 +13,13 @@ from uuid import uuid4
 import pytest
 
 from functions.example_app.operations import ExampleAppOperations, ExampleAppOperationType
-from ledger_core import DuplicateNonceError, InsufficientBalanceError, LedgerEntry, LedgerError, OperationRequest
+from ledger_core import (
+    DuplicateNonceError,
+    InsufficientBalanceError,
+    LedgerEntry,
+    LedgerError,
+    OperationRequest,
+)
 from ledger_core.account import Account, AccountChange
 from ledger_core.audit import audit_store
 from ledger_core.dynamodb import Cancelled, LedgerStore
@@ -57,8 +63,18 @@ def test_accepted_entry_is_stored_and_moves_the_balance(processor: OperationProc
     """An accepted operation becomes an entry, and the balance is what the entry says."""
     entry = processor.process(operation(metadata={"campaign": "autumn — ünï"}))
     head = processor.store.account("ada", consistent=True)
-    assert (entry.id, entry.amount, entry.balance_after, entry.metadata) == (1, 3, 3, {"campaign": "autumn — ünï"})
-    assert (head.balance, head.entry_count, head.head_hash, head.updated_at) == (3, 1, entry.hash, entry.created_at)
+    assert (entry.id, entry.amount, entry.balance_after, entry.metadata) == (
+        1,
+        3,
+        3,
+        {"campaign": "autumn — ünï"},
+    )
+    assert (head.balance, head.entry_count, head.head_hash, head.updated_at) == (
+        3,
+        1,
+        entry.hash,
+        entry.created_at,
+    )
     assert history(processor.store) == [entry]
 
 
@@ -69,7 +85,10 @@ def test_entries_form_a_gapless_chain(processor: OperationProcessor) -> None:
     entries = history(processor.store)
     assert [entry.id for entry in entries] == [1, 2, 3, 4, 5]
     assert [entry.balance_after for entry in entries] == [1, 3, 6, 10, 15]
-    assert [entry.prev_hash for entry in entries] == ["0" * 64, *(entry.hash for entry in entries[:-1])]
+    assert [entry.prev_hash for entry in entries] == [
+        "0" * 64,
+        *(entry.hash for entry in entries[:-1]),
+    ]
     assert audit_store(processor.store, "ada", read=lambda call: call()).valid
 
 
@@ -92,7 +111,9 @@ def test_second_use_of_a_nonce_answers_the_original(processor: OperationProcesso
     assert processor.store.account("ada", consistent=True).balance == 7
 
 
-def test_retried_spend_is_a_duplicate_even_when_the_balance_is_now_too_low(store: LedgerStore) -> None:
+def test_retried_spend_is_a_duplicate_even_when_the_balance_is_now_too_low(
+    store: LedgerStore,
+) -> None:
     """Duplicate comes before insufficient, for a process that knows the head and for one that does not."""
     processor = another_process(store)
     processor.process(add(5, "grant"))
@@ -152,7 +173,9 @@ def test_transaction_is_cancelled_for_each_condition(store: LedgerStore) -> None
     repeated = change_of(second.after, next_of(second.after, "n"))
     assert store.transact([repeated], token=uuid4().hex) == [Cancelled(stored=first.entries)]
     both = change_of(first.after, next_of(first.after, "n"))
-    assert store.transact([both], token=uuid4().hex) == [Cancelled(stored=first.entries, account=second.after)]
+    assert store.transact([both], token=uuid4().hex) == [
+        Cancelled(stored=first.entries, account=second.after)
+    ]
     assert history(store) == [*first.entries, *second.entries]
 
 
@@ -167,7 +190,12 @@ def test_changes_of_several_accounts_are_written_all_or_nothing(store: LedgerSto
         Cancelled(stored=first.entries, account=first.after),
     ]
     assert store.account("bob", consistent=True) == bob
-    assert store.transact([other, change_of(first.after, next_of(first.after, "m"))], token=uuid4().hex) == []
+    assert (
+        store.transact(
+            [other, change_of(first.after, next_of(first.after, "m"))], token=uuid4().hex
+        )
+        == []
+    )
     assert store.account("bob", consistent=True) == other.after
     assert store.account("ada", consistent=True).entry_count == 2
 
@@ -216,7 +244,9 @@ def test_racing_writers_of_one_owner_lose_nothing(
 def test_race_catches_a_ledger_that_checks_and_then_writes(client: "DynamoDBClient") -> None:
     """A store that checks the same conditions and then writes spends more than there is: the negative control."""
     store = create_store(client)
-    naive = CheckThenWrite(client, entries_table=store._entries_table, accounts_table=store._accounts_table)
+    naive = CheckThenWrite(
+        client, entries_table=store._entries_table, accounts_table=store._accounts_table
+    )
     answers = race([as_lambda(naive) for _ in range(WRITERS)])
     accepted = [answer for answer in answers if answer.outcome is Outcome.ACCEPTED]
     assert len(accepted) > 1 + CREDITS
@@ -232,7 +262,9 @@ def race(processes: list[Process]) -> list[Answer]:
     def write(writer: int) -> list[Answer]:
         start.wait()
         process = partial(processes[writer % len(processes)], timeout_seconds=60)
-        return [Answer.of(spend(1, f"{writer // 2}-{step}"), process) for step in range(SPENDS_EACH)]
+        return [
+            Answer.of(spend(1, f"{writer // 2}-{step}"), process) for step in range(SPENDS_EACH)
+        ]
 
     with ThreadPoolExecutor(WRITERS) as threads:
         return [granted, *itertools.chain.from_iterable(threads.map(write, range(WRITERS)))]
@@ -249,7 +281,9 @@ class CheckThenWrite(LedgerStore):
             return [Cancelled(stored=(stored,) if stored else (), account=account)]
         time.sleep(0.01)  # wide enough for another writer
         self._client.put_item(TableName=self._entries_table, Item=entry_item(entry))
-        new = change._replace(before=Account(owner_id=entry.owner_id))  # whose condition has no values
+        new = change._replace(
+            before=Account(owner_id=entry.owner_id)
+        )  # whose condition has no values
         tables = {"entries_table": self._entries_table, "accounts_table": self._accounts_table}
         _, move = transact_items(new, **tables)
         self._client.update_item(

@@ -25,14 +25,18 @@ SECONDS = 3600.0
 
 
 @contextmanager
-def losing(client: Any, *, done: bool, then: Callable[[], None], later: Callable[[], None]) -> "Iterator[None]":
+def losing(
+    client: Any, *, done: bool, then: Callable[[], None], later: Callable[[], None]
+) -> "Iterator[None]":
     """The first write's answer is lost, whether it was done or not; and from then on its token is forgotten."""
     write, times = client.transact_write_items, iter(range(9))
 
     def lose(**arguments: Any) -> Any:
         if next(times):
             later()
-            return write(**{**arguments, "ClientRequestToken": f"{arguments['ClientRequestToken'][:-1]}-"})
+            return write(
+                **{**arguments, "ClientRequestToken": f"{arguments['ClientRequestToken'][:-1]}-"}
+            )
         if done:
             write(**arguments)
         then()

@@ -51,7 +51,11 @@ ATTACKS: dict[str, tuple[Callable[[str], tuple[dict[str, Any], Rows]], int]] = {
 
 def receipt_of(owner_id: str, entries: int) -> Receipt:
     """As it was signed when the ledger had that many entries."""
-    return Receipt(sub=owner_id, iat=0, **{k: v for k, v in written(owner_id, entries)[0].items() if k != "owner_id"})
+    return Receipt(
+        sub=owner_id,
+        iat=0,
+        **{k: v for k, v in written(owner_id, entries)[0].items() if k != "owner_id"},
+    )
 
 
 def test_attacks_pass_an_audit_and_contradict_the_receipts(client: "DynamoDBClient") -> None:
@@ -61,7 +65,9 @@ def test_attacks_pass_an_audit_and_contradict_the_receipts(client: "DynamoDBClie
         owner_id = f"owner-{number}"
         receipts = [receipt_of(owner_id, entries) for entries in range(ENTRIES + 1)]
         put(client, *written(owner_id))
-        audited = partial(audit_store, store, owner_id, read=lambda call: call(), sleep=lambda _: None)
+        audited = partial(
+            audit_store, store, owner_id, read=lambda call: call(), sleep=lambda _: None
+        )
         assert audited(receipts=[*receipts, receipt_of("somebody-else", 9)]).valid
         clear(client, owner_id)
         head, rows = attack(owner_id)
@@ -69,10 +75,18 @@ def test_attacks_pass_an_audit_and_contradict_the_receipts(client: "DynamoDBClie
         assert audited().valid, name
         report = audited(receipts=receipts)
         false = range(still_true + 1, ENTRIES + 1)
-        assert [(one.kind, one.first_id) for one in report.findings] == [("contradicts_receipt", n) for n in false]
+        assert [(one.kind, one.first_id) for one in report.findings] == [
+            ("contradicts_receipt", n) for n in false
+        ]
         there = {row["id"]: row["hash"] for row in rows}
         assert [one.model_dump() for one in report.discrepancies] == [
-            {"entry_id": n, "field": "receipt", "expected": receipts[n].head_hash, "found": there.get(n)} for n in false
+            {
+                "entry_id": n,
+                "field": "receipt",
+                "expected": receipts[n].head_hash,
+                "found": there.get(n),
+            }
+            for n in false
         ]
         assert not report.valid
 
@@ -95,7 +109,10 @@ def save(file: Path, head: dict[str, Any], rows: Rows) -> None:
 
 
 def test_command_line_holds_receipts_against_a_ledger(
-    kept: Path, client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    kept: Path,
+    client: "DynamoDBClient",
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """`ledger verify --receipt`: of the store or an export; offline with the keys that `ledger receipt-key` prints."""
     monkeypatch.setattr("ledger_core.wiring.create_client", lambda: client)
@@ -126,7 +143,10 @@ def test_command_line_holds_receipts_against_a_ledger(
     [
         (["--receipt", "export"], "export: is not signed by this key: "),
         (["--receipt", "third", "--receipt", "missing"], "No such file"),
-        (["--receipt", "third", "--key", "export"], "export: holds no public keys: neither a JWK set nor PEM"),
+        (
+            ["--receipt", "third", "--key", "export"],
+            "export: holds no public keys: neither a JWK set nor PEM",
+        ),
         (["--receipt", "bob"], "bob: is of an owner whose ledger is not among these"),
         (["--receipt", "third", "--receipt", "no key"], "LEDGER_RECEIPT_KEY is not set"),
     ],

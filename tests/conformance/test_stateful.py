@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, seed
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, multiple, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
 
 from functions.example_app.operations import ExampleAppOperations
 from ledger_core import LedgerEntry, OperationRequest
@@ -33,12 +40,17 @@ SETTINGS = looking_at(
     stateful_step_count=60 if DEEP else 30,
     suppress_health_check=[HealthCheck.too_slow],  # a step is a request to a database
 )
-CONFIGS = {str(name): config for name, config in ExampleAppOperations.get_operation_config().items()}
+CONFIGS = {
+    str(name): config for name, config in ExampleAppOperations.get_operation_config().items()
+}
 NAMES = {str(name): name for name in ExampleAppOperations.get_operation_config()}
 
 processes = st.sampled_from([0, 1])
 owners = st.sampled_from(["ada", "auth0|ü-1", "~"])
-nonces = st.one_of(st.integers(0, 40).map("n{}".format), st.sampled_from(["a b", "x#y", "ü", '"q"', "ledger", "{}"]))
+nonces = st.one_of(
+    st.integers(0, 40).map("n{}".format),
+    st.sampled_from(["a b", "x#y", "ü", '"q"', "ledger", "{}"]),
+)
 days = st.integers(0, 2).map(lambda day: NOON + timedelta(days=day))
 metadatas = st.dictionaries(
     st.from_regex(rf"[A-Za-z0-9_.:-]{{1,{METADATA_KEY_LENGTH_MAX}}}", fullmatch=True),
@@ -54,7 +66,10 @@ def postings(draw: st.DrawFn) -> tuple[str, int | None]:
     config = CONFIGS[name]
     if config.magnitude_min is None or config.magnitude_max is None:
         return name, None
-    amounts = st.one_of(st.integers(config.magnitude_min, 20), st.integers(config.magnitude_min, config.magnitude_max))
+    amounts = st.one_of(
+        st.integers(config.magnitude_min, 20),
+        st.integers(config.magnitude_min, config.magnitude_max),
+    )
     return name, draw(st.one_of(st.none(), amounts))
 
 
@@ -70,7 +85,10 @@ class Clients(RuleBasedStateMachine):
         self.model: dict[str, list[LedgerEntry]] = defaultdict(list)
         self.answers: list[Answer] = []
         self.now = NOON
-        self.accruals = [GrantOnAccess(one, ExampleAppOperations, clock=lambda: self.now) for one in world.processors]
+        self.accruals = [
+            GrantOnAccess(one, ExampleAppOperations, clock=lambda: self.now)
+            for one in world.processors
+        ]
 
     @initialize(target=accepted)
     def begin(self) -> Any:
@@ -79,12 +97,19 @@ class Clients(RuleBasedStateMachine):
         self._send(0, request)
         return request
 
-    @rule(target=accepted, posts=st.lists(st.tuples(processes, owners, nonces, postings(), metadatas), max_size=6))
-    def post(self, posts: list[tuple[int, str, str, tuple[str, int | None], dict[str, str]]]) -> Any:
+    @rule(
+        target=accepted,
+        posts=st.lists(st.tuples(processes, owners, nonces, postings(), metadatas), max_size=6),
+    )
+    def post(
+        self, posts: list[tuple[int, str, str, tuple[str, int | None], dict[str, str]]]
+    ) -> Any:
         """Any operations, for any amounts that they take; from processes that may remember old heads."""
         accepted = []
         for process, owner, nonce, (name, amount), metadata in posts:
-            request = operation(NAMES[name], nonce, owner_id=self.prefix + owner, amount=amount, metadata=metadata)
+            request = operation(
+                NAMES[name], nonce, owner_id=self.prefix + owner, amount=amount, metadata=metadata
+            )
             if self._send(process, request) is Outcome.ACCEPTED:
                 accepted.append(request)
         return multiple(*accepted)
@@ -94,11 +119,22 @@ class Clients(RuleBasedStateMachine):
         """The same request under the same nonce, from either process."""
         assert self._send(process, request, in_header=in_header) is Outcome.DUPLICATE
 
-    @rule(process=processes, request=accepted, posting=postings(), metadata=metadatas, in_header=st.booleans())
-    def reuse(self, process: int, request: OperationRequest, posting: Any, metadata: Any, in_header: bool) -> None:
+    @rule(
+        process=processes,
+        request=accepted,
+        posting=postings(),
+        metadata=metadatas,
+        in_header=st.booleans(),
+    )
+    def reuse(
+        self, process: int, request: OperationRequest, posting: Any, metadata: Any, in_header: bool
+    ) -> None:
         """A used nonce with another request, which may happen to be the same."""
         update = {"operation": NAMES[posting[0]], "amount": posting[1], "metadata": metadata}
-        assert self._send(process, request.model_copy(update=update), in_header=in_header) is Outcome.DUPLICATE
+        assert (
+            self._send(process, request.model_copy(update=update), in_header=in_header)
+            is Outcome.DUPLICATE
+        )
 
     @rule(process=processes, owner=owners, nonce=nonces, excess=st.integers(1, 5))
     def overspend(self, process: int, owner: str, nonce: str, excess: int) -> None:
@@ -112,8 +148,15 @@ class Clients(RuleBasedStateMachine):
         """The balance now."""
         self._check_balance(process, self.prefix + owner, self.model[self.prefix + owner], {})
 
-    @rule(process=processes, request=accepted, position=st.integers(0, 100), microseconds=st.integers(-1, 1))
-    def read_past_balance(self, process: int, request: OperationRequest, position: int, microseconds: int) -> None:
+    @rule(
+        process=processes,
+        request=accepted,
+        position=st.integers(0, 100),
+        microseconds=st.integers(-1, 1),
+    )
+    def read_past_balance(
+        self, process: int, request: OperationRequest, position: int, microseconds: int
+    ) -> None:
         """The balance just before, at and just after the time of any entry."""
         entries = self.model[request.owner_id]
         at = entries[position % len(entries)].created_at + timedelta(microseconds=microseconds)
@@ -128,13 +171,19 @@ class Clients(RuleBasedStateMachine):
         bounds=st.tuples(*[st.one_of(st.none(), st.integers(0, 100))] * 2),
     )
     def read_history(
-        self, process: int, owner: str, limit: int, operation: str | None, bounds: tuple[int | None, int | None]
+        self,
+        process: int,
+        owner: str,
+        limit: int,
+        operation: str | None,
+        bounds: tuple[int | None, int | None],
     ) -> None:
         """Every page of the history, of any size, by operation and between the times of two entries."""
         owner_id = self.prefix + owner
         entries = self.model[owner_id]
         since, to = (
-            None if place is None or not entries else entries[place % len(entries)].created_at for place in bounds
+            None if place is None or not entries else entries[place % len(entries)].created_at
+            for place in bounds
         )
         if since and to:
             since, to = sorted([since, to])
@@ -144,7 +193,9 @@ class Clients(RuleBasedStateMachine):
         cursor: str | None = ""
         while cursor is not None:
             more = {"cursor": cursor} if cursor else {}
-            page = self.world.apis[process]("GET", f"/ledger/{owner_id}/entries", query=query | more)
+            page = self.world.apis[process](
+                "GET", f"/ledger/{owner_id}/entries", query=query | more
+            )
             assert page.status == 200
             cursor = page.body["next_cursor"]
             assert len(page.body["entries"]) <= limit
@@ -169,9 +220,15 @@ class Clients(RuleBasedStateMachine):
     def sweep(self, day: datetime, kind: PeriodKind) -> None:
         """A period's reward for everybody who has an entry, once; days may come in any order."""
         reward = Reward.of(ExampleAppOperations, "DAILY_REWARD", Period.at(kind, day))
-        having = {owner_id: self._has(owner_id, reward) for owner_id, entries in self.model.items() if entries}
+        having = {
+            owner_id: self._has(owner_id, reward)
+            for owner_id, entries in self.model.items()
+            if entries
+        }
         (segment,) = Segment.all_of(reward, 1, day)
-        tally = Sweep(OwnAccounts(self.world.store, self.prefix), reward).run(segment, seconds=60).tally
+        tally = (
+            Sweep(OwnAccounts(self.world.store, self.prefix), reward).run(segment, seconds=60).tally
+        )
         granted = [owner_id for owner_id, has in having.items() if not has]
         assert (tally.granted, tally.already) == (len(granted), len(having) - len(granted))
         assert (tally.skipped, tally.failed) == (0, 0)
@@ -206,7 +263,9 @@ class Clients(RuleBasedStateMachine):
         answer = self.world.apis[process]("POST", "/ledger/entry", body, headers=headers)
         original = self._under(request.owner_id, request.nonce)
         amount = CONFIGS[request.operation].signed_amount(request.amount)
-        told = Answer.of_http(request, answer.status, answer.body, replayed="idempotency-replayed" in answer.headers)
+        told = Answer.of_http(
+            request, answer.status, answer.body, replayed="idempotency-replayed" in answer.headers
+        )
         self.answers.append(told)
         if original:
             stored = (original.operation, original.amount, original.metadata)
@@ -226,8 +285,15 @@ class Clients(RuleBasedStateMachine):
     def _append(self, entry: LedgerEntry, request: OperationRequest, amount: int) -> None:
         """Take an entry into the model, if it is what must have come of the request."""
         entries = self.model[request.owner_id]
-        assert (entry.id, entry.balance_after) == (len(entries) + 1, self._balance(request.owner_id) + amount)
-        assert (entry.operation, entry.amount, entry.nonce) == (request.operation, amount, request.nonce)
+        assert (entry.id, entry.balance_after) == (
+            len(entries) + 1,
+            self._balance(request.owner_id) + amount,
+        )
+        assert (entry.operation, entry.amount, entry.nonce) == (
+            request.operation,
+            amount,
+            request.nonce,
+        )
         assert (entry.owner_id, entry.metadata) == (request.owner_id, request.metadata)
         entries.append(entry)
 
@@ -259,7 +325,9 @@ class Clients(RuleBasedStateMachine):
 
 
 def test_every_answer_is_what_a_plain_list_of_entries_says(
-    client: "DynamoDBClient", request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+    client: "DynamoDBClient",
+    request: pytest.FixtureRequest,
+    record_property: Callable[[str, object], None],
 ) -> None:
     """Posts, repeats, refusals, reads, rewards, from two processes, in any order: all as the model, and every book."""
     world = World(client, is_moto=request.node.callspec.params["client"] == "moto")

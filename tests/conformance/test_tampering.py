@@ -39,8 +39,17 @@ def forged(rows: Rows, at: int, **fields: Any) -> dict[str, Any]:
     """An entry with a right hash, which follows the first `at` of `rows`, half a minute later."""
     before: dict[str, Any] = rows[at - 1] if at else {"hash": GENESIS_HASH, "balance_after": 0}
     later = format_time(NOON + timedelta(minutes=at, seconds=30))
-    links = {"id": at + 1, "prev_hash": before["hash"], "balance_after": before["balance_after"] + 1000}
-    return hashed(rows[0] | links | {"nonce": "x", "amount": 1000, "created_at": later, "updated_at": later} | fields)
+    links = {
+        "id": at + 1,
+        "prev_hash": before["hash"],
+        "balance_after": before["balance_after"] + 1000,
+    }
+    return hashed(
+        rows[0]
+        | links
+        | {"nonce": "x", "amount": 1000, "created_at": later, "updated_at": later}
+        | fields
+    )
 
 
 def change(at: int, head: dict[str, Any], rows: Rows, **fields: Any) -> None:
@@ -164,14 +173,21 @@ ANYWHERE: list[Case] = [
 ]  # fmt: skip
 # An export's lines stand in any order; entries in the store by their time.
 OFFLINE: list[Case] = [
-    *((f"swapped {n}", partial(move, n, n + 1), [("reordered", n + 1, n + 1, n)]) for n in (1, 3, 4)),
+    *(
+        (f"swapped {n}", partial(move, n, n + 1), [("reordered", n + 1, n + 1, n)])
+        for n in (1, 3, 4)
+    ),
     ("first to the end", partial(move, 1, 5), [("reordered", 1, 1, 5)]),
     ("last to the start", partial(move, 5, 1), [("reordered", 5, 5, 1)]),
     ("copy of the first at the end", partial(duplicate, 1, 5), [("duplicated", 1, 1, 6)]),
     ("copy of the last at the start", partial(duplicate, 5, 0), [("duplicated", 5, 5, 1)]),
     ("copy in the middle", partial(duplicate, 2, 4), [("duplicated", 2, 2, 5)]),
     ("two moved to the end", move_two, [("reordered", 2, 3, 4)]),
-    ("backwards", lambda head, rows: rows.reverse(), [("reordered", n, n, 6 - n) for n in (2, 3, 4, 5)]),
+    (
+        "backwards",
+        lambda head, rows: rows.reverse(),
+        [("reordered", n, n, 6 - n) for n in (2, 3, 4, 5)],
+    ),
 ]
 IN_STORE: list[Case] = [
     (
@@ -198,7 +214,9 @@ def audited(head: dict[str, Any], rows: Rows) -> Report:
     return report
 
 
-@pytest.mark.parametrize(("name", "tamper", "expected"), ANYWHERE + OFFLINE, ids=names(ANYWHERE + OFFLINE))
+@pytest.mark.parametrize(
+    ("name", "tamper", "expected"), ANYWHERE + OFFLINE, ids=names(ANYWHERE + OFFLINE)
+)
 def test_what_was_done_to_an_export_is_named(name: str, tamper: Tamper, expected: Found) -> None:
     """Each kind of tampering, at the start, in the middle and at the end."""
     head, rows = written()
@@ -207,7 +225,9 @@ def test_what_was_done_to_an_export_is_named(name: str, tamper: Tamper, expected
     assert found(audited(head, rows)) == expected
 
 
-def test_what_was_done_in_the_store_is_named(client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_done_in_the_store_is_named(
+    client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same on items that somebody wrote past the ledger."""
     monkeypatch.setattr("ledger_core.audit.store_audit.INDEX_LAG_PAUSES_SECONDS", (0.0,))
     store = create_store(client)
@@ -226,8 +246,12 @@ UNREADABLE: Rows = [{"v": 1, "amount": "?"}]
 def test_unreadable_row_is_named_by_what_it_stands_for(at: int) -> None:
     """In an entry's place it is that entry, changed; among others it is inserted; and it hides none that is gone."""
     head, rows = written()
-    assert found(audited(head, rows[: at - 1] + UNREADABLE + rows[at:])) == [("changed", at, at, at)]
-    assert found(audited(head, rows[: at - 1] + UNREADABLE + rows[at - 1 :])) == [("inserted", None, None, at)]
+    assert found(audited(head, rows[: at - 1] + UNREADABLE + rows[at:])) == [
+        ("changed", at, at, at)
+    ]
+    assert found(audited(head, rows[: at - 1] + UNREADABLE + rows[at - 1 :])) == [
+        ("inserted", None, None, at)
+    ]
     head, rows = written(entries=ENTRIES + 1)
     assert found(audited(head, rows[: at - 1] + UNREADABLE + rows[at + 1 :])) == [
         ("changed", at, at, at),
@@ -235,7 +259,9 @@ def test_unreadable_row_is_named_by_what_it_stands_for(at: int) -> None:
     ]
 
 
-def test_several_things_at_once_are_named_each(record_property: Callable[[str, object], None]) -> None:
+def test_several_things_at_once_are_named_each(
+    record_property: Callable[[str, object], None],
+) -> None:
     """Whatever is done, and however often: an audit ends, and finds something unless nothing was changed."""
     record_property("ledgers", LEDGERS)
     for seed in range(SEED, SEED + LEDGERS):

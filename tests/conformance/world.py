@@ -24,17 +24,24 @@ class World:
         self.is_moto = is_moto
         names = ledger_tables()
         self.store = SweepStore(
-            client, entries_table=names["LEDGER_ENTRIES_TABLE"], accounts_table=names["LEDGER_ACCOUNTS_TABLE"]
+            client,
+            entries_table=names["LEDGER_ENTRIES_TABLE"],
+            accounts_table=names["LEDGER_ACCOUNTS_TABLE"],
         )
         self.processors = [OperationProcessor(self.store, ExampleAppOperations) for _ in range(2)]
-        apps = [create_api("Example App", LedgerRouter(one), auth=AuthMode.NONE) for one in self.processors]
+        apps = [
+            create_api("Example App", LedgerRouter(one), auth=AuthMode.NONE)
+            for one in self.processors
+        ]
         self.apis = [LambdaApi(create_handler(app)) for app in apps]
         self.examples = 0
         self.counted = Counter[str]()
 
     def begin(self) -> str:
         """What the ids of the next example's owners begin with."""
-        if self.is_moto:  # whose transactions copy whole tables, where DynamoDB Local is slow to create one
+        if (
+            self.is_moto
+        ):  # whose transactions copy whole tables, where DynamoDB Local is slow to create one
             for name in ledger_tables().values():
                 self.client.delete_table(TableName=name)
             create_tables(self.client, ledger_tables())
@@ -51,4 +58,6 @@ class OwnAccounts(SweepStore):
 
     def accounts(self, **options: Any) -> Page:
         page = super().accounts(**options)
-        return page._replace(accounts=[one for one in page.accounts if one.owner_id.startswith(self._prefix)])
+        return page._replace(
+            accounts=[one for one in page.accounts if one.owner_id.startswith(self._prefix)]
+        )

@@ -7,14 +7,25 @@ from ledger_core.rewards import Segment, Tally
 from tests.e2e.world import Told, World
 from tests.support import NOON, add, operation, spend
 
-ACCOUNT, APPEND, LOOK_UP, QUERY = "store._account", "store.transact", "store.look_up", "store._query"
+ACCOUNT, APPEND, LOOK_UP, QUERY = (
+    "store._account",
+    "store.transact",
+    "store.look_up",
+    "store._query",
+)
 TABLE_IDS = "store.table_ids"
 SCAN, APPEND_ALL, OWNERS_WITH = "sweep_store.accounts", "store.transact", "sweep_store.owners_with"
 RUN, RUN_BEFORE = "runs._update_once", "runs._latest"
 
 ENTRY = {"status": 200, "amount": 5, "balance_after": 8}
 DUPLICATE = {"status": 409, "code": "duplicate_nonce", "state": "CheckingNonce", "replay": True}
-REFUSED = {"status": 402, "code": "insufficient_balance", "state": "CheckingBalance", "balance": 3, "required": 9}
+REFUSED = {
+    "status": 402,
+    "code": "insufficient_balance",
+    "state": "CheckingBalance",
+    "balance": 3,
+    "required": 9,
+}
 BALANCE = {"status": 200, "balance": 3, "entry_count": 1}
 GRANTED = {"finished": True, "granted": 1, "already": 0}
 ALREADY = {"finished": True, "granted": 0, "already": 1}
@@ -54,7 +65,11 @@ class Way:
 
     def tried(self, times: int) -> list[str]:
         """What is called when it is made so many times."""
-        return [*self.calls[: self.position], *[self.call] * times, *self.calls[self.position + 1 :]]
+        return [
+            *self.calls[: self.position],
+            *[self.call] * times,
+            *self.calls[self.position + 1 :],
+        ]
 
 
 def post(world: World, number: int) -> Told:
@@ -154,8 +169,23 @@ WAYS = [
     Way("post to an owner not met before", ACCOUNT, *POST, busy("CheckingBalance"), DUPLICATE),
     Way("post", APPEND, *POST, LATE, DUPLICATE),
     Way("post what is stored", APPEND, post_again, [ACCOUNT, APPEND], DUPLICATE, LATE),
-    Way("spend too much", LOOK_UP, spend_too_much, [ACCOUNT, LOOK_UP], REFUSED, busy("CheckingNonce")),
-    Way("spend again", LOOK_UP, spend_all, [LOOK_UP], DUPLICATE, busy("CheckingNonce"), given=spend_all),
+    Way(
+        "spend too much",
+        LOOK_UP,
+        spend_too_much,
+        [ACCOUNT, LOOK_UP],
+        REFUSED,
+        busy("CheckingNonce"),
+    ),
+    Way(
+        "spend again",
+        LOOK_UP,
+        spend_all,
+        [LOOK_UP],
+        DUPLICATE,
+        busy("CheckingNonce"),
+        given=spend_all,
+    ),
     Way("balance", ACCOUNT, balance, [ACCOUNT], BALANCE, LATE),
     Way("balance at noon", QUERY, balance_at_noon, [QUERY], BALANCE, LATE),
     Way("history", QUERY, history, [QUERY], PAGE, LATE),
@@ -166,9 +196,35 @@ WAYS = [
     Way("verify, the table", TABLE_IDS, table_ids, [TABLE_IDS], {"ids": [1]}, RAISED),
     Way("sweep, the reading", SCAN, *SWEEP, RAISED, ALREADY, one_owner),
     Way("sweep, the writing", APPEND_ALL, *SWEEP, UNFINISHED, ALREADY, one_owner),
-    Way("sweep of a day before", OWNERS_WITH, sweep, [SCAN, OWNERS_WITH, APPEND_ALL], GRANTED, RAISED, ALREADY, marked),
-    Way("sweep of who was put off", ACCOUNT, sweep_rest, [ACCOUNT, APPEND_ALL], GRANTED, RAISED, ALREADY, one_owner),
+    Way(
+        "sweep of a day before",
+        OWNERS_WITH,
+        sweep,
+        [SCAN, OWNERS_WITH, APPEND_ALL],
+        GRANTED,
+        RAISED,
+        ALREADY,
+        marked,
+    ),
+    Way(
+        "sweep of who was put off",
+        ACCOUNT,
+        sweep_rest,
+        [ACCOUNT, APPEND_ALL],
+        GRANTED,
+        RAISED,
+        ALREADY,
+        one_owner,
+    ),
     Way("end of a run", RUN, finish, [RUN], {"complete": True}, RAISED),
     Way("run that is told of", RUN, tell, [RUN, RUN], {"told": True}, RAISED, given=finish),
-    Way("run of the day before", RUN_BEFORE, rewarded, [RUN_BEFORE], {"as recorded": True}, RAISED, given=finish),
+    Way(
+        "run of the day before",
+        RUN_BEFORE,
+        rewarded,
+        [RUN_BEFORE],
+        {"as recorded": True},
+        RAISED,
+        given=finish,
+    ),
 ]

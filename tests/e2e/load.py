@@ -48,18 +48,28 @@ def requests(seed: int, client: int, owner_ids: Sequence[str]) -> Iterator[Opera
     for step in itertools.count(1):
         kind = chance.random()
         if step % SHARED_EVERY == 0:
-            owner_id, post, amount = together.choice(owner_ids), together.choice([add, spend]), together.randint(1, 5)
-            yield post(amount + (kind < 0.1), f"shared-{step}", owner_id=owner_id)  # some ask for something else
+            owner_id, post, amount = (
+                together.choice(owner_ids),
+                together.choice([add, spend]),
+                together.randint(1, 5),
+            )
+            yield post(
+                amount + (kind < 0.1), f"shared-{step}", owner_id=owner_id
+            )  # some ask for something else
         elif kind < 0.2 and sent:
             again = chance.choice(sent)
             yield again if kind < 0.15 else again.model_copy(update={"amount": 7})
         else:
             post, most = (add, 5) if kind < 0.55 else (spend, 12)
-            sent.append(post(chance.randint(1, most), f"{client}-{step}", owner_id=chance.choice(owner_ids)))
+            sent.append(
+                post(chance.randint(1, most), f"{client}-{step}", owner_id=chance.choice(owner_ids))
+            )
             yield sent[-1]
 
 
-def client(post: Ask, read: Callable[[str], Answer], asked: Iterable[OperationRequest]) -> Iterator[Answer]:
+def client(
+    post: Ask, read: Callable[[str], Answer], asked: Iterable[OperationRequest]
+) -> Iterator[Answer]:
     """Ask for each under its nonce until there is a definite answer, and read balances in between; all answers."""
     for step, request in enumerate(asked):
         deadline = time.monotonic() + SECONDS_MAX
@@ -67,7 +77,9 @@ def client(post: Ask, read: Callable[[str], Answer], asked: Iterable[OperationRe
             assert time.monotonic() < deadline, answer
             yield answer
             time.sleep(AGAIN_SECONDS)
-        assert answer.outcome is not Outcome.REFUSED or answer.required, answer  # for the balance's sake, or never
+        assert answer.outcome is not Outcome.REFUSED or answer.required, (
+            answer
+        )  # for the balance's sake, or never
         yield answer
         if step % READ_EVERY == 0:
             yield read(request.owner_id)
@@ -78,7 +90,9 @@ def reading(owner_id: str, balance: int | None, begun: float) -> Answer:
     request, outcome = spend(AMOUNT_MAX, NEVER, owner_id=owner_id), Outcome.REFUSED
     if balance is None:
         outcome = Outcome.IN_DOUBT
-    return Answer(request=request, outcome=outcome, balance=balance, begun=begun, ended=time.monotonic())
+    return Answer(
+        request=request, outcome=outcome, balance=balance, begun=begun, ended=time.monotonic()
+    )
 
 
 def over_http(send: Send, *, key_in_header: bool) -> tuple[Ask, Callable[[str], Answer]]:
@@ -90,7 +104,9 @@ def over_http(send: Send, *, key_in_header: bool) -> tuple[Ask, Callable[[str], 
         begun = time.monotonic()
         got = send("POST", "/ledger/entry", body, headers=headers) or support.Answer(503, {}, None)
         replayed = "idempotency-replayed" in got.headers
-        return Answer.of_http(request, got.status, got.body, replayed=replayed, begun=begun, ended=time.monotonic())
+        return Answer.of_http(
+            request, got.status, got.body, replayed=replayed, begun=begun, ended=time.monotonic()
+        )
 
     def read(owner_id: str) -> Answer:
         begun = time.monotonic()
@@ -126,7 +142,9 @@ class Clients:
         self._definite = threading.Semaphore(0)
         self._done = threading.Event()
         self._clients = [
-            client(*over_http(send, key_in_header=number % 2 > 0), requests(seed, number, owner_ids))
+            client(
+                *over_http(send, key_in_header=number % 2 > 0), requests(seed, number, owner_ids)
+            )
             for number, send in enumerate(sends)
         ]
 
@@ -156,7 +174,9 @@ class Clients:
                     return
 
 
-def kill_at_random(clients: Clients, seed: int, kills: int, kill: Callable[[random.Random], bool]) -> None:
+def kill_at_random(
+    clients: Clients, seed: int, kills: int, kill: Callable[[random.Random], bool]
+) -> None:
     """Kill so many times, each after some answers and some milliseconds more; `kill` says whether it could."""
     chance = random.Random(seed)
     with clients.at_work():
@@ -171,14 +191,20 @@ def check_all(store: LedgerStore, answers: Iterable[Answer], seed: int) -> None:
     of_owner = defaultdict(list)
     for one in answers:
         of_owner[one.request.owner_id].append(one)
-    found = [one for owner_id, told in of_owner.items() for one in violations(Book.of(store, owner_id), told)]
+    found = [
+        one
+        for owner_id, told in of_owner.items()
+        for one in violations(Book.of(store, owner_id), told)
+    ]
     assert not found, "\n".join([f"SEED={seed}", *map(str, found)])
 
 
 def note(answers: Iterable[Answer], record_property: Note) -> Counter[str]:
     """How many answers there were of each kind, for the report."""
     words = {Outcome.DUPLICATE: "replayed"}
-    counts = Counter(words.get(one.outcome, str(one.outcome)) for one in answers if one.request.nonce != NEVER)
+    counts = Counter(
+        words.get(one.outcome, str(one.outcome)) for one in answers if one.request.nonce != NEVER
+    )
     counts["requests"] = sum(counts.values())
     counts["balances read"] = sum(one.request.nonce == NEVER for one in answers)
     for name, count in counts.items():

@@ -35,19 +35,30 @@ KINDS: list[dict[str, Any]] = [
 class MainJob:
     """Posts a signup credit to every owner and then mixed operations, every tenth twice; keeps what was answered."""
 
-    def __init__(self, send: Send, *, owners: int, operations: int, clients: int, seed: int) -> None:
+    def __init__(
+        self, send: Send, *, owners: int, operations: int, clients: int, seed: int
+    ) -> None:
         self.send = send
         self.clients = clients
         self.owners = [f"owner-{number}" for number in range(owners)]
         chance = random.Random(seed)
         self.operations = [
-            {"owner_id": chance.choice(self.owners), "nonce": f"op-{number}", **chance.choice(KINDS)}
+            {
+                "owner_id": chance.choice(self.owners),
+                "nonce": f"op-{number}",
+                **chance.choice(KINDS),
+            }
             for number in range(operations)
         ]
         self.answers: list[Answer] = []
 
     def run(self) -> None:
-        self._post_all([{"owner_id": owner, "operation": "SIGNUP_CREDIT", "nonce": "signup"} for owner in self.owners])
+        self._post_all(
+            [
+                {"owner_id": owner, "operation": "SIGNUP_CREDIT", "nonce": "signup"}
+                for owner in self.owners
+            ]
+        )
         self._post_all(self.operations)
 
     def check(self) -> Counter[Outcome]:
@@ -77,7 +88,9 @@ class MainJob:
             begun = time.monotonic()
             answer = self.send("POST", "/ledger/entry", body)
             status, ended = answer.status, time.monotonic()
-            self.answers.append(Answer.of_http(request, status, answer.body, begun=begun, ended=ended))
+            self.answers.append(
+                Answer.of_http(request, status, answer.body, begun=begun, ended=ended)
+            )
         assert status in {200, 402, 409}
 
     def _book(self, owner: str) -> Book:

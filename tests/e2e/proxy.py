@@ -24,11 +24,15 @@ class Proxy:
 
     def rule(self, *rules: dict[str, Any]) -> None:
         """Do this, to each request by the first rule that is for it, and forget what was done before."""
-        self._control.post("rules", json=[{"service": "dynamodb", **rule} for rule in rules]).raise_for_status()
+        self._control.post(
+            "rules", json=[{"service": "dynamodb", **rule} for rule in rules]
+        ).raise_for_status()
 
     def fired(self) -> int:
         """How often it did so since."""
-        return sum(rule["fired_count"] for rule in self._control.get("rules").raise_for_status().json())
+        return sum(
+            rule["fired_count"] for rule in self._control.get("rules").raise_for_status().json()
+        )
 
     def close(self) -> None:
         self._control.close()
@@ -42,6 +46,8 @@ def microburst(upstream: str, folder: Path) -> Iterator[Proxy]:
     with running("microburst", command, port=port, log=folder / "microburst.log"):
         proxy = Proxy(f"http://127.0.0.1:{port}")
         patient = Config(read_timeout=60)
-        boto3.client("dynamodb", endpoint_url=proxy.url, region_name="us-east-1", config=patient).list_tables()
+        boto3.client(
+            "dynamodb", endpoint_url=proxy.url, region_name="us-east-1", config=patient
+        ).list_tables()
         yield proxy
         proxy.close()

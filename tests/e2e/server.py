@@ -25,12 +25,23 @@ class Server:
         self.url = f"http://127.0.0.1:{port}"
         self.data = folder / "data"
         self.log = folder / "server.log"
-        self.command = [sys.executable, "-m", "infra.run", "--port", str(port), "--data", str(self.data), *options]
+        self.command = [
+            sys.executable,
+            "-m",
+            "infra.run",
+            "--port",
+            str(port),
+            "--data",
+            str(self.data),
+            *options,
+        ]
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, **environment: str) -> None:
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(self.command, cwd=ROOT, stdout=log, stderr=log, env=environment or None)
+            self.process = subprocess.Popen(
+                self.command, cwd=ROOT, stdout=log, stderr=log, env=environment or None
+            )
         deadline = time.monotonic() + START_SECONDS_MAX
         while True:
             assert self.process.poll() is None, self.log.read_text()
@@ -55,9 +66,19 @@ class Server:
     @property
     def place(self) -> dict[str, str]:
         """Those of them that say where the ledger is, for this process, whose AWS files were read before."""
-        of_files = ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_PROFILE", "AWS_DEFAULT_PROFILE")
+        of_files = (
+            "AWS_CONFIG_FILE",
+            "AWS_SHARED_CREDENTIALS_FILE",
+            "AWS_PROFILE",
+            "AWS_DEFAULT_PROFILE",
+        )
         return {name: value for name, value in self.variables.items() if name not in of_files}
 
     def has_children(self) -> bool:
         """Whether a DynamoDB Local of ours is still running."""
-        return subprocess.run(["pgrep", "-f", str(self.data)], capture_output=True, check=False).returncode == 0
+        return (
+            subprocess.run(
+                ["pgrep", "-f", str(self.data)], capture_output=True, check=False
+            ).returncode
+            == 0
+        )

@@ -30,21 +30,28 @@ class Storm:
         clients: how many there are, beside one who sweeps.
     """
 
-    def __init__(self, seed: int, *, requests: int, new_store: Callable[[], SweepStore], clients: int) -> None:
+    def __init__(
+        self, seed: int, *, requests: int, new_store: Callable[[], SweepStore], clients: int
+    ) -> None:
         self.answers: list[Answer] = []
         self.seen: list[LedgerEntry] = []
         """Entries that were in somebody's history."""
         self.unread = 0
         """Requests to read that failed."""
         self._seed = seed
-        self._shares = [requests // clients + (number < requests % clients) for number in range(clients)]
+        self._shares = [
+            requests // clients + (number < requests % clients) for number in range(clients)
+        ]
         self._stores = [new_store() for _ in range(clients + 1)]
         self._nonces = requests // 2
 
     def blow(self) -> None:
         """Do all of it."""
         with ThreadPoolExecutor(len(self._stores)) as threads:
-            working = [threads.submit(self._client, number, share) for number, share in enumerate(self._shares)]
+            working = [
+                threads.submit(self._client, number, share)
+                for number, share in enumerate(self._shares)
+            ]
             while not all(one.done() for one in working):
                 self.sweep(self._stores[-1])
             for one in working:
@@ -53,7 +60,9 @@ class Storm:
     def settle(self, store: SweepStore) -> None:
         """Ask once more, when nothing fails, for what is in doubt; and sweep."""
         told = {one.request.nonce for one in self.answers if one.outcome is not Outcome.IN_DOUBT}
-        doubted = {one.request.nonce: one.request for one in self.answers if one.request.nonce not in told}
+        doubted = {
+            one.request.nonce: one.request for one in self.answers if one.request.nonce not in told
+        }
         processor = OperationProcessor(store, ExampleAppOperations)
         self.answers += [Answer.of(request, processor.process) for request in doubted.values()]
         while not self.sweep(store):

@@ -19,7 +19,9 @@ OWNERS = [f"owner-{number}" for number in range(6)]
     ("dynamodb_stays", "kills"),
     [
         pytest.param(True, 45 if DEEP else 2, id="DynamoDB stays"),
-        *([pytest.param(False, 5, id="DynamoDB ends too")] if DEEP else []),  # as in test_main_job.py, every time
+        *(
+            [pytest.param(False, 5, id="DynamoDB ends too")] if DEEP else []
+        ),  # as in test_main_job.py, every time
     ],
 )
 def test_killed_server_keeps_what_it_acknowledged(
@@ -32,7 +34,9 @@ def test_killed_server_keeps_what_it_acknowledged(
 ) -> None:
     """Clients that were left waiting ask again under the same nonces; all that they are told fits what is stored."""
     if dynamodb_stays:
-        request.getfixturevalue("real_client")  # which the server uses, then, instead of one of its own
+        request.getfixturevalue(
+            "real_client"
+        )  # which the server uses, then, instead of one of its own
     seed = fresh_seed()
 
     def kill(_chance: Random) -> bool:

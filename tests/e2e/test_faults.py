@@ -58,7 +58,9 @@ def cancelled(reason: str) -> dict[str, Any]:
     return {
         "code": "TransactionCanceledException",
         "message": f"Transaction cancelled, please refer cancellation reasons for specific reasons [{reason}, None]",
-        "fields": {"CancellationReasons": [{"Code": reason, "Message": "ongoing"}, {"Code": "None"}]},
+        "fields": {
+            "CancellationReasons": [{"Code": reason, "Message": "ongoing"}, {"Code": "None"}]
+        },
     }
 
 
@@ -69,15 +71,21 @@ FAULTS = {
     "answer cut off": Fault(rule={"response": {"abort_frac": 0.5}}, commits=True),
     "never sent": Fault(rule={"reset": True}),
     # Answers of something else that are 200. What they stand for may have been done, or may never have been handed on.
-    "200, and no body": Fault(rule={"response": {"truncate_bytes": 0, "strip_headers": SIGNS}}, commits=True),
-    "200, and half a body": Fault(rule={"response": {"truncate_frac": 0.5, "strip_headers": SIGNS}}, commits=True),
+    "200, and no body": Fault(
+        rule={"response": {"truncate_bytes": 0, "strip_headers": SIGNS}}, commits=True
+    ),
+    "200, and half a body": Fault(
+        rule={"response": {"truncate_frac": 0.5, "strip_headers": SIGNS}}, commits=True
+    ),
     "200, and another body": Fault(rule={"response": {"corrupt_bytes": 9}}, commits=True),
     "200 of another": Fault(rule={"error": {"code": "Welcome", "status": 200}}),
     # Few times, because it takes the time that the client waits.
     "held": Fault(rule={"timeout_ms": 1000}, times=1, tries=1, read_seconds=0.4),
     "throttled": Fault(rule={"error": {"code": "ThrottlingException"}}),
     "failed": Fault(rule={"error": {"code": "InternalServerError", "status": 500}}),
-    "conflict": Fault(rule={"error": cancelled("TransactionConflict")}, code="contention", of=TRANSACTIONS),
+    "conflict": Fault(
+        rule={"error": cancelled("TransactionConflict")}, code="contention", of=TRANSACTIONS
+    ),
     "in progress": Fault(rule={"error": {"code": "TransactionInProgressException"}}, of=(WRITE,)),
 }
 API_NAMES = calls_in(SOURCES, boto3.client("dynamodb", region_name="us-east-1"))
@@ -98,7 +106,9 @@ every_call_and_fault = pytest.mark.parametrize(("way", "fault"), CASES)
 
 
 @pytest.fixture(scope="module")
-def proxy(dynamodb_local_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+def proxy(
+    dynamodb_local_endpoint: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Proxy]:
     with microburst(dynamodb_local_endpoint, tmp_path_factory.mktemp("microburst")) as proxy:
         yield proxy
 
@@ -107,7 +117,9 @@ def proxy(dynamodb_local_endpoint: str, tmp_path_factory: pytest.TempPathFactory
 def straight_client(dynamodb_local_endpoint: str) -> "DynamoDBClient":
     """A client past the proxy."""
     patient = Config(read_timeout=60)
-    return boto3.client("dynamodb", endpoint_url=dynamodb_local_endpoint, region_name="us-east-1", config=patient)
+    return boto3.client(
+        "dynamodb", endpoint_url=dynamodb_local_endpoint, region_name="us-east-1", config=patient
+    )
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +138,10 @@ def world(
 ) -> Iterator[World]:
     """What is needed to ask, in a way, with a fault to come. In the end every ledger is checked."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", proxy.url)
-    for module in ("batch_writer", "sweep"):  # one after the other, so that it is certain who is tried how often
+    for module in (
+        "batch_writer",
+        "sweep",
+    ):  # one after the other, so that it is certain who is tried how often
         monkeypatch.setattr(f"ledger_core.rewards.{module}.TRANSACTIONS_MAX", 1)
     world = worlds(way, fault.read_seconds)
     yield world
@@ -167,7 +182,10 @@ def test_fault_that_lasts_is_told_and_the_same_request_settles_it(
     proxy.rule(*rules(way, fault))
     tries = fault.tries
     late = {**way.late, "code": fault.code} if "state" in way.late else way.late
-    assert of(late, world.ask(way.ask, number, seconds=seconds_until(way.position, tries=tries))) == late
+    assert (
+        of(late, world.ask(way.ask, number, seconds=seconds_until(way.position, tries=tries)))
+        == late
+    )
     assert world.calls == way.tried(tries)[: way.position + tries]
     record_property("faults", tries)
     proxy.rule()
@@ -189,7 +207,10 @@ def test_storm_of_faults_breaks_no_invariant(
     create_tables(straight_client, ledger_tables())
     config = SWEEP_CONFIG.merge(Config(read_timeout=0.8))
     storm = Storm(
-        seed, requests=STORM_REQUESTS, new_store=lambda: create_account_store(create_client(config)), clients=6
+        seed,
+        requests=STORM_REQUESTS,
+        new_store=lambda: create_account_store(create_client(config)),
+        clients=6,
     )
     proxy.rule(*storm_rules(Random(seed)))
     storm.blow()
@@ -201,13 +222,17 @@ def test_storm_of_faults_breaks_no_invariant(
     found = [one for book in books for one in violations(book, storm.answers)]
     assert not found, (f"SEED={seed}", *map(str, found))
     stored = [entry for book in books for entry in book.entries]
-    assert all(entry in stored for entry in storm.seen), f"SEED={seed}: somebody saw what is not there"
+    assert all(entry in stored for entry in storm.seen), (
+        f"SEED={seed}: somebody saw what is not there"
+    )
     rewarded = [[entry.nonce for entry in book.entries].count(REWARD.nonce) for book in books]
     assert rewarded == [min(book.head.entry_count, 1) for book in books], f"SEED={seed}"
     outcomes = Counter(one.outcome for one in storm.answers)
     assert min(faults, outcomes[Outcome.ACCEPTED]) > STORM_REQUESTS / 10, f"SEED={seed}: {outcomes}"
     for outcome in Outcome:
-        record_property("replayed" if outcome is Outcome.DUPLICATE else str(outcome), outcomes[outcome])
+        record_property(
+            "replayed" if outcome is Outcome.DUPLICATE else str(outcome), outcomes[outcome]
+        )
     record_property("requests", STORM_REQUESTS)
     record_property("faults", faults)
 
@@ -215,7 +240,11 @@ def test_storm_of_faults_breaks_no_invariant(
 def storm_rules(chance: Random) -> list[dict[str, Any]]:
     """Each fault of each call, now and then."""
     return [
-        {"operation": name, "sequence": {"fail": chance.randint(1, 3), "pass": chance.randint(20, 60)}, **fault.rule}
+        {
+            "operation": name,
+            "sequence": {"fail": chance.randint(1, 3), "pass": chance.randint(20, 60)},
+            **fault.rule,
+        }
         for name in sorted(set(API_NAMES.values()))
         for fault in FAULTS.values()
         if fault.of is None or name in fault.of

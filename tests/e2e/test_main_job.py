@@ -35,7 +35,9 @@ class HttpClient:
         self.answered = threading.Semaphore(0)
         self.deadline = time.monotonic() + JOB_SECONDS_MAX
 
-    def __call__(self, method: str, path: str, body: Any = None, *, query: dict[str, str] | None = None) -> Answer:
+    def __call__(
+        self, method: str, path: str, body: Any = None, *, query: dict[str, str] | None = None
+    ) -> Answer:
         while True:
             answer = self._once(method, path, body, query)
             if answer.status != 503:
@@ -105,7 +107,9 @@ def test_server_ends_with_all_it_started(server: Server, number: signal.Signals)
 def test_port_in_use_is_one_line(server: Server) -> None:
     """A port that somebody else has is said in one line."""
     with socket.create_server(("127.0.0.1", int(server.url.rpartition(":")[2]))):
-        ended = subprocess.run(server.command, cwd=ROOT, capture_output=True, text=True, check=False)
+        ended = subprocess.run(
+            server.command, cwd=ROOT, capture_output=True, text=True, check=False
+        )
     assert ended.returncode == 1
     assert ended.stderr.startswith("ledger: port ")
     assert len(ended.stderr.splitlines()) == 1
@@ -122,7 +126,9 @@ def test_data_in_use_is_one_line(server: Server, tmp_path: Path) -> None:
     )
 
 
-def test_without_java_it_runs_on_moto_and_says_what_that_means(server: Server, tmp_path: Path) -> None:
+def test_without_java_it_runs_on_moto_and_says_what_that_means(
+    server: Server, tmp_path: Path
+) -> None:
     """A machine without Java gets a ledger too, and is told that it forgets."""
     (tmp_path / "bin").mkdir()
     server.start(**{**os.environ, "PATH": str(tmp_path / "bin")})

@@ -54,12 +54,17 @@ def test_racing_writers_lose_and_double_nothing(
     if spread == 1:
         done = [write(variables, seed, shares[0], owner_ids)]
     else:
-        done = [one.result() for one in [processes.submit(write, variables, seed, one, owner_ids) for one in shares]]
+        done = [
+            one.result()
+            for one in [processes.submit(write, variables, seed, one, owner_ids) for one in shares]
+        ]
     assert len({process for process, _ in done}) == spread
     answers = [one for _, told in done for one in told]
     counts = note(answers, record_property)
     assert counts["requests"] - counts["in doubt"] == WRITERS * REQUESTS_EACH
-    assert min(counts[outcome] for outcome in ("accepted", "replayed", "refused")) > REQUESTS_EACH, f"SEED={seed}"
+    assert (
+        min(counts[outcome] for outcome in ("accepted", "replayed", "refused")) > REQUESTS_EACH
+    ), f"SEED={seed}"
     check_all(create_store(real_client), answers, seed)
 
 
@@ -74,7 +79,9 @@ def write(
         return os.getpid(), [one for answers in threads.map(told, clients) for one in answers]
 
 
-def _told(processor: OperationProcessor, seed: int, owner_ids: Sequence[str], number: int) -> list[Answer]:
+def _told(
+    processor: OperationProcessor, seed: int, owner_ids: Sequence[str], number: int
+) -> list[Answer]:
     def post(request: OperationRequest) -> Answer:
         return Answer.of(request, processor.process)
 

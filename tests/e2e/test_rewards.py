@@ -61,9 +61,14 @@ def answers(store: SweepStore) -> Answers:
     for first in range(0, OWNERS, WRITES_MAX):
         writes = []
         for number in range(first, min(first + WRITES_MAX, OWNERS)):
-            head, request = Account(owner_id=f"owner-{number}"), operation(owner_id=f"owner-{number}")
+            head, request = (
+                Account(owner_id=f"owner-{number}"),
+                operation(owner_id=f"owner-{number}"),
+            )
             writes.append(change_of(head, head.next_entry(request, amount=3, now=NOON)))
-            asked[head.owner_id] += [Answer(request=request, outcome=Outcome.ACCEPTED, entry=writes[-1].entries[0])]
+            asked[head.owner_id] += [
+                Answer(request=request, outcome=Outcome.ACCEPTED, entry=writes[-1].entries[0])
+            ]
         assert store.transact(writes, token=uuid4().hex) == []
     return asked
 
@@ -75,7 +80,11 @@ def proxy(server: Server, store: SweepStore, tmp_path: Path) -> Iterator[Proxy]:
 
 
 def test_killed_twice_while_clients_spend(
-    server: Server, store: SweepStore, proxy: Proxy, answers: Answers, record_property: Callable[[str, int], None]
+    server: Server,
+    store: SweepStore,
+    proxy: Proxy,
+    answers: Answers,
+    record_property: Callable[[str, int], None],
 ) -> None:
     """Each owner has one reward in the end, every acknowledged spend is there, and every ledger holds together."""
     with clients(server.url, answers):
@@ -103,7 +112,9 @@ def test_killed_twice_while_clients_spend(
 def start(server: Server, **environment: str) -> "subprocess.Popen[str]":
     environment = {"PATH": os.environ["PATH"], **server.variables, **environment}
     command = [LEDGER, "rewards", "--app", APP, "--date", "2026-11-22", "--force", "--yes"]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def await_slow_write(proxy: Proxy) -> None:
@@ -129,11 +140,15 @@ def clients(url: str, answers: Answers) -> Iterator[None]:
 
     def post(http: httpx.Client, request: OperationRequest) -> None:
         body, answer = request.model_dump(mode="json"), None
-        while answer is None or answer.outcome is Outcome.IN_DOUBT:  # DynamoDB Local is busy; the nonce finds out
+        while (
+            answer is None or answer.outcome is Outcome.IN_DOUBT
+        ):  # DynamoDB Local is busy; the nonce finds out
             begun = time.monotonic()
             told = http.post("/ledger/entry", json=body)
             assert told.status_code in {200, 402, 409, 503}, told.text
-            answer = Answer.of_http(request, told.status_code, told.json(), begun=begun, ended=time.monotonic())
+            answer = Answer.of_http(
+                request, told.status_code, told.json(), begun=begun, ended=time.monotonic()
+            )
             answers[request.owner_id].append(answer)
 
     with ThreadPoolExecutor(CLIENTS) as threads:

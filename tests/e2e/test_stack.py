@@ -36,7 +36,10 @@ from tests.support import NOON, change_of, operation
 
 SECONDS_MAX = 60
 READ, WRITE = "ledger/read", "ledger/write"
-API_URL, TOKEN_COMMAND = os.environ.get("LEDGER_API_URL"), os.environ.get("LEDGER_TOKEN_COMMAND", "")
+API_URL, TOKEN_COMMAND = (
+    os.environ.get("LEDGER_API_URL"),
+    os.environ.get("LEDGER_TOKEN_COMMAND", ""),
+)
 
 
 @dataclass
@@ -47,11 +50,17 @@ class Deployment:
     token: Callable[..., str]
     stack: Stack | None
 
-    def __call__(self, method: str, path: str, token: str | None = None, body: Any = None, **headers: str) -> Any:
+    def __call__(
+        self, method: str, path: str, token: str | None = None, body: Any = None, **headers: str
+    ) -> Any:
         authorization = {"Authorization": f"Bearer {token}"} if token else {}
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
         return httpx.request(
-            method, self.url + path, json=body, headers={**authorization, **headers}, timeout=SECONDS_MAX
+            method,
+            self.url + path,
+            json=body,
+            headers={**authorization, **headers},
+            timeout=SECONDS_MAX,
         )
 
 
@@ -61,8 +70,12 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         yield Deployment(API_URL.rstrip("/"), token_by_command, None)
         return
     if not (BUILT.exists() and MINISTACK.exists()):
-        pytest.skip("NOT TESTED as a deployed stack: `make e2e` builds it and sets up what it is deployed to")
-    with deployed(free_port(), Issuer(free_port(), Path(tmp_path_factory.mktemp("issuer")))) as stack:
+        pytest.skip(
+            "NOT TESTED as a deployed stack: `make e2e` builds it and sets up what it is deployed to"
+        )
+    with deployed(
+        free_port(), Issuer(free_port(), Path(tmp_path_factory.mktemp("issuer")))
+    ) as stack:
         yield Deployment(stack.url, stack.issuer.token, stack)
 
 
@@ -109,7 +122,9 @@ def test_health_is_open(deployment: Deployment) -> None:
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
 
-def test_tokens_of_every_audience_are_taken(stack: Stack, deployment: Deployment, owner_id: str) -> None:
+def test_tokens_of_every_audience_are_taken(
+    stack: Stack, deployment: Deployment, owner_id: str
+) -> None:
     """Each app client has an audience of its own, and JwtAudience names them all."""
     token = stack.issuer.token(owner_id, audience=SECOND_AUDIENCE)
     assert deployment("GET", f"/ledger/{owner_id}/balance", token).status_code == 200
@@ -125,7 +140,9 @@ def forged(deployment: Deployment, owner_id: str) -> str:
 def altered(deployment: Deployment, owner_id: str) -> str:
     """A signed token with other claims put in."""
     header, _, signature = deployment.token("eve").split(".")
-    return ".".join([header, deployment.token(owner_id, f"{READ} {WRITE}").split(".")[1], signature])
+    return ".".join(
+        [header, deployment.token(owner_id, f"{READ} {WRITE}").split(".")[1], signature]
+    )
 
 
 def unsigned(deployment: Deployment, owner_id: str) -> str:
@@ -143,7 +160,9 @@ BAD_TOKENS: dict[str, Callable[[Deployment, str], str | None]] = {
     "garbage": lambda *_: "garbage",
     "empty": lambda *_: "..",
     "expired": lambda deployment, owner_id: deployment.token(owner_id, WRITE, expires_seconds=-60),
-    "other audience": lambda deployment, owner_id: deployment.token(owner_id, WRITE, audience="another-app"),
+    "other audience": lambda deployment, owner_id: deployment.token(
+        owner_id, WRITE, audience="another-app"
+    ),
     "other issuer": of_another_issuer,
     "bad signature": forged,
     "altered claims": altered,
@@ -152,7 +171,9 @@ BAD_TOKENS: dict[str, Callable[[Deployment, str], str | None]] = {
 
 
 @pytest.mark.parametrize("kind", BAD_TOKENS)
-def test_without_a_valid_token_nothing_is_done(deployment: Deployment, writer: str, owner_id: str, kind: str) -> None:
+def test_without_a_valid_token_nothing_is_done(
+    deployment: Deployment, writer: str, owner_id: str, kind: str
+) -> None:
     """Whatever is wrong with the token: 401 on every route, and nothing is written."""
     token = BAD_TOKENS[kind](deployment, owner_id)
     body = entry(owner_id, "SIGNUP_CREDIT")
@@ -172,17 +193,27 @@ def test_without_a_valid_token_nothing_is_done(deployment: Deployment, writer: s
     assert deployment("GET", f"/ledger/{owner_id}/balance", writer).json()["entry_count"] == 0
 
 
-def test_a_token_opens_what_it_is_for_and_nothing_else(deployment: Deployment, writer: str, owner_id: str) -> None:
+def test_a_token_opens_what_it_is_for_and_nothing_else(
+    deployment: Deployment, writer: str, owner_id: str
+) -> None:
     """An owner reads and spends its own; it neither grants to itself nor touches another's; a scope is one right."""
     owner, reader = deployment.token(owner_id), deployment.token("support", READ)
-    assert deployment("POST", "/ledger/entry", writer, entry(owner_id, "CREDIT_ADD")).status_code == 200
+    assert (
+        deployment("POST", "/ledger/entry", writer, entry(owner_id, "CREDIT_ADD")).status_code
+        == 200
+    )
     for path in ("balance", "entries", "verify", "receipt"):
         assert deployment("GET", f"/ledger/{owner_id}/{path}", owner).status_code == 200
         assert deployment("GET", f"/ledger/{owner_id}/{path}", reader).status_code == 200
         refused = deployment("GET", f"/ledger/{owner_id}-other/{path}", owner)
         assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
         assert refused.headers["content-type"] == "application/problem+json"
-    assert deployment("POST", "/ledger/entry", owner, entry(owner_id, "CREDIT_SPEND", "spend")).status_code == 200
+    assert (
+        deployment(
+            "POST", "/ledger/entry", owner, entry(owner_id, "CREDIT_SPEND", "spend")
+        ).status_code
+        == 200
+    )
     for token, body in (
         (owner, entry(owner_id, "CREDIT_ADD", "mine", amount=1000)),
         (owner, entry(owner_id, "DAILY_REWARD", "mine")),
@@ -203,26 +234,45 @@ def await_index(deployment: Deployment, token: str, owner_id: str, *, entries: i
 
 def test_ledger_does_its_job(deployment: Deployment, writer: str, owner_id: str) -> None:
     """Entry, replay, refusal, top-up, history, balance at an instant, an audit."""
-    first = deployment("POST", "/ledger/entry", writer, entry(owner_id, "SIGNUP_CREDIT", metadata={"via": "e2e"}))
+    first = deployment(
+        "POST", "/ledger/entry", writer, entry(owner_id, "SIGNUP_CREDIT", metadata={"via": "e2e"})
+    )
     assert (first.status_code, first.json()["balance_after"]) == (200, 3)
-    again = deployment("POST", "/ledger/entry", writer, entry(owner_id, "SIGNUP_CREDIT", metadata={"via": "e2e"}))
-    assert (again.status_code, again.json()["replay"], again.json()["entry"]) == (409, True, first.json())
+    again = deployment(
+        "POST", "/ledger/entry", writer, entry(owner_id, "SIGNUP_CREDIT", metadata={"via": "e2e"})
+    )
+    assert (again.status_code, again.json()["replay"], again.json()["entry"]) == (
+        409,
+        True,
+        first.json(),
+    )
     key = {"Idempotency_Key": "topup"}
     added = deployment("POST", "/ledger/entry", writer, entry(owner_id, "CREDIT_ADD", None), **key)
-    replayed = deployment("POST", "/ledger/entry", writer, entry(owner_id, "CREDIT_ADD", None), **key)
+    replayed = deployment(
+        "POST", "/ledger/entry", writer, entry(owner_id, "CREDIT_ADD", None), **key
+    )
     assert (added.status_code, replayed.status_code, replayed.json()) == (200, 200, added.json())
     assert replayed.headers["idempotency-replayed"] == "true"
     spend = entry(owner_id, "CREDIT_SPEND", "spend", amount=14)
     refused = deployment("POST", "/ledger/entry", writer, spend)
     assert (refused.status_code, refused.json()["code"]) == (402, "insufficient_balance")
     assert (refused.json()["balance"], refused.json()["required"]) == (13, 14)
-    assert deployment("POST", "/ledger/entry", writer, entry(owner_id, "DAILY_REWARD", "day")).status_code == 200
+    assert (
+        deployment(
+            "POST", "/ledger/entry", writer, entry(owner_id, "DAILY_REWARD", "day")
+        ).status_code
+        == 200
+    )
     assert deployment("POST", "/ledger/entry", writer, spend).json()["balance_after"] == 0
-    bad = deployment("POST", "/ledger/entry", writer, entry(owner_id, "CREDIT_SPEND", "bad", amount=1.5))
+    bad = deployment(
+        "POST", "/ledger/entry", writer, entry(owner_id, "CREDIT_SPEND", "bad", amount=1.5)
+    )
     assert (bad.status_code, bad.json()["code"]) == (422, "invalid")
     await_index(deployment, writer, owner_id, entries=4)
     page = deployment("GET", f"/ledger/{owner_id}/entries?limit=3", writer).json()
-    rest = deployment("GET", f"/ledger/{owner_id}/entries?limit=3&cursor={page['next_cursor']}", writer).json()
+    rest = deployment(
+        "GET", f"/ledger/{owner_id}/entries?limit=3&cursor={page['next_cursor']}", writer
+    ).json()
     assert [one["id"] for one in page["entries"] + rest["entries"]] == [4, 3, 2, 1]
     at = first.json()["created_at"]
     assert deployment("GET", f"/ledger/{owner_id}/balance?at={at}", writer).json()["balance"] == 3
@@ -230,43 +280,73 @@ def test_ledger_does_its_job(deployment: Deployment, writer: str, owner_id: str)
     assert (report["valid"], report["entries_checked"], report["head"]["balance"]) == (True, 4, 0)
 
 
-def test_receipt_is_signed_by_the_stack_s_key(stack: Stack, deployment: Deployment, writer: str, owner_id: str) -> None:
+def test_receipt_is_signed_by_the_stack_s_key(
+    stack: Stack, deployment: Deployment, writer: str, owner_id: str
+) -> None:
     """An owner's receipt is checked with the public half of the key, and the ledger bears it out; no log has it."""
-    entry_hash = deployment("POST", "/ledger/entry", writer, entry(owner_id, "SIGNUP_CREDIT")).json()["hash"]
+    entry_hash = deployment(
+        "POST", "/ledger/entry", writer, entry(owner_id, "SIGNUP_CREDIT")
+    ).json()["hash"]
     answer = deployment("GET", f"/ledger/{owner_id}/receipt", deployment.token(owner_id))
     arn = stack.outputs["ReceiptKeyArn"]
     public = jwk(stack.client("kms").get_public_key(KeyId=arn)["PublicKey"], arn.rpartition("/")[2])
     receipt = read_receipt(answer.text, [public])
-    assert (receipt.sub, receipt.balance, receipt.entry_count, receipt.head_hash) == (owner_id, 3, 1, entry_hash)
+    assert (receipt.sub, receipt.balance, receipt.entry_count, receipt.head_hash) == (
+        owner_id,
+        3,
+        1,
+        entry_hash,
+    )
     group = stack.outputs["ApiFunctionLogGroupName"]
-    log = "".join(event["message"] for event in stack.client("logs").filter_log_events(logGroupName=group)["events"])
+    log = "".join(
+        event["message"]
+        for event in stack.client("logs").filter_log_events(logGroupName=group)["events"]
+    )
     assert not [part for part in answer.json()["receipt"].split(".") if part in log]
 
 
 def test_nobody_but_the_function_signs(stack: Stack) -> None:
     """The key's policy says so: neither an administrator, nor a user with the very policies of a role, may sign."""
     key: dict[str, Any] = {"KeyId": stack.outputs["ReceiptKeyArn"]}
-    everything = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "kms:*", "Resource": "*"}]}
+    everything = {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": "kms:*", "Resource": "*"}],
+    }
     admin = user_client(stack, [everything], "kms")
     assert admin.get_public_key(**key)["KeySpec"] == "ECC_NIST_P256"
-    roles = [client_of_role(stack, role, "kms") for role in ("ApiFunctionRole", "DailyRewardFunctionRole")]
+    roles = [
+        client_of_role(stack, role, "kms")
+        for role in ("ApiFunctionRole", "DailyRewardFunctionRole")
+    ]
     for client in (admin, *roles):
-        assert is_denied(client, "sign", {**key, "Message": b"m", "SigningAlgorithm": "ECDSA_SHA_256"})
+        assert is_denied(
+            client, "sign", {**key, "Message": b"m", "SigningAlgorithm": "ECDSA_SHA_256"}
+        )
 
 
 def test_nobody_but_the_function_puts_segments_on_the_queue(stack: Stack) -> None:
     """The queue's policy denies it to an administrator; the function's role alone has the right, and is not denied."""
-    everything = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sqs:*", "Resource": "*"}]}
+    everything = {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": "sqs:*", "Resource": "*"}],
+    }
     message = {"QueueUrl": stack.outputs["RewardsQueueUrl"], "MessageBody": "{}"}
     admin = user_client(stack, [everything], "sqs")
     assert is_denied(admin, "send_message", message)
-    assert admin.get_queue_attributes(QueueUrl=message["QueueUrl"], AttributeNames=["Policy"])["Attributes"]["Policy"]
+    assert admin.get_queue_attributes(QueueUrl=message["QueueUrl"], AttributeNames=["Policy"])[
+        "Attributes"
+    ]["Policy"]
 
 
-def test_web_pages_of_named_origins_may_ask(stack: Stack, deployment: Deployment, owner_id: str) -> None:
+def test_web_pages_of_named_origins_may_ask(
+    stack: Stack, deployment: Deployment, owner_id: str
+) -> None:
     """A preflight needs no token and names what may be sent; an answer may be read by this page and by no other."""
     path = f"/ledger/{owner_id}/balance"
-    asked = {"Access_Control_Request_Method": "GET", "Access_Control_Request_Headers": "authorization"}
+    asked = {
+        "Access_Control_Request_Method": "GET",
+        "Access_Control_Request_Headers": "authorization",
+    }
     told = deployment("OPTIONS", path, Origin=ORIGIN, **asked)
     assert told.is_success
     assert told.headers["access-control-allow-origin"] == ORIGIN
@@ -281,7 +361,9 @@ def test_web_pages_of_named_origins_may_ask(stack: Stack, deployment: Deployment
         assert "access-control-allow-origin" not in answer.headers
 
 
-def test_racing_spends_take_what_there_is_and_no_more(deployment: Deployment, writer: str, owner_id: str) -> None:
+def test_racing_spends_take_what_there_is_and_no_more(
+    deployment: Deployment, writer: str, owner_id: str
+) -> None:
     """Through API Gateway and as many functions as it starts: each spend once, never below zero."""
     deployment("POST", "/ledger/entry", writer, entry(owner_id, "CREDIT_ADD", "start"))
 
@@ -309,23 +391,37 @@ def test_a_request_is_found_in_the_log_by_its_id(
     request_id = deployment("POST", "/ledger/entry", writer, sent).json()["request_id"]
     logs, deadline = stack.client("logs"), time.monotonic() + SECONDS_MAX
     while True:
-        events = logs.filter_log_events(logGroupName=stack.outputs["ApiFunctionLogGroupName"])["events"]
+        events = logs.filter_log_events(logGroupName=stack.outputs["ApiFunctionLogGroupName"])[
+            "events"
+        ]
         found = [event["message"] for event in events if request_id in event["message"]]
         if found:
             break
         assert time.monotonic() < deadline
         time.sleep(0.2)
     line = json.loads(found[0])
-    assert (line["code"], line["service"], line["owner"]) == ("insufficient_balance", NAME, owner_hash(owner_id))
+    assert (line["code"], line["service"], line["owner"]) == (
+        "insufficient_balance",
+        NAME,
+        owner_hash(owner_id),
+    )
     assert line["caller"] == owner_hash("shop")
     everything = "".join(event["message"] for event in events)
-    assert not [secret for secret in ("secret-nonce", "secret-note", writer, owner_id) if secret in everything]
+    assert not [
+        secret
+        for secret in ("secret-nonce", "secret-note", writer, owner_id)
+        if secret in everything
+    ]
 
 
 def test_function_is_a_published_version_with_the_settings_of_the_template(stack: Stack) -> None:
     """The API calls the alias, which points to a version that starts from a snapshot."""
     functions = stack.client("lambda")
-    (name,) = (one["FunctionName"] for one in functions.list_functions()["Functions"] if "ApiF" in one["FunctionName"])
+    (name,) = (
+        one["FunctionName"]
+        for one in functions.list_functions()["Functions"]
+        if "ApiF" in one["FunctionName"]
+    )
     configuration = functions.get_function_configuration(FunctionName=name, Qualifier="live")
     assert configuration["Version"].isdecimal()
     assert configuration["SnapStart"]["ApplyOn"] == "PublishedVersions"
@@ -340,7 +436,10 @@ def test_schedule_s_event_rewards_every_owner_once(
     """The schedule's own input starts the function, whose queue starts it again; a second time changes nothing."""
     owners = [f"{owner_id}-{number}" for number in range(12)]
     for one in owners:
-        assert deployment("POST", "/ledger/entry", writer, entry(one, "SIGNUP_CREDIT")).status_code == 200
+        assert (
+            deployment("POST", "/ledger/entry", writer, entry(one, "SIGNUP_CREDIT")).status_code
+            == 200
+        )
     nonce = f"ledger:daily-reward:{(today := datetime.now(UTC).date())}"
     (schedule,) = stack.client("scheduler").list_schedules()["Schedules"]
     found = stack.client("scheduler").get_schedule(Name=schedule["Name"])
@@ -349,7 +448,9 @@ def test_schedule_s_event_rewards_every_owner_once(
     event = found["Target"]["Input"].replace("<aws.scheduler.scheduled-time>", f"{today}T04:00:00Z")
     function, queue = found["Target"]["Arn"], stack.outputs["RewardsQueueUrl"]
     for _ in range(2):
-        stack.client("lambda").invoke(FunctionName=function, InvocationType="Event", Payload=event.encode())
+        stack.client("lambda").invoke(
+            FunctionName=function, InvocationType="Event", Payload=event.encode()
+        )
         await_rewards(deployment, writer, owners)
         await_empty(stack, queue)
     for one in owners:
@@ -363,7 +464,9 @@ def test_schedule_s_event_rewards_every_owner_once(
 
 def await_rewards(deployment: Deployment, writer: str, owners: list[str]) -> None:
     deadline = time.monotonic() + SECONDS_MAX
-    while any(deployment("GET", f"/ledger/{one}/balance", writer).json()["balance"] != 4 for one in owners):
+    while any(
+        deployment("GET", f"/ledger/{one}/balance", writer).json()["balance"] != 4 for one in owners
+    ):
         assert time.monotonic() < deadline
         time.sleep(0.5)
 
@@ -373,7 +476,9 @@ def await_empty(stack: Stack, queue_url: str) -> bool:
     deadline = time.monotonic() + SECONDS_MAX
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     while True:
-        told = stack.client("sqs").get_queue_attributes(QueueUrl=queue_url, AttributeNames=names)["Attributes"]
+        told = stack.client("sqs").get_queue_attributes(QueueUrl=queue_url, AttributeNames=names)[
+            "Attributes"
+        ]
         if all(told[name] == "0" for name in names):
             return True
         assert time.monotonic() < deadline, told
@@ -389,9 +494,13 @@ def role_client(stack: Stack) -> Any:
 def client_of_role(stack: Stack, logical_id: str, service: str = "dynamodb") -> Any:
     """DynamoDB, or another service, for a user with the very policies of a role."""
     iam = stack.client("iam")
-    (role,) = (one["RoleName"] for one in iam.list_roles()["Roles"] if logical_id in one["RoleName"])
+    (role,) = (
+        one["RoleName"] for one in iam.list_roles()["Roles"] if logical_id in one["RoleName"]
+    )
     names = iam.list_role_policies(RoleName=role)["PolicyNames"]
-    policies = [iam.get_role_policy(RoleName=role, PolicyName=one)["PolicyDocument"] for one in names]
+    policies = [
+        iam.get_role_policy(RoleName=role, PolicyName=one)["PolicyDocument"] for one in names
+    ]
     return user_client(stack, policies, service)
 
 
@@ -412,7 +521,9 @@ def is_denied(client: Any, call: str, arguments: dict[str, Any]) -> bool:
     return refusal.value.response["Error"]["Code"] in {"AccessDenied", "AccessDeniedException"}
 
 
-def test_policy_of_the_entries_table_binds_an_administrator_too(stack: Stack, owner_id: str) -> None:
+def test_policy_of_the_entries_table_binds_an_administrator_too(
+    stack: Stack, owner_id: str
+) -> None:
     """An administrator puts entries in transactions only, and neither updates nor deletes one.
 
     The policy is tried as a user's own: the emulator enforces no table's. On AWS the same statements bind everybody.
@@ -435,8 +546,14 @@ def test_policy_of_the_entries_table_binds_an_administrator_too(stack: Stack, ow
     changed = {"TableName": entries, "Key": key, "UpdateExpression": "REMOVE amount"}
     assert is_denied(admin, "update_item", changed)
     assert is_denied(admin, "transact_write_items", {"TransactItems": [{"Update": changed}]})
-    assert is_denied(admin, "transact_write_items", {"TransactItems": [{"Delete": {"TableName": entries, "Key": key}}]})
-    assert is_denied(admin, "batch_write_item", {"RequestItems": {entries: [{"DeleteRequest": {"Key": key}}]}})
+    assert is_denied(
+        admin,
+        "transact_write_items",
+        {"TransactItems": [{"Delete": {"TableName": entries, "Key": key}}]},
+    )
+    assert is_denied(
+        admin, "batch_write_item", {"RequestItems": {entries: [{"DeleteRequest": {"Key": key}}]}}
+    )
 
 
 def test_role_appends_in_transactions_and_changes_or_drops_no_entry(
@@ -476,14 +593,18 @@ def test_role_appends_in_transactions_and_changes_or_drops_no_entry(
         assert is_denied(role_client, call, arguments), call
 
 
-def test_role_of_the_scheduled_function_changes_no_entry_either(stack: Stack, owner_id: str) -> None:
+def test_role_of_the_scheduled_function_changes_no_entry_either(
+    stack: Stack, owner_id: str
+) -> None:
     """It may read all balances, which the API may not, and append; beyond that no more than the API."""
     entries, balances = stack.outputs["EntriesTableName"], stack.outputs["AccountsTableName"]
     client = client_of_role(stack, "DailyRewardFunctionRole")
     head = Account(owner_id=owner_id)
     made = head.next_entry(operation(owner_id=owner_id), amount=3, now=NOON)
     client.transact_write_items(
-        TransactItems=transact_items(change_of(head, made), entries_table=entries, accounts_table=balances)
+        TransactItems=transact_items(
+            change_of(head, made), entries_table=entries, accounts_table=balances
+        )
     )
     client.scan(TableName=balances, Limit=1)
     key = {"entry_key": {"S": f"{owner_id}#{made.nonce}"}}
@@ -491,12 +612,21 @@ def test_role_of_the_scheduled_function_changes_no_entry_either(stack: Stack, ow
     denied: list[tuple[str, dict[str, Any]]] = [
         ("put_item", {"TableName": entries, "Item": entry_item(made)}),
         ("delete_item", {"TableName": entries, "Key": key}),
-        ("transact_write_items", {"TransactItems": [{"Delete": {"TableName": entries, "Key": key}}]}),
+        (
+            "transact_write_items",
+            {"TransactItems": [{"Delete": {"TableName": entries, "Key": key}}]},
+        ),
         ("scan", {"TableName": entries}),
         ("get_item", {"TableName": entries, "Key": key}),
-        ("update_item", {"TableName": balances, "Key": owner, "UpdateExpression": "REMOVE balance"}),
+        (
+            "update_item",
+            {"TableName": balances, "Key": owner, "UpdateExpression": "REMOVE balance"},
+        ),
         ("delete_item", {"TableName": balances, "Key": owner}),
-        ("delete_item", {"TableName": stack.outputs["RunsTableName"], "Key": {"nonce": {"S": "n"}}}),
+        (
+            "delete_item",
+            {"TableName": stack.outputs["RunsTableName"], "Key": {"nonce": {"S": "n"}}},
+        ),
     ]
     for call, arguments in denied:
         assert is_denied(client, call, arguments), call

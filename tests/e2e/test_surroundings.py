@@ -109,21 +109,43 @@ def test_tables_are_created_in_the_store_that_is_here(
     environments = {**alone, f"all-{free_port()}": {**kept, **said}}
     command = [sys.executable, "-c", MADE, dynamodb_local_endpoint]
     done = subprocess.run(
-        command, cwd=ROOT, input=json.dumps(environments), capture_output=True, text=True, check=False
+        command,
+        cwd=ROOT,
+        input=json.dumps(environments),
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert done.stdout.splitlines() == [f"{dynamodb_local_endpoint} us-east-1 local"] * len(environments), done.stderr
+    assert done.stdout.splitlines() == [f"{dynamodb_local_endpoint} us-east-1 local"] * len(
+        environments
+    ), done.stderr
     assert elsewhere.seen == []
-    keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local", "region_name": "us-east-1"}
+    keys = {
+        "aws_access_key_id": "local",
+        "aws_secret_access_key": "local",
+        "region_name": "us-east-1",
+    }
     here = boto3.client("dynamodb", endpoint_url=dynamodb_local_endpoint, **keys)  # type: ignore[call-overload]
-    found = {name for page in here.get_paginator("list_tables").paginate() for name in page["TableNames"]}
+    found = {
+        name for page in here.get_paginator("list_tables").paginate() for name in page["TableNames"]
+    }
     assert environments.keys() <= found
 
 
-def pasted(server: Server, environment: dict[str, str], command: str) -> "subprocess.CompletedProcess[str]":
+def pasted(
+    server: Server, environment: dict[str, str], command: str
+) -> "subprocess.CompletedProcess[str]":
     """What a command prints in another terminal, after what the server printed for it."""
-    (lines,) = re.findall(r"in another terminal:\n(.*?)\n\n", server.log.read_text(), flags=re.DOTALL)
+    (lines,) = re.findall(
+        r"in another terminal:\n(.*?)\n\n", server.log.read_text(), flags=re.DOTALL
+    )
     return subprocess.run(
-        ["sh", "-c", f"{lines}\n{command}"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        ["sh", "-c", f"{lines}\n{command}"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -137,11 +159,17 @@ def test_all_at_once(server: Server, elsewhere: Impostor, tmp_path: Path) -> Non
     direct.close()
     verified = pasted(server, environment, f"{Path(sys.executable).parent}/ledger verify ada")
     assert (verified.returncode, json.loads(verified.stdout)["valid"]) == (0, True), verified.stderr
-    told = pasted(server, environment, 'echo "$LEDGER_AUTH $AWS_DEFAULT_REGION $AWS_REGION ${AWS_ENDPOINT_URL-unset}"')
+    told = pasted(
+        server,
+        environment,
+        'echo "$LEDGER_AUTH $AWS_DEFAULT_REGION $AWS_REGION ${AWS_ENDPOINT_URL-unset}"',
+    )
     assert told.stdout == "none us-east-1 us-east-1 unset\n"
     if shutil.which("curl"):
         body = json.dumps(BODY | {"nonce": "by-curl"})
-        done = pasted(server, environment, f"curl -sS --http2 {server.url}/ledger/entry --json '{body}'")
+        done = pasted(
+            server, environment, f"curl -sS --http2 {server.url}/ledger/entry --json '{body}'"
+        )
         assert json.loads(done.stdout)["balance_after"] == 6, done.stderr
     assert elsewhere.seen == []
     assert "by-curl" not in server.stop(signal.SIGTERM)
@@ -159,18 +187,35 @@ def test_variables_alone_are_enough(server: Server, elsewhere: Impostor, tmp_pat
 
 
 @pytest.mark.skipif(not shutil.which("java"), reason="NOT TESTED: needs Java")
-def test_tokens_and_java_in_spite_of_a_proxy(server: Server, elsewhere: Impostor, tmp_path: Path) -> None:
+def test_tokens_and_java_in_spite_of_a_proxy(
+    server: Server, elsewhere: Impostor, tmp_path: Path
+) -> None:
     """No key is asked for by way of the proxy, and a client in Java that has no token is told that it needs one."""
     port = str(free_port())
     server.command += ["--auth", "jwt", "--issuer-port", port]
     environment = hostile(elsewhere.url, tmp_path / "home")
     server.start(**environment)
-    command = [sys.executable, "-m", "infra.issuer", "--port", port, "--owner", "shop", "--scope", "ledger/write"]
+    command = [
+        sys.executable,
+        "-m",
+        "infra.issuer",
+        "--port",
+        port,
+        "--owner",
+        "shop",
+        "--scope",
+        "ledger/write",
+    ]
     token = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     ).stdout.strip()
     headers = {"Authorization": f"Bearer {token}"}
-    assert httpx.post(f"{server.url}/ledger/entry", json=BODY, headers=headers, trust_env=False).status_code == 200
+    assert (
+        httpx.post(
+            f"{server.url}/ledger/entry", json=BODY, headers=headers, trust_env=False
+        ).status_code
+        == 200
+    )
     (tmp_path / "Main.java").write_text(JAVA)
     java = ["java", str(tmp_path / "Main.java"), f"{server.url}/ledger/entry", json.dumps(BODY)]
     answered = subprocess.run(java, capture_output=True, text=True, check=True).stdout
@@ -184,7 +229,9 @@ def test_another_dynamodb_is_used_when_it_is_named(
     """By the option and by nothing else, and without a proxy."""
     server = Server(tmp_path, "--endpoint", dynamodb_local_endpoint)
     said = hostile(elsewhere.url, tmp_path / "home")
-    tables = {name: f"{name}-{free_port()}" for name in ("LEDGER_ENTRIES_TABLE", "LEDGER_ACCOUNTS_TABLE")}
+    tables = {
+        name: f"{name}-{free_port()}" for name in ("LEDGER_ENTRIES_TABLE", "LEDGER_ACCOUNTS_TABLE")
+    }
     astray = (
         "AWS_PROFILE",
         "AWS_ACCESS_KEY_ID",
@@ -194,7 +241,9 @@ def test_another_dynamodb_is_used_when_it_is_named(
     )
     server.start(**{name: said[name] for name in said if name not in astray}, **tables)
     try:
-        assert httpx.post(f"{server.url}/ledger/entry", json=BODY, trust_env=False).status_code == 200
+        assert (
+            httpx.post(f"{server.url}/ledger/entry", json=BODY, trust_env=False).status_code == 200
+        )
         assert server.variables[ENDPOINT] == dynamodb_local_endpoint
         assert not (server.data / "port").exists()
         assert elsewhere.seen == []
@@ -206,7 +255,9 @@ def test_what_is_not_dynamodb_is_no_store(elsewhere: Impostor, tmp_path: Path) -
     """A server over it does not start, and says in one line where the answers come from."""
     server = Server(tmp_path, "--endpoint", elsewhere.url)
     ended = subprocess.run(server.command, cwd=ROOT, capture_output=True, text=True, check=False)
-    said = f"ledger: the tables cannot be created: what answers at {elsewhere.url} is not DynamoDB\n"
+    said = (
+        f"ledger: the tables cannot be created: what answers at {elsewhere.url} is not DynamoDB\n"
+    )
     assert (ended.returncode, ended.stderr) == (1, said)
 
 
@@ -224,7 +275,10 @@ def test_port_of_dynamodb_local_is_kept(server: Server) -> None:
         server.start()
         second = server.variables[ENDPOINT]
         assert second != first
-        assert f"Port {first.rpartition(':')[2]}, where DynamoDB Local was, is taken" in server.stop(signal.SIGTERM)
+        assert (
+            f"Port {first.rpartition(':')[2]}, where DynamoDB Local was, is taken"
+            in server.stop(signal.SIGTERM)
+        )
     assert (server.data / "port").read_text().strip() == second.rpartition(":")[2]
 
 
@@ -252,7 +306,9 @@ def test_lines_are_short_and_cpus_are_all_unless_asked(server: Server) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     (line,) = lines
-    assert re.fullmatch(r"\d\d:\d\d:\d\d POST /ledger/entry 200 accepted SIGNUP_CREDIT [0-9.]+ ms", line)
+    assert re.fullmatch(
+        r"\d\d:\d\d:\d\d POST /ledger/entry 200 accepted SIGNUP_CREDIT [0-9.]+ ms", line
+    )
     assert "_aws" not in server.stop(signal.SIGTERM)
     server.command += ["--log", "json", "--one-cpu"]
     server.start()

@@ -23,10 +23,14 @@ from tests.support import ROOT
 def token(*options: str) -> str:
     """What `make token` prints."""
     command = [sys.executable, "-m", "infra.issuer", *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
-def test_server_takes_the_tokens_that_the_command_prints(dynamodb_local_endpoint: str, tmp_path: Path) -> None:
+def test_server_takes_the_tokens_that_the_command_prints(
+    dynamodb_local_endpoint: str, tmp_path: Path
+) -> None:
     """An owner's token reads its ledger only, an application's posts; without one nothing is answered but health."""
     port = str(free_port())
     server = Server(tmp_path, "--auth", "jwt", "--issuer-port", port)
@@ -35,10 +39,14 @@ def test_server_takes_the_tokens_that_the_command_prints(dynamodb_local_endpoint
         body = {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "n"}
 
         def ask(path: str, *options: str) -> int:
-            headers = {"Authorization": f"Bearer {token('--port', port, *options)}"} if options else {}
+            headers = (
+                {"Authorization": f"Bearer {token('--port', port, *options)}"} if options else {}
+            )
             return httpx.get(server.url + path, headers=headers).status_code
 
-        shop = {"Authorization": f"Bearer {token('--port', port, '--owner', 'shop', '--scope', 'ledger/write')}"}
+        shop = {
+            "Authorization": f"Bearer {token('--port', port, '--owner', 'shop', '--scope', 'ledger/write')}"
+        }
         assert httpx.post(f"{server.url}/ledger/entry", json=body, headers=shop).status_code == 200
         assert httpx.post(f"{server.url}/ledger/entry", json=body).status_code == 401
         assert ask("/health") == 200
@@ -56,7 +64,9 @@ def signed(issuer: Issuer, algorithm: str = "RS256", key: Any = None, **changes:
     """A token that is right, but for what is changed (None: left out)."""
     claims = jwt.decode(issuer.token("ada"), options={"verify_signature": False}) | changes
     kept = {name: value for name, value in claims.items() if value is not None}
-    return jwt.encode(kept, issuer._key if key is None else key, algorithm, headers={"kid": "local"})
+    return jwt.encode(
+        kept, issuer._key if key is None else key, algorithm, headers={"kid": "local"}
+    )
 
 
 FORGERIES: dict[str, Callable[[Issuer], str]] = {
@@ -68,13 +78,17 @@ FORGERIES: dict[str, Callable[[Issuer], str]] = {
     "not yet": lambda issuer: signed(issuer, nbf=2**40),
     "no signature": lambda issuer: signed(issuer, "none", ""),
     "a secret of one's own": lambda issuer: signed(issuer, "HS256", "k" * 32),
-    "an unknown key": lambda issuer: jwt.encode({"sub": "ada"}, new_key(), "RS256", headers={"kid": "other"}),
+    "an unknown key": lambda issuer: jwt.encode(
+        {"sub": "ada"}, new_key(), "RS256", headers={"kid": "other"}
+    ),
     "not a token": lambda issuer: "ada",
 }
 
 
 @pytest.mark.parametrize("forgery", FORGERIES)
-def test_forged_tokens_are_turned_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgery: str) -> None:
+def test_forged_tokens_are_turned_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgery: str
+) -> None:
     """Whatever is not signed by the issuer's key, as RS256, is no token; and no proxy can say another key."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     seen: list[Any] = []
@@ -92,7 +106,9 @@ def test_forged_tokens_are_turned_away(tmp_path: Path, monkeypatch: pytest.Monke
 
     issuer = Issuer(free_port(), tmp_path)
     with issuer.serving():
-        asyncio.get_event_loop().run_until_complete(ask(FORGERIES[forgery](issuer), issuer.token("ada")))
+        asyncio.get_event_loop().run_until_complete(
+            ask(FORGERIES[forgery](issuer), issuer.token("ada"))
+        )
     refused, taken = seen
     assert (refused, taken["sub"]) == ({}, "ada")
 
@@ -107,6 +123,8 @@ def test_key_is_kept_and_readable_by_its_owner_only(tmp_path: Path) -> None:
 
 def test_token_is_for_somebody() -> None:
     """`make token` without an owner says what is missing."""
-    done = subprocess.run(["make", "-s", "token"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["make", "-s", "token"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode
     assert "make token OWNER=ada" in done.stderr

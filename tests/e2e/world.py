@@ -34,7 +34,11 @@ from tests.support import Answer as HttpAnswer
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-SOURCES = [path for folder in ("ledger_core", "functions") for path in sorted(ROOT.glob(f"{folder}/**/*.py"))]
+SOURCES = [
+    path
+    for folder in ("ledger_core", "functions")
+    for path in sorted(ROOT.glob(f"{folder}/**/*.py"))
+]
 CALL_SECONDS = 0.007
 SECONDS = 10.0
 """What a request has unless a fault is to outlast it."""
@@ -48,12 +52,18 @@ def calls_in(sources: list[Path], client: Any) -> dict[str, str]:
     names = {"get_paginator": "any", "get_waiter": "any", **client.meta.method_to_api_mapping}
     found: dict[str, str] = {}
     for path in sources:
-        functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+        functions = [
+            node
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.FunctionDef)
+        ]
         for function in functions:
             for node in ast.walk(function):
                 if isinstance(node, ast.Attribute) and node.attr in names:
                     place = f"{path.stem}.{function.name}"
-                    assert found.setdefault(place, names[node.attr]) == names[node.attr], f"{place} makes two calls"
+                    assert found.setdefault(place, names[node.attr]) == names[node.attr], (
+                        f"{place} makes two calls"
+                    )
     return found
 
 
@@ -65,7 +75,11 @@ def seconds_until(calls: int, *, tries: int) -> float:
 
 def all_of(answer: HttpAnswer) -> Told:
     """What an HTTP answer tells, in one."""
-    return {**answer.body, "status": answer.status, "retry-after": answer.headers.get("retry-after")}
+    return {
+        **answer.body,
+        "status": answer.status,
+        "retry-after": answer.headers.get("retry-after"),
+    }
 
 
 class World:
@@ -86,13 +100,21 @@ class World:
         tables = {name: f"{name}-{uuid4()}" for name in TABLES.values()}
         create_tables(client, tables)
         waiting = Config(read_timeout=read_seconds)
-        names = {"entries_table": tables["LEDGER_ENTRIES_TABLE"], "accounts_table": tables["LEDGER_ACCOUNTS_TABLE"]}
+        names = {
+            "entries_table": tables["LEDGER_ENTRIES_TABLE"],
+            "accounts_table": tables["LEDGER_ACCOUNTS_TABLE"],
+        }
         self.store = SweepStore(client, **names)
         self._store = SweepStore(self._watched(SWEEP_CONFIG.merge(waiting)), **names)
         processor = OperationProcessor(self._store, ExampleAppOperations, **self._time())
-        self._api = LambdaApi(create_handler(create_api("App", LedgerRouter(processor), auth=AuthMode.NONE)))
+        self._api = LambdaApi(
+            create_handler(create_api("App", LedgerRouter(processor), auth=AuthMode.NONE))
+        )
         self._api.context = self
-        client, patience = self._watched(CLIENT_CONFIG.merge(waiting)), lambda: processor.budget(self.seconds)
+        client, patience = (
+            self._watched(CLIENT_CONFIG.merge(waiting)),
+            lambda: processor.budget(self.seconds),
+        )
         self.runs = Runs(client, tables["LEDGER_RUNS_TABLE"], budget=patience)
 
     def get_remaining_time_in_millis(self) -> float:
@@ -112,14 +134,20 @@ class World:
             request, head = operation(owner_id=owner_id), Account(owner_id=owner_id)
             entry = head.next_entry(request, amount=CREDITS, now=NOON)
             assert self.store.transact([change_of(head, entry)], token=uuid4().hex) == []
-            self._answers[owner_id] = [Answer(request=request, outcome=Outcome.ACCEPTED, entry=entry)]
+            self._answers[owner_id] = [
+                Answer(request=request, outcome=Outcome.ACCEPTED, entry=entry)
+            ]
         return owner_id
 
     def post(self, request: OperationRequest) -> Told:
         """Post it by HTTP; the answer is kept."""
         begun = time.monotonic()
-        told = self._api("POST", "/ledger/entry", request.model_dump(mode="json", exclude_none=True))
-        answer = Answer.of_http(request, told.status, told.body, begun=begun, ended=time.monotonic())
+        told = self._api(
+            "POST", "/ledger/entry", request.model_dump(mode="json", exclude_none=True)
+        )
+        answer = Answer.of_http(
+            request, told.status, told.body, begun=begun, ended=time.monotonic()
+        )
         self._answers[request.owner_id].append(answer)
         return all_of(told)
 
@@ -139,9 +167,15 @@ class World:
         (segment,) = Segment.all_of(reward, 1, NOON)
         segment = segment.model_copy(update=place)
         after = Sweep(self._store, reward, **self._time()).run(segment, seconds=self.seconds)
-        return {"finished": after.finished, "granted": after.tally.granted, "already": after.tally.already}
+        return {
+            "finished": after.finished,
+            "granted": after.tally.granted,
+            "already": after.tally.already,
+        }
 
-    def ask(self, question: Callable[["World", int], Told], number: int, *, seconds: float = SECONDS) -> Told:
+    def ask(
+        self, question: Callable[["World", int], Told], number: int, *, seconds: float = SECONDS
+    ) -> Told:
         """What is told to who asks this, by HTTP or by the code of what is raised; `calls` has what it took."""
         self.seconds, self._now = seconds, 0.0
         self.calls.clear()

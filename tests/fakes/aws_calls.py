@@ -50,7 +50,10 @@ def calls(rendered: Rendered) -> Iterator[Call]:
 def _function(properties: dict[str, Any]) -> Iterator[Call]:
     recursive = properties.pop("RecursiveLoop", "Terminate")
     tags = {tag["Key"]: tag["Value"] for tag in properties.pop("Tags")}
-    name, reserved = {"FunctionName": properties["FunctionName"]}, properties.pop("ReservedConcurrentExecutions", None)
+    name, reserved = (
+        {"FunctionName": properties["FunctionName"]},
+        properties.pop("ReservedConcurrentExecutions", None),
+    )
     yield "lambda", "CreateFunction", {**properties, "Tags": tags}
     if reserved is not None:
         yield "lambda", "PutFunctionConcurrency", {**name, "ReservedConcurrentExecutions": reserved}
@@ -75,7 +78,9 @@ def _key(properties: dict[str, Any]) -> Iterator[Call]:
 
 def _queue(properties: dict[str, Any]) -> Iterator[Call]:
     name = properties.pop("QueueName")
-    texts = {key: one if isinstance(one, str) else json.dumps(one) for key, one in properties.items()}
+    texts = {
+        key: one if isinstance(one, str) else json.dumps(one) for key, one in properties.items()
+    }
     yield "sqs", "CreateQueue", {"QueueName": name, "Attributes": texts}
 
 
@@ -86,11 +91,18 @@ def _queue_policy(properties: dict[str, Any]) -> Iterator[Call]:
 
 
 def _role(properties: dict[str, Any]) -> Iterator[Call]:
-    policies, trust = properties.pop("Policies"), json.dumps(properties.pop("AssumeRolePolicyDocument"))
+    policies, trust = (
+        properties.pop("Policies"),
+        json.dumps(properties.pop("AssumeRolePolicyDocument")),
+    )
     yield "iam", "CreateRole", {**properties, "AssumeRolePolicyDocument": trust}
     for one in policies:
         text = json.dumps(one["PolicyDocument"])
-        yield "iam", "PutRolePolicy", {"RoleName": properties["RoleName"], **one, "PolicyDocument": text}
+        yield (
+            "iam",
+            "PutRolePolicy",
+            {"RoleName": properties["RoleName"], **one, "PolicyDocument": text},
+        )
 
 
 def _table(properties: dict[str, Any]) -> Iterator[Call]:
@@ -102,7 +114,10 @@ def _table(properties: dict[str, Any]) -> Iterator[Call]:
     afterwards = {part: properties.pop(part) for part in operations if part in properties}
     properties["SSESpecification"] = {"Enabled": properties["SSESpecification"]["SSEEnabled"]}
     if "StreamSpecification" in properties:
-        properties["StreamSpecification"] = {"StreamEnabled": True, **properties["StreamSpecification"]}
+        properties["StreamSpecification"] = {
+            "StreamEnabled": True,
+            **properties["StreamSpecification"],
+        }
     if "ResourcePolicy" in properties:
         properties["ResourcePolicy"] = json.dumps(properties["ResourcePolicy"]["PolicyDocument"])
     yield "dynamodb", "CreateTable", properties

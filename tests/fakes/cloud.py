@@ -42,7 +42,11 @@ class Mortal:
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._client, name)
-        return self._life.watched(attribute) if callable(attribute) and name != "exceptions" else attribute
+        return (
+            self._life.watched(attribute)
+            if callable(attribute) and name != "exceptions"
+            else attribute
+        )
 
 
 @dataclass
@@ -94,11 +98,17 @@ class Cloud:
 
     def __post_init__(self) -> None:
         self.dead_url = self.sqs.create_queue(QueueName="dead")["QueueUrl"]
-        attributes = self.sqs.get_queue_attributes(QueueUrl=self.dead_url, AttributeNames=["QueueArn"])["Attributes"]
-        redrive = {"deadLetterTargetArn": attributes["QueueArn"], "maxReceiveCount": str(RECEIVES_MAX)}
+        attributes = self.sqs.get_queue_attributes(
+            QueueUrl=self.dead_url, AttributeNames=["QueueArn"]
+        )["Attributes"]
+        redrive = {
+            "deadLetterTargetArn": attributes["QueueArn"],
+            "maxReceiveCount": str(RECEIVES_MAX),
+        }
         # A message that is not deleted is there again at once.
         self.url = self.sqs.create_queue(
-            QueueName="rewards", Attributes={"VisibilityTimeout": "0", "RedrivePolicy": json.dumps(redrive)}
+            QueueName="rewards",
+            Attributes={"VisibilityTimeout": "0", "RedrivePolicy": json.dumps(redrive)},
         )["QueueUrl"]
 
     def function(self, life: Life | None = None) -> RewardFunction:
@@ -127,9 +137,15 @@ class Cloud:
 
     def records(self) -> list[dict[str, Any]]:
         """Up to ten messages, as Lambda is given them."""
-        messages = self.sqs.receive_message(QueueUrl=self.url, MaxNumberOfMessages=10).get("Messages", [])
+        messages = self.sqs.receive_message(QueueUrl=self.url, MaxNumberOfMessages=10).get(
+            "Messages", []
+        )
         return [
-            {"messageId": one["MessageId"], "body": one["Body"], "receiptHandle": one["ReceiptHandle"]}
+            {
+                "messageId": one["MessageId"],
+                "body": one["Body"],
+                "receiptHandle": one["ReceiptHandle"],
+            }
             for one in messages
         ]
 
@@ -143,10 +159,19 @@ class Cloud:
             if {"itemIdentifier": record["messageId"]} not in failed:
                 # Another worker may have had the message too, and deleted it first. SQS answers that with success.
                 with suppress(self.sqs.exceptions.ReceiptHandleIsInvalid):
-                    self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=record["receiptHandle"])
+                    self.sqs.delete_message(
+                        QueueUrl=self.url, ReceiptHandle=record["receiptHandle"]
+                    )
         return True
 
-    def run(self, period: str, *, segments: int = 2, function: RewardFunction | None = None, **event: Any) -> None:
+    def run(
+        self,
+        period: str,
+        *,
+        segments: int = 2,
+        function: RewardFunction | None = None,
+        **event: Any,
+    ) -> None:
         """Begin a sweep and see it to its end."""
         function = function or self.function()
         function({"period": period, "segments": segments, "force": True, **event}, Context())
@@ -159,12 +184,16 @@ class Cloud:
 
     def dead_letters(self) -> list[dict[str, Any]]:
         """What is among the dead letters; it stays there."""
-        found = self.sqs.receive_message(QueueUrl=self.dead_url, MaxNumberOfMessages=10, VisibilityTimeout=0)
+        found = self.sqs.receive_message(
+            QueueUrl=self.dead_url, MaxNumberOfMessages=10, VisibilityTimeout=0
+        )
         return [json.loads(one["Body"]) for one in found.get("Messages", [])]
 
     def redrive(self) -> None:
         """Put the dead letters back on the queue, as an operator does."""
-        for one in self.sqs.receive_message(QueueUrl=self.dead_url, MaxNumberOfMessages=10).get("Messages", []):
+        for one in self.sqs.receive_message(QueueUrl=self.dead_url, MaxNumberOfMessages=10).get(
+            "Messages", []
+        ):
             self.sqs.send_message(QueueUrl=self.url, MessageBody=one["Body"])
             self.sqs.delete_message(QueueUrl=self.dead_url, ReceiptHandle=one["ReceiptHandle"])
 
@@ -172,8 +201,14 @@ class Cloud:
         """Owners who have one entry and 3 credits each."""
         owner_ids = [f"owner-{number}" for number in range(first, first + owners)]
         for position in range(0, owners, WRITES_MAX):
-            heads = [Account(owner_id=owner_id) for owner_id in owner_ids[position : position + WRITES_MAX]]
-            entries = [one.next_entry(operation(owner_id=one.owner_id), amount=3, now=NOON) for one in heads]
+            heads = [
+                Account(owner_id=owner_id)
+                for owner_id in owner_ids[position : position + WRITES_MAX]
+            ]
+            entries = [
+                one.next_entry(operation(owner_id=one.owner_id), amount=3, now=NOON)
+                for one in heads
+            ]
             changes = [change_of(head, entry) for entry, head in zip(entries, heads, strict=True)]
             assert self.store().transact(changes, token=str(uuid4())) == []
         return owner_ids
@@ -184,7 +219,10 @@ class Cloud:
         for owner_id in owner_ids:
             book = Book.of(self.store(), owner_id)
             check(book)
-            assert sorted(one.nonce for one in book.entries if one.operation == "DAILY_REWARD") == nonces, owner_id
+            assert (
+                sorted(one.nonce for one in book.entries if one.operation == "DAILY_REWARD")
+                == nonces
+            ), owner_id
             assert len(book.entries) == len(nonces) + others
 
 
@@ -199,7 +237,9 @@ def patched(client: Any, **calls: Callable[..., Any]) -> Iterator[None]:
     """A client some of whose calls are others; each is given the real one first."""
     real = {name: getattr(client, name) for name in calls}
     for name, call in calls.items():
-        setattr(client, name, lambda call=call, name=name, **arguments: call(real[name], **arguments))
+        setattr(
+            client, name, lambda call=call, name=name, **arguments: call(real[name], **arguments)
+        )
     try:
         yield
     finally:

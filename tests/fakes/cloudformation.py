@@ -20,7 +20,11 @@ from infra.stack import CREDENTIALS, MINISTACK
 NOTHING = object()
 """What AWS::NoValue leaves: no such property."""
 ACCOUNT = "123456789012"
-CHOSEN = {"JwtIssuer": "https://issuer.example/pool", "JwtAudience": "app,shop", "RewardsState": "ENABLED"}
+CHOSEN = {
+    "JwtIssuer": "https://issuer.example/pool",
+    "JwtAudience": "app,shop",
+    "RewardsState": "ENABLED",
+}
 """What a deployer has to choose."""
 NAMES = {
     "AWS::CloudWatch::Dashboard": "DashboardName",
@@ -88,7 +92,12 @@ class Rendered:
     """The template as it is deployed with some parameters; all others are CHOSEN or have their defaults."""
 
     def __init__(
-        self, *, stack: str = "ledger-prod", region: str = "us-east-1", created: str = "", **parameters: str
+        self,
+        *,
+        stack: str = "ledger-prod",
+        region: str = "us-east-1",
+        created: str = "",
+        **parameters: str,
     ) -> None:
         unique = uuid5(NAMESPACE_DNS, f"{region} {stack} {created}")
         self._pseudo = {
@@ -107,13 +116,21 @@ class Rendered:
         assert self.parameters.keys() == declared.keys()
         resources = self._template["Resources"]
         self.resources = {
-            name: one for name, one in resources.items() if "Condition" not in one or self.holds(one["Condition"])
+            name: one
+            for name, one in resources.items()
+            if "Condition" not in one or self.holds(one["Condition"])
         }
-        self.properties = {name: self.value(one.get("Properties", {})) for name, one in self.resources.items()}
+        self.properties = {
+            name: self.value(one.get("Properties", {})) for name, one in self.resources.items()
+        }
 
     def of_type(self, kind: str) -> dict[str, Any]:
         """The properties of all resources of a type."""
-        return {name: self.properties[name] for name, one in self.resources.items() if one["Type"] == kind}
+        return {
+            name: self.properties[name]
+            for name, one in self.resources.items()
+            if one["Type"] == kind
+        }
 
     def holds(self, condition: str) -> bool:
         """Whether a condition of the template is true."""
@@ -144,7 +161,10 @@ class Rendered:
         return {
             "AWSTemplateFormatVersion": "2010-09-09",
             "Resources": {
-                name: {**{key: one[key] for key in kept if key in one}, "Properties": self.properties[name]}
+                name: {
+                    **{key: one[key] for key in kept if key in one},
+                    "Properties": self.properties[name],
+                }
                 for name, one in self.resources.items()
             },
         }
@@ -191,7 +211,9 @@ class Rendered:
         if attribute == "Arn":
             return self._arn(name)
         endpoint = f"https://a1b2c3d4e5.execute-api.{self._region}.amazonaws.com"
-        return {"QueueName": self.generated(name), "ApiEndpoint": endpoint, "Version": "7"}[attribute]
+        return {"QueueName": self.generated(name), "ApiEndpoint": endpoint, "Version": "7"}[
+            attribute
+        ]
 
     def generated(self, name: str) -> str:
         """The name that CloudFormation makes up where the template gives none."""
@@ -267,7 +289,9 @@ class Rendered:
 def walk(value: Any) -> Iterator[Any]:
     """A value and all values in it."""
     yield value
-    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else []
+    parts = (
+        value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else []
+    )
     for part in parts:
         yield from walk(part)
 
@@ -275,7 +299,9 @@ def walk(value: Any) -> Iterator[Any]:
 def _references(resource: Any) -> set[str]:
     """The names that a resource refers to."""
     found = (
-        {resource["DependsOn"]} if isinstance(resource.get("DependsOn"), str) else set(resource.get("DependsOn", []))
+        {resource["DependsOn"]}
+        if isinstance(resource.get("DependsOn"), str)
+        else set(resource.get("DependsOn", []))
     )
     for one in walk(resource):
         if isinstance(one, dict) and len(one) == 1:

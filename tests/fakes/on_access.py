@@ -11,4 +11,6 @@ from tests.support import NOON
 
 def grant_on_access(processor: OperationProcessor, day: int = 0, **options: Any) -> GrantOnAccess:
     """The grants of one process, some days after the 22nd of November."""
-    return GrantOnAccess(processor, ExampleAppOperations, clock=lambda: NOON + timedelta(days=day), **options)
+    return GrantOnAccess(
+        processor, ExampleAppOperations, clock=lambda: NOON + timedelta(days=day), **options
+    )

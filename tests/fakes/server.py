@@ -21,17 +21,24 @@ SECONDS_MAX = 30
 
 @contextmanager
 def serving(
-    client: "DynamoDBClient", *, root_path: str = "", around: Callable[[ASGIApp], ASGIApp] = lambda app: app
+    client: "DynamoDBClient",
+    *,
+    root_path: str = "",
+    around: Callable[[ASGIApp], ASGIApp] = lambda app: app,
 ) -> Iterator[httpx.Client]:
     """A server of the Example App in a thread, and a client of it."""
     port = free_port()
-    config = uvicorn.Config(around(create_app(client)), port=port, log_level="warning", root_path=root_path)
+    config = uvicorn.Config(
+        around(create_app(client)), port=port, log_level="warning", root_path=root_path
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     transport = httpx.HTTPTransport(retries=10)
     try:
-        with httpx.Client(transport=transport, base_url=f"http://127.0.0.1:{port}", timeout=SECONDS_MAX) as http:
+        with httpx.Client(
+            transport=transport, base_url=f"http://127.0.0.1:{port}", timeout=SECONDS_MAX
+        ) as http:
             yield http
     finally:
         server.should_exit = True
@@ -41,7 +48,9 @@ def serving(
 class Gate:
     """Stops a client's method for one owner until it is opened."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient", owner_id: str) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient", owner_id: str
+    ) -> None:
         self.reached, self.opened = threading.Event(), threading.Event()
         self.owner_id = owner_id
         self.entries: list[int] = []

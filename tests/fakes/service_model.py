@@ -8,7 +8,12 @@ from typing import Any
 import botocore.session
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
-NUMBERS: dict[str, Any] = {"integer": int, "long": int, "float": (int, float), "double": (int, float)}
+NUMBERS: dict[str, Any] = {
+    "integer": int,
+    "long": int,
+    "float": (int, float),
+    "double": (int, float),
+}
 
 
 def objections(service: str, operation: str, arguments: dict[str, Any]) -> list[str]:

@@ -23,7 +23,9 @@ BUSY = {"Code": "TransactionConflict", "Message": "ongoing"}
 def swept(cloud: Cloud, reward: Reward = REWARD, *, segments: int = 1, **options: Any) -> Segment:
     """The last segment after a sweep of all; pauses are not waited for."""
     for segment in Segment.all_of(reward, segments, NOON):
-        done = Sweep(cloud.store(), reward, sleep=lambda _: None, **options).run(segment, seconds=60)
+        done = Sweep(cloud.store(), reward, sleep=lambda _: None, **options).run(
+            segment, seconds=60
+        )
     return done
 
 
@@ -33,13 +35,20 @@ def counts(segment: Segment) -> tuple[int, int, int, int]:
 
 
 def cancellation(reasons: list[dict[str, Any]]) -> ClientError:
-    error: Any = {"Error": {"Code": "TransactionCanceledException", "Message": "m"}, "CancellationReasons": reasons}
+    error: Any = {
+        "Error": {"Code": "TransactionCanceledException", "Message": "m"},
+        "CancellationReasons": reasons,
+    }
     return ClientError(error, "TransactWriteItems")
 
 
 def owners_of(arguments: dict[str, Any]) -> list[str]:
     """To whom a transaction writes."""
-    return [one["Update"]["Key"]["account"]["S"] for one in arguments["TransactItems"] if "Update" in one]
+    return [
+        one["Update"]["Key"]["account"]["S"]
+        for one in arguments["TransactItems"]
+        if "Update" in one
+    ]
 
 
 def spoil(cloud: Cloud, owner_id: str, attribute: str, value: dict[str, Any]) -> None:
@@ -60,6 +69,8 @@ def conflicting(hot: Container[str]) -> Callable[..., Any]:
         batch = owners_of(arguments)
         if not any(owner_id in hot for owner_id in batch):
             return real(**arguments)
-        raise cancellation([BUSY if one in hot and part else {"Code": "None"} for one in batch for part in (0, 1)])
+        raise cancellation(
+            [BUSY if one in hot and part else {"Code": "None"} for one in batch for part in (0, 1)]
+        )
 
     return write

@@ -64,10 +64,15 @@ class Gateway(HTTPAdapter):
         super().__init__()
         self._handler = handler
 
-    def send(self, request: requests.PreparedRequest, *_args: Any, **_options: Any) -> requests.Response:
+    def send(
+        self, request: requests.PreparedRequest, *_args: Any, **_options: Any
+    ) -> requests.Response:
         answer = self._handler(self._event(request), None)
         raw = urllib3.HTTPResponse(
-            io.BytesIO(answer["body"].encode()), answer["headers"], answer["statusCode"], preload_content=False
+            io.BytesIO(answer["body"].encode()),
+            answer["headers"],
+            answer["statusCode"],
+            preload_content=False,
         )
         return self.build_response(request, raw)
 
@@ -111,13 +116,25 @@ class Target:
 
     def give_credits(self) -> None:
         """To the owner of every plain request, so that what it does again is a duplicate and not too dear."""
-        body: dict[str, Any] = {"owner_id": PLAIN_OWNER, "operation": "CREDIT_ADD", "nonce": "credits", "amount": 1000}
-        assert self.session.post(f"{self.url}/ledger/entry", json=body, headers=self.headers).status_code == 200
+        body: dict[str, Any] = {
+            "owner_id": PLAIN_OWNER,
+            "operation": "CREDIT_ADD",
+            "nonce": "credits",
+            "amount": 1000,
+        }
+        assert (
+            self.session.post(
+                f"{self.url}/ledger/entry", json=body, headers=self.headers
+            ).status_code
+            == 200
+        )
 
     def send(self, case: Sent) -> None:
         """Send it, and what is accepted once more; compare the answers with the document."""
         for _ in range(2):
-            answer = case.call_and_validate(base_url=self.url, session=self.session, headers=dict(self.headers))
+            answer = case.call_and_validate(
+                base_url=self.url, session=self.session, headers=dict(self.headers)
+            )
             if answer.status_code != 200 or case.method == "GET":
                 break
 

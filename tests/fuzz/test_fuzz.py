@@ -34,7 +34,9 @@ REQUESTS_MIN = 10_000 if DEEP else 400
 SETTINGS = looking_at(
     EXAMPLES,
     phases=[Phase.generate, Phase.shrink],
-    suppress_health_check=list(HealthCheck),  # it takes long to make a request that is bad in a certain way
+    suppress_health_check=list(
+        HealthCheck
+    ),  # it takes long to make a request that is bad in a certain way
 )
 
 
@@ -54,16 +56,22 @@ def handler(real_client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch) -> I
         session.mount("http://", Gateway(create_handler(create_app(real_client))))
         session.trust_env = False
         headers = {"Authorization": f"Bearer {TOKEN}"}
-        yield Target("http://ledger", session, account_store(real_client, os.environ), headers=headers)
+        yield Target(
+            "http://ledger", session, account_store(real_client, os.environ), headers=headers
+        )
 
 
 @pytest.fixture
-def server(dynamodb_local_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
+def server(
+    dynamodb_local_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Target]:
     """What `make run` starts, over a DynamoDB Local of its own, where anybody may do everything."""
     server = Server(tmp_path)
     try:
         server.start()
-        monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", server.variables["AWS_ENDPOINT_URL_DYNAMODB"])
+        monkeypatch.setenv(
+            "AWS_ENDPOINT_URL_DYNAMODB", server.variables["AWS_ENDPOINT_URL_DYNAMODB"]
+        )
         with requests.Session() as session:
             session.trust_env = False
             yield Target(server.url, session, account_store(create_client(), server.variables))
@@ -103,7 +111,9 @@ def send_edge_cases(target: Target, operation: Operation) -> None:
 
 def send_examples(target: Target, operation: Operation, mode: GenerationMode) -> None:
     """What chance makes of the document, and on a failure the smallest of it."""
-    if mode is GenerationMode.NEGATIVE and not (operation.body or list(operation.iter_parameters())):
+    if mode is GenerationMode.NEGATIVE and not (
+        operation.body or list(operation.iter_parameters())
+    ):
         return  # there is nothing to get wrong
 
     @seed(SEED)

@@ -26,7 +26,9 @@ Start = Callable[..., Runtime]
 @pytest.fixture(scope="session", autouse=True)
 def built() -> None:
     if not all((BUILT / function).is_dir() for function in FUNCTIONS) or emulator() is None:
-        pytest.skip("NOT TESTED in Lambda's runtime: `make cold` builds the artifact and sets up the emulator (Linux)")
+        pytest.skip(
+            "NOT TESTED in Lambda's runtime: `make cold` builds the artifact and sets up the emulator (Linux)"
+        )
 
 
 @dataclass
@@ -38,7 +40,9 @@ class Queue:
 
     def receive(self) -> list[dict[str, Any]]:
         """What is on it, as Lambda hands it over."""
-        messages = self.client.receive_message(QueueUrl=self.url, MaxNumberOfMessages=10).get("Messages", [])
+        messages = self.client.receive_message(QueueUrl=self.url, MaxNumberOfMessages=10).get(
+            "Messages", []
+        )
         return [{"messageId": one["MessageId"], "body": one["Body"]} for one in messages]
 
 
@@ -59,7 +63,11 @@ def start(real_client: "DynamoDBClient", tmp_path: Path) -> Iterator[Start]:
     with ExitStack() as stack:
 
         def start(function: str = "ApiFunction", **changes: str) -> Runtime:
-            variables = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "LEDGER_"))}
+            variables = {
+                name: value
+                for name, value in os.environ.items()
+                if name.startswith(("AWS_", "LEDGER_"))
+            }
             environment = {**variables, "LEDGER_AUTH": "jwt", **changes}
             folder = tmp_path / str(uuid4())
             folder.mkdir()

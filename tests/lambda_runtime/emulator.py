@@ -27,7 +27,11 @@ SECONDS_MAX = 60
 
 def emulator() -> Path | None:
     """The emulator for this machine, if it was set up."""
-    found = [*ROOT.glob(f".local/sam/lib/python*/site-packages/samcli/local/rapid/aws-lambda-rie-{MACHINE}")]
+    found = [
+        *ROOT.glob(
+            f".local/sam/lib/python*/site-packages/samcli/local/rapid/aws-lambda-rie-{MACHINE}"
+        )
+    ]
     return found[0] if found else None
 
 
@@ -56,7 +60,9 @@ class Runtime:
     def kill(self) -> bool:
         """End the function's process by SIGKILL; the next call starts another. False when there is none just now."""
         of_this = rf"^{emulator()} .*{urlsplit(self._url).netloc}"
-        (pid,) = subprocess.run(["pgrep", "-f", of_this], capture_output=True, text=True, check=True).stdout.split()
+        (pid,) = subprocess.run(
+            ["pgrep", "-f", of_this], capture_output=True, text=True, check=True
+        ).stdout.split()
         return subprocess.run(["pkill", "-KILL", "-P", pid], check=False).returncode == 0
 
     def lines(self) -> list[dict[str, Any]]:
@@ -74,19 +80,32 @@ def runtime(
 
 
 @contextlib.contextmanager
-def started(folder: Path, environment: Mapping[str, str], artifact: Path, handler: str) -> Iterator[Runtime]:
+def started(
+    folder: Path, environment: Mapping[str, str], artifact: Path, handler: str
+) -> Iterator[Runtime]:
     """An execution environment for any artifact."""
     binary = emulator()
     assert binary is not None
     port, log = free_port(), folder / "runtime.log"
     addresses = ["--runtime-interface-emulator-address", f"127.0.0.1:{port}"]
     addresses += ["--runtime-api-address", f"127.0.0.1:{free_port()}"]
-    command = [str(binary), "--log-level", "info", *addresses, str(LAMBDA_PYTHON), "-m", "awslambdaric", handler]
+    command = [
+        str(binary),
+        "--log-level",
+        "info",
+        *addresses,
+        str(LAMBDA_PYTHON),
+        "-m",
+        "awslambdaric",
+        handler,
+    ]
     variables = {
         "AWS_LAMBDA_LOG_FORMAT": "JSON",
         "AWS_LAMBDA_LOG_LEVEL": "INFO",
         "LAMBDA_TASK_ROOT": str(artifact),
         **environment,
     }
-    with running("the runtime emulator", command, port=port, log=log, folder=artifact, environment=variables):
+    with running(
+        "the runtime emulator", command, port=port, log=log, folder=artifact, environment=variables
+    ):
         yield Runtime(f"http://127.0.0.1:{port}/2015-03-31/functions/function/invocations", log)

@@ -35,19 +35,36 @@ def name(distribution: str) -> str:
 
 def test_artifact_holds_the_locked_runtime_dependencies_and_no_other(artifact: Path) -> None:
     """Every distribution in it is one that uv.lock has for the runtime, in that version; dev tools are not."""
-    command = [str(UV), "export", "--frozen", "--quiet", "--no-default-groups", "--no-emit-project", "--no-hashes"]
+    command = [
+        str(UV),
+        "export",
+        "--frozen",
+        "--quiet",
+        "--no-default-groups",
+        "--no-emit-project",
+        "--no-hashes",
+    ]
     exported = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     wanted = dict(re.findall(r"^([a-z0-9-]+)==([^ ;\n]+)", exported, flags=re.MULTILINE))
-    built = dict(path.name.removesuffix(".dist-info").rsplit("-", 1) for path in artifact.glob("*.dist-info"))
-    assert {name(distribution): version for distribution, version in built.items()}.items() <= wanted.items()
+    built = dict(
+        path.name.removesuffix(".dist-info").rsplit("-", 1) for path in artifact.glob("*.dist-info")
+    )
+    assert {
+        name(distribution): version for distribution, version in built.items()
+    }.items() <= wanted.items()
     assert {"boto3", "fastapi", "mangum", "pydantic"} <= {name(one) for one in built}
 
 
 def test_artifact_holds_the_ledger_as_it_is_here(artifact: Path) -> None:
     """`ledger_core` and `functions`, file by file, and nothing else of the repository."""
     for package in ("ledger_core", "functions"):
-        here = {path.relative_to(ROOT): path.read_bytes() for path in (ROOT / package).rglob("*.py")}
-        built = {path.relative_to(artifact): path.read_bytes() for path in (artifact / package).rglob("*.py")}
+        here = {
+            path.relative_to(ROOT): path.read_bytes() for path in (ROOT / package).rglob("*.py")
+        }
+        built = {
+            path.relative_to(artifact): path.read_bytes()
+            for path in (artifact / package).rglob("*.py")
+        }
         assert built == here
     tops = {path.name for path in artifact.iterdir()}
     assert not tops & {
@@ -61,21 +78,32 @@ def test_artifact_holds_the_ledger_as_it_is_here(artifact: Path) -> None:
         "template.yaml",
         "pyproject.toml",
     }
-    assert not [path for path in files(artifact) if {"test", "tests"} & set(path.relative_to(artifact).parts)]
+    assert not [
+        path
+        for path in files(artifact)
+        if {"test", "tests"} & set(path.relative_to(artifact).parts)
+    ]
 
 
 @pytest.mark.parametrize(
-    ("library", "services"), [("botocore", {"dynamodb", "kms", "sqs"}), ("boto3", {"dynamodb", "sqs"})]
+    ("library", "services"),
+    [("botocore", {"dynamodb", "kms", "sqs"}), ("boto3", {"dynamodb", "sqs"})],
 )
-def test_artifact_knows_no_service_but_those_it_calls(artifact: Path, library: str, services: set[str]) -> None:
+def test_artifact_knows_no_service_but_those_it_calls(
+    artifact: Path, library: str, services: set[str]
+) -> None:
     """What boto3 knows of hundreds of other services stays out."""
-    assert {path.name for path in (artifact / library / "data").iterdir() if path.is_dir()} == services
+    assert {
+        path.name for path in (artifact / library / "data").iterdir() if path.is_dir()
+    } == services
 
 
 def test_artifact_has_bytecode_that_is_never_checked(artifact: Path) -> None:
     """Each module has its bytecode, of Lambda's Python, which is loaded without a look at the source."""
     program = "import importlib.util, sys; sys.stdout.buffer.write(importlib.util.MAGIC_NUMBER)"
-    magic = subprocess.run([str(LAMBDA_PYTHON), "-c", program], capture_output=True, check=True).stdout
+    magic = subprocess.run(
+        [str(LAMBDA_PYTHON), "-c", program], capture_output=True, check=True
+    ).stdout
     assert len(magic) == len(MAGIC_NUMBER)
     sources = [path for path in files(artifact) if path.suffix == ".py"]
     assert len(sources) > 500
@@ -91,7 +119,10 @@ def test_artifact_runs_on_both_architectures(artifact: Path) -> None:
         if ".so" in path.suffixes:
             (machine,) = struct.unpack_from("<H", path.read_bytes(), 18)
             modules.setdefault(path.parent / path.name.partition(".")[0], set()).add(machine)
-            assert f"-{next(name for name, number in MACHINES.items() if number == machine)}-" in path.name
+            assert (
+                f"-{next(name for name, number in MACHINES.items() if number == machine)}-"
+                in path.name
+            )
     assert modules
     assert all(machines == set(MACHINES.values()) for machines in modules.values())
 
@@ -113,7 +144,9 @@ def test_artifact_is_small(artifact: Path) -> None:
         ("xx-nowhere-9", {}),
     ],
 )
-def test_artifact_s_clients_go_where_those_of_the_whole_botocore_go(region: str, variables: dict[str, str]) -> None:
+def test_artifact_s_clients_go_where_those_of_the_whole_botocore_go(
+    region: str, variables: dict[str, str]
+) -> None:
     """By the same rules and the same table of endpoints, which has been cut to the services that are used."""
     program = (
         "import sys; from botocore.session import Session\n"
@@ -123,10 +156,20 @@ def test_artifact_s_clients_go_where_those_of_the_whole_botocore_go(region: str,
         "    try: getattr(client, call)()\n"
         "    except SystemExit as told: print(told)\n"
     )
-    keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_EC2_METADATA_DISABLED": "true", **variables}
+    keys = {
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        **variables,
+    }
     told = [
         subprocess.run(
-            [python, "-c", program, region], env=keys, cwd=folder, capture_output=True, text=True, check=True
+            [python, "-c", program, region],
+            env=keys,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         for python, folder in ((str(LAMBDA_PYTHON), BUILT / "ApiFunction"), (sys.executable, ROOT))
     ]

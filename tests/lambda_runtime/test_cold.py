@@ -25,7 +25,10 @@ def test_artifact_answers_events_in_the_real_runtime(start: Start) -> None:
     print(f"\nINIT {runtime.init_ms:.0f} ms")
     assert runtime.init_ms > 0
     assert (accepted["statusCode"], json.loads(accepted["body"])["balance_after"]) == (200, 3)
-    assert (duplicate["statusCode"], json.loads(duplicate["body"])["entry"]) == (409, json.loads(accepted["body"]))
+    assert (duplicate["statusCode"], json.loads(duplicate["body"])["entry"]) == (
+        409,
+        json.loads(accepted["body"]),
+    )
     api = LambdaApi(runtime)
     for _ in range(3):
         assert api("POST", "/ledger/entry", SIGNUP).body["replay"] is True
@@ -43,14 +46,20 @@ def test_scheduled_function_grants_rewards_in_the_real_runtime(start: Start, que
     for owner_id in owners:
         assert api("POST", "/ledger/entry", {**SIGNUP, "owner_id": owner_id}).status == 200
     runtime = start("DailyRewardFunction", LEDGER_REWARDS_QUEUE_URL=queue.url)
-    assert runtime(event("schedule")) == {"operation": "DAILY_REWARD", "period": "2026-11-22", "segments": 4}
+    assert runtime(event("schedule")) == {
+        "operation": "DAILY_REWARD",
+        "period": "2026-11-22",
+        "segments": 4,
+    }
     print(f"\nINIT of the scheduled function {runtime.init_ms:.0f} ms")
     records = queue.receive()
     assert len(records) == 4
     assert runtime({"Records": [*records, {"messageId": "bad", "body": "?"}]}) == {
         "batchItemFailures": [{"itemIdentifier": "bad"}]
     }
-    assert runtime(event("segment")) == {"batchItemFailures": []}  # one of all owners, who have it by now
+    assert runtime(event("segment")) == {
+        "batchItemFailures": []
+    }  # one of all owners, who have it by now
     for owner_id in owners:
         found = api("GET", f"/ledger/{owner_id}/entries").body["entries"]
         assert [one["nonce"] for one in found] == ["ledger:daily-reward:2026-11-22", "signup"]
@@ -62,7 +71,9 @@ def test_scheduled_function_grants_rewards_in_the_real_runtime(start: Start, que
     assert all(isinstance(json.loads(line), dict) for line in written)
 
 
-def test_scheduled_function_refuses_other_events_in_the_real_runtime(start: Start, queue: Queue) -> None:
+def test_scheduled_function_refuses_other_events_in_the_real_runtime(
+    start: Start, queue: Queue
+) -> None:
     """An error that Lambda tries again and then puts among the dead letters; the log says what is wrong."""
     runtime = start("DailyRewardFunction", LEDGER_REWARDS_QUEUE_URL=queue.url)
     answer = runtime({"segmnets": 4})
@@ -88,7 +99,16 @@ def test_log_of_the_real_runtime_is_json(start: Start) -> None:
     assert len(first["function_request_id"]) == 36
     assert first["function_request_id"] in runtime.log.replace(json.dumps(first), "")
     assert api("GET", "/ledger/some-owner-s-id/balance").status == 200
-    assert len([line for line in runtime.lines() if line.get("logger", "").partition(".")[0] != "botocore"]) == 3
+    assert (
+        len(
+            [
+                line
+                for line in runtime.lines()
+                if line.get("logger", "").partition(".")[0] != "botocore"
+            ]
+        )
+        == 3
+    )
     assert "some-owner-s-id" not in runtime.log
 
 
@@ -96,14 +116,20 @@ def test_no_auth_is_refused_inside_lambda(start: Start) -> None:
     """LEDGER_AUTH=none does not start: the log says why, outside it is a bare failure."""
     runtime = start(LEDGER_AUTH="none")
     assert runtime(event("http_api")) == {}
-    assert "ledger: LEDGER_AUTH=none is for local runs only and is refused inside Lambda" in runtime.log
+    assert (
+        "ledger: LEDGER_AUTH=none is for local runs only and is refused inside Lambda"
+        in runtime.log
+    )
 
 
 def test_missing_setting_is_a_readable_line(start: Start) -> None:
     """A function deployed without its table's name says so when it starts."""
     runtime = start(LEDGER_ACCOUNTS_TABLE="")
     assert runtime(event("http_api")) == {}
-    assert "ledger: LEDGER_ACCOUNTS_TABLE is not set: give it the name of the DynamoDB table" in runtime.log
+    assert (
+        "ledger: LEDGER_ACCOUNTS_TABLE is not set: give it the name of the DynamoDB table"
+        in runtime.log
+    )
 
 
 def test_missing_table_is_a_readable_error_and_a_bare_500(start: Start) -> None:
@@ -120,7 +146,8 @@ def test_missing_table_is_a_readable_error_and_a_bare_500(start: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trouble", "timeout_seconds"), [("nobody listens", "6"), ("nobody answers", "6"), ("nobody answers", "15")]
+    ("trouble", "timeout_seconds"),
+    [("nobody listens", "6"), ("nobody answers", "6"), ("nobody answers", "15")],
 )
 def test_dynamodb_out_of_reach_is_503_before_the_function_s_time_is_up(
     start: Start, trouble: str, timeout_seconds: str
@@ -129,8 +156,12 @@ def test_dynamodb_out_of_reach_is_503_before_the_function_s_time_is_up(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1] if trouble == "nobody answers" else 9  # where nobody listens
         endpoint = f"http://127.0.0.1:{port}"
-        runtime = start(AWS_ENDPOINT_URL_DYNAMODB=endpoint, AWS_LAMBDA_FUNCTION_TIMEOUT=timeout_seconds)
-        assert LambdaApi(runtime)("GET", "/health").status == 200  # whose time is the initialization's too, here
+        runtime = start(
+            AWS_ENDPOINT_URL_DYNAMODB=endpoint, AWS_LAMBDA_FUNCTION_TIMEOUT=timeout_seconds
+        )
+        assert (
+            LambdaApi(runtime)("GET", "/health").status == 200
+        )  # whose time is the initialization's too, here
         answer = runtime(event("http_api"))
     assert (answer["statusCode"], answer["headers"]["retry-after"]) == (503, "1")
     body = json.loads(answer["body"])

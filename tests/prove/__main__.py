@@ -42,7 +42,10 @@ def main() -> int:
     code = pytest.main(["--no-cov", "-q", *(sys.argv[2:] or PROOFS)], plugins=[evidence])
     mutants = SUMMARY.read_text() if SUMMARY.exists() else "Not run: `make mutants` does."
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(report(evidence.proofs, begun=begun, ended=datetime.now(UTC), mutants=mutants), encoding="utf-8")
+    target.write_text(
+        report(evidence.proofs, begun=begun, ended=datetime.now(UTC), mutants=mutants),
+        encoding="utf-8",
+    )
     print(f"The report is in {target}")
     return int(code)
 

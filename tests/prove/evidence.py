@@ -38,7 +38,9 @@ class Evidence:
         for item in items:
             module, test = getattr(item, "module", None), getattr(item, "obj", None)
             area = (inspect.getdoc(module) or item.nodeid).partition("\n")[0]
-            self._by_id[item.nodeid] = Proof(area, item.name, (inspect.getdoc(test) or "").partition("\n")[0])
+            self._by_id[item.nodeid] = Proof(
+                area, item.name, (inspect.getdoc(test) or "").partition("\n")[0]
+            )
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         proof = self._by_id[report.nodeid]

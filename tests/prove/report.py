@@ -49,7 +49,9 @@ def report(proofs: Sequence[Proof], *, begun: datetime, ended: datetime, mutants
     outcomes = Counter(proof.outcome for proof in proofs)
     totals = Counter[str]()
     for proof in proofs:
-        totals.update({name: count for name, count in proof.counts.items() if isinstance(count, int)})
+        totals.update(
+            {name: count for name, count in proof.counts.items() if isinstance(count, int)}
+        )
     parts = [
         f"<h1>What is proved of the ledger</h1><p>{begun:%Y-%m-%d %H:%M} UTC, {(ended - begun).seconds // 60} minutes, "
         f"Python {platform.python_version()}: {outcomes['passed']:,} of {len(proofs):,} tests passed.</p>",
@@ -60,7 +62,10 @@ def report(proofs: Sequence[Proof], *, begun: datetime, ended: datetime, mutants
         "read it. They overlap, are lost and are repeated; the entries come in one order all the same, and the "
         f"balance, below them, goes from entry to entry and never below zero.</p>{_picture()}",
         "<h2>What each test shows</h2>",
-        *(_area(area, list(of_area)) for area, of_area in groupby(proofs, key=lambda proof: proof.area)),
+        *(
+            _area(area, list(of_area))
+            for area, of_area in groupby(proofs, key=lambda proof: proof.area)
+        ),
         f"<h2>Changes to the code that no test notices</h2><pre>{escape(mutants)}</pre>",
     ]
     title = "What is proved of the ledger"
@@ -79,11 +84,16 @@ def _bars(counts: Sequence[tuple[str, int]]) -> str:
         for name, count in counts
         if (width := 14 * len(str(count)))
     ]
-    return f"<table>{''.join(rows)}</table><p>A bar is longer by the same length for every digit.</p>"
+    return (
+        f"<table>{''.join(rows)}</table><p>A bar is longer by the same length for every digit.</p>"
+    )
 
 
 def _invariants() -> str:
-    rows = [f"<tr><td>{one.__name__.replace('_', ' ')}<td>{escape(one.__doc__ or '')}" for one in INVARIANTS]
+    rows = [
+        f"<tr><td>{one.__name__.replace('_', ' ')}<td>{escape(one.__doc__ or '')}"
+        for one in INVARIANTS
+    ]
     return f"<table>{''.join(rows)}</table>"
 
 
@@ -95,13 +105,19 @@ def _area(area: str, proofs: Sequence[Proof]) -> str:
         counts = Counter[str]()
         texts: dict[str, Any] = {}
         for proof in tests:
-            counts.update({name: count for name, count in proof.counts.items() if isinstance(count, int)})
-            texts |= {name: text for name, text in proof.counts.items() if not isinstance(text, int)}
+            counts.update(
+                {name: count for name, count in proof.counts.items() if isinstance(count, int)}
+            )
+            texts |= {
+                name: text for name, text in proof.counts.items() if not isinstance(text, int)
+            }
         told = [f"{count:,} {name}" for name, count in counts.items()]
         told += [f"{name} {text}" for name, text in texts.items() if len(tests) == 1]
         outcome = "passed" if all(proof.outcome == "passed" for proof in tests) else "failed"
         times = f" ({len(tests)} cases)" if len(tests) > 1 else ""
-        rows.append(f"<tr><td class={outcome}>{outcome}<td>{escape(holds)}{times}<td>{escape(', '.join(told))}")
+        rows.append(
+            f"<tr><td class={outcome}>{outcome}<td>{escape(holds)}{times}<td>{escape(', '.join(told))}"
+        )
     seconds = sum(proof.seconds for proof in proofs)
     return f"<details><summary>{escape(area)} ({seconds:,.0f} s)</summary><table>{''.join(rows)}</table></details>"
 
@@ -120,11 +136,20 @@ def _picture() -> str:
         f"rx=3 fill='{COLOURS[one.outcome]}'><title>{escape(_told(one))}</title></rect>"
         for one, lane in zip(told, lanes, strict=True)
     ]
-    new = sorted((x[one.ended], one.entry) for one in told if one.outcome is Outcome.ACCEPTED and one.entry)
+    new = sorted(
+        (x[one.ended], one.entry) for one in told if one.outcome is Outcome.ACCEPTED and one.entry
+    )
     highest = max([entry.balance_after for _, entry in new] or [1])
     points = [(10, 0), *((place, entry.balance_after) for place, entry in new)]
-    line = " ".join(f"{place},{bottom - BALANCE_HEIGHT * balance / max(highest, 1):.0f}" for place, balance in points)
-    faults = ", ".join(f"{simulation.world.faults[name]} {name}" for name in FAULTS if simulation.world.faults[name])
+    line = " ".join(
+        f"{place},{bottom - BALANCE_HEIGHT * balance / max(highest, 1):.0f}"
+        for place, balance in points
+    )
+    faults = ", ".join(
+        f"{simulation.world.faults[name]} {name}"
+        for name in FAULTS
+        if simulation.world.faults[name]
+    )
     width = 20 + TICK * len(instants)
     return (
         f"<div style='overflow-x:auto'><svg width={width} height={bottom + 24}>{''.join(boxes)}"
@@ -140,14 +165,19 @@ def _lanes(told: Sequence[Answer]) -> list[int]:
     free_from: list[float] = []
     lanes = []
     for one in told:
-        lane = next((number for number, since in enumerate(free_from) if since <= one.begun), len(free_from))
+        lane = next(
+            (number for number, since in enumerate(free_from) if since <= one.begun), len(free_from)
+        )
         free_from[lane:] = [one.ended, *free_from[lane + 1 :]]
         lanes.append(lane)
     return lanes
 
 
 def _legend() -> str:
-    return " ".join(f"<span style='color:{colour}'>&#9632;</span> {outcome}" for outcome, colour in COLOURS.items())
+    return " ".join(
+        f"<span style='color:{colour}'>&#9632;</span> {outcome}"
+        for outcome, colour in COLOURS.items()
+    )
 
 
 def _told(answer: Answer) -> str:

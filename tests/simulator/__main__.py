@@ -28,12 +28,17 @@ def main() -> int:
         failed = [] if history[-1].startswith("all") else [options.seed]
     else:
         first = SystemRandom().randrange(2**32)
-        print(f"seeds {first} to {first + options.seeds - 1}, {options.steps} steps with faults each", flush=True)
+        print(
+            f"seeds {first} to {first + options.seeds - 1}, {options.steps} steps with faults each",
+            flush=True,
+        )
         explored = explore(range(first, first + options.seeds), new, steps=options.steps)
         for what, count in sorted(explored.counts.items()):
             print(f"{count:10,} {what}")
         failed = list(explored.failed)
-        print(f"{len(failed)} of {explored.seeds} seeds contradict the invariants {failed[:10] if failed else ''}")
+        print(
+            f"{len(failed)} of {explored.seeds} seeds contradict the invariants {failed[:10] if failed else ''}"
+        )
     if failed:
         choices = shrunk(failed[0], new, steps=options.steps)
         print(f"\nseed {failed[0]} and {options.steps} steps, as short as it gets:")
@@ -43,7 +48,9 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="simulate", description=__doc__)
-    parser.add_argument("--seed", type=int, help="retell the history of this seed; it is the same every time")
+    parser.add_argument(
+        "--seed", type=int, help="retell the history of this seed; it is the same every time"
+    )
     parser.add_argument("--seeds", type=int, default=SEEDS, help="how many new ones to try")
     parser.add_argument("--steps", type=int, default=STEPS, help="after how many the faults cease")
     parser.add_argument(
@@ -51,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
         default="functions.example_app.operations:ExampleAppOperations",
         help="module:class of an app's operations",
     )
-    parser.add_argument("--broken", choices=BROKEN, help="simulate a ledger that is wrong in this way")
+    parser.add_argument(
+        "--broken", choices=BROKEN, help="simulate a ledger that is wrong in this way"
+    )
     return parser
 
 

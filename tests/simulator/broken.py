@@ -21,7 +21,14 @@ from ledger_core.dynamodb import Cancelled, LedgerStore, dynamodb_request
 from ledger_core.dynamodb.decode import units_from
 from ledger_core.dynamodb.expressions import entry_item, transact_items
 from ledger_core.fields import format_time
-from ledger_core.posting import GroupCommit, OperationProcessor, Posting, RetryBudget, duplicate_of, make_plan
+from ledger_core.posting import (
+    GroupCommit,
+    OperationProcessor,
+    Posting,
+    RetryBudget,
+    duplicate_of,
+    make_plan,
+)
 from ledger_core.posting.batch import Attempt, Pending
 from ledger_core.posting.group_commit import Waiting
 from ledger_core.posting.plan import GroupPlan
@@ -139,7 +146,10 @@ class TwoRequests(Naive):
     """The entry and then the balance: what happens in between leaves them apart."""
 
     def write(self, change: AccountChange, put: Any, update: Any) -> None:
-        for call, arguments in ((self.client.put_item, put["Put"]), (self.client.update_item, update["Update"])):
+        for call, arguments in (
+            (self.client.put_item, put["Put"]),
+            (self.client.update_item, update["Update"]),
+        ):
             with dynamodb_request(self.store.clock):
                 self.read(call(**arguments))
 
@@ -148,7 +158,9 @@ class AnswerBeforeWrite(Naive):
     """The client is told at once, and hears nothing of what becomes of it."""
 
     def write(self, change: AccountChange, put: Any, update: Any) -> None:
-        self.client.world.spawn("later", lambda: super(AnswerBeforeWrite, self).write(change, put, update), self.client)
+        self.client.world.spawn(
+            "later", lambda: super(AnswerBeforeWrite, self).write(change, put, update), self.client
+        )
 
 
 class TrustedClock(Naive):
@@ -163,7 +175,9 @@ class TimeOfItsOwn(Naive):
     """The account's row has the time when it was written, and not the entry's."""
 
     def write(self, change: AccountChange, put: Any, update: Any) -> None:
-        update["Update"]["ExpressionAttributeValues"][":updated_at"] = {"S": format_time(self.clock())}
+        update["Update"]["ExpressionAttributeValues"][":updated_at"] = {
+            "S": format_time(self.clock())
+        }
         super().write(change, put, update)
 
 
@@ -219,7 +233,10 @@ class Echo(Pending):
 
     def fail(self, error: BaseException) -> None:
         if isinstance(error, DuplicateNonceError):
-            asked = {"operation": str(self.posting.request.operation), "amount": self.posting.amount}
+            asked = {
+                "operation": str(self.posting.request.operation),
+                "amount": self.posting.amount,
+            }
             error = DuplicateNonceError(entry=error.entry.model_copy(update=asked), replay=True)
         Pending.fail(self, error)
 
@@ -294,8 +311,12 @@ BROKEN = {
     "check, then write": Broken(CheckThenWrite, "no_overdraft"),
     "blind ADD without nonce": Broken(BlindAdd, "exactly_once"),
     "balance before nonce": Broken(processor(BalanceBeforeNonce), "refused_is_not_stored"),
-    "replay that echoes the request": Broken(processor(EchoedReplay), "replay_answers_the_original"),
-    "token derived from the nonce": Broken(processor(store=TokenFromNonce), "refused_is_not_stored"),
+    "replay that echoes the request": Broken(
+        processor(EchoedReplay), "replay_answers_the_original"
+    ),
+    "token derived from the nonce": Broken(
+        processor(store=TokenFromNonce), "refused_is_not_stored"
+    ),
     "token used for ever": Broken(processor(TokenForEver), "own_is_no_duplicate"),
     "account from a cache without condition": Broken(CachedAccount, "conservation"),
     "a#b keys": Broken(shared_ledger, "replay_answers_the_original", owners=("a", "a#b")),

@@ -40,7 +40,9 @@ class Explored:
         self.failed |= other.failed
 
 
-def explore(seeds: Sequence[int], new: New = Simulation, *, steps: int = STEPS, jobs: int | None = None) -> Explored:
+def explore(
+    seeds: Sequence[int], new: New = Simulation, *, steps: int = STEPS, jobs: int | None = None
+) -> Explored:
     """Live the history of every seed, in as many processes as there are processors."""
     total, jobs = Explored(), jobs or os.cpu_count() or 1
     parts = [seeds[first : first + 50] for first in range(0, len(seeds), 50)]

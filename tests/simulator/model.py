@@ -46,7 +46,11 @@ class ModelDynamoDB:
     """
 
     def __init__(
-        self, tables: Mapping[str, str], *, index: tuple[str, str, str], now: Callable[[], float] = lambda: 0.0
+        self,
+        tables: Mapping[str, str],
+        *,
+        index: tuple[str, str, str],
+        now: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._keys = tables
         self._index_table, self._index_key, self._index_order = index
@@ -73,7 +77,13 @@ class ModelDynamoDB:
         return self._write_one({"Update": arguments})
 
     def get_item(
-        self, *, TableName: str, Key: Item, ConsistentRead: bool = False, stale: bool = False, **_: Any
+        self,
+        *,
+        TableName: str,
+        Key: Item,
+        ConsistentRead: bool = False,
+        stale: bool = False,
+        **_: Any,
     ) -> dict[str, Any]:
         place = self._place(TableName, Key)
         item = self.items.get(place)
@@ -84,7 +94,9 @@ class ModelDynamoDB:
     def transact_get_items(self, *, TransactItems: Sequence[Any], **_: Any) -> dict[str, Any]:
         places = [self._place(one["Get"]["TableName"], one["Get"]["Key"]) for one in TransactItems]
         if any(place in self._taken for place in places):
-            raise _cancelled([_conflict() if place in self._taken else {"Code": "None"} for place in places])
+            raise _cancelled(
+                [_conflict() if place in self._taken else {"Code": "None"} for place in places]
+            )
         answers = []
         for one, place in zip(TransactItems, places, strict=True):
             item = self.items.get(place)
@@ -109,7 +121,9 @@ class ModelDynamoDB:
     ) -> dict[str, Any]:
         names = ExpressionAttributeNames or {}
         found = [
-            item for item in self.indexed.values() if holds(KeyConditionExpression, item, ExpressionAttributeValues, {})
+            item
+            for item in self.indexed.values()
+            if holds(KeyConditionExpression, item, ExpressionAttributeValues, {})
         ]
         found.sort(key=self._position, reverse=not ScanIndexForward)
         if ExclusiveStartKey:
@@ -117,19 +131,26 @@ class ModelDynamoDB:
             found = [
                 item
                 for item in found
-                if (self._position(item) > start if ScanIndexForward else self._position(item) < start)
+                if (
+                    self._position(item) > start
+                    if ScanIndexForward
+                    else self._position(item) < start
+                )
             ]
         evaluated = found[:Limit]
         answer: dict[str, Any] = {
             **CONFIRMED,
             "Items": [
-                dict(item) for item in evaluated if holds(FilterExpression, item, ExpressionAttributeValues, names)
+                dict(item)
+                for item in evaluated
+                if holds(FilterExpression, item, ExpressionAttributeValues, names)
             ],
         }
         if Limit and len(evaluated) == Limit:
             last = evaluated[-1]
             answer["LastEvaluatedKey"] = {
-                name: last[name] for name in (self._keys[TableName], self._index_key, self._index_order)
+                name: last[name]
+                for name in (self._keys[TableName], self._index_key, self._index_order)
             }
         return answer
 
@@ -151,9 +172,15 @@ class ModelDynamoDB:
         key = self._keys[TableName]
         start = order(ExclusiveStartKey[key]["S"]) if ExclusiveStartKey else (-1, "")
         values = sorted((value for table, value in self.items if table == TableName), key=order)
-        found = [one for one in values if order(one)[0] % TotalSegments == Segment and order(one) > start][:Limit]
+        found = [
+            one for one in values if order(one)[0] % TotalSegments == Segment and order(one) > start
+        ][:Limit]
         items = (self.items[TableName, value] for value in found)
-        matching = (item for item in items if holds(FilterExpression, item, ExpressionAttributeValues or {}, {}))
+        matching = (
+            item
+            for item in items
+            if holds(FilterExpression, item, ExpressionAttributeValues or {}, {})
+        )
         answer: dict[str, Any] = {**CONFIRMED, "Items": [dict(item) for item in matching]}
         if Limit and len(found) == Limit:
             answer["LastEvaluatedKey"] = {key: {"S": found[-1]}}
@@ -184,7 +211,9 @@ class ModelDynamoDB:
         places = [self._place_of(kind, write) for kind, write in pairs]
         if len(set(places)) < len(places) or not 0 < len(places) <= TRANSACTION_ITEMS_MAX:
             raise client_error("ValidationException")
-        reasons = [self._reason(place, write) for place, (_, write) in zip(places, pairs, strict=True)]
+        reasons = [
+            self._reason(place, write) for place, (_, write) in zip(places, pairs, strict=True)
+        ]
         for position, code in (busy or {}).items():
             reasons[position] = {"Code": code, "Message": "as the simulation has it"}
         if any(reason["Code"] != "None" for reason in reasons):
@@ -238,10 +267,16 @@ class ModelDynamoDB:
         if place in self._taken:
             return _conflict()
         item = self.items.get(place)
-        values, names = write.get("ExpressionAttributeValues", {}), write.get("ExpressionAttributeNames", {})
+        values, names = (
+            write.get("ExpressionAttributeValues", {}),
+            write.get("ExpressionAttributeNames", {}),
+        )
         if holds(write.get("ConditionExpression"), item or {}, values, names):
             return {"Code": "None"}
-        reason: dict[str, Any] = {"Code": "ConditionalCheckFailed", "Message": "The conditional request failed"}
+        reason: dict[str, Any] = {
+            "Code": "ConditionalCheckFailed",
+            "Message": "The conditional request failed",
+        }
         if item and write.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD":
             reason["Item"] = dict(item)
         return reason
@@ -250,7 +285,10 @@ class ModelDynamoDB:
         if kind == "Put":
             return dict(write["Item"])
         before = self.items.get(place, write["Key"])
-        values, names = write.get("ExpressionAttributeValues", {}), write.get("ExpressionAttributeNames", {})
+        values, names = (
+            write.get("ExpressionAttributeValues", {}),
+            write.get("ExpressionAttributeNames", {}),
+        )
         return updated(write["UpdateExpression"], before, values, names)
 
     def _place_of(self, kind: str, write: Mapping[str, Any]) -> Key:
@@ -265,7 +303,9 @@ class ModelDynamoDB:
         return item[self._index_order]["S"], item[self._keys[self._index_table]]["S"]
 
 
-def client_error(code: str, *, reasons: Iterable[Mapping[str, Any]] = (), status: int = 400) -> ClientError:
+def client_error(
+    code: str, *, reasons: Iterable[Mapping[str, Any]] = (), status: int = 400
+) -> ClientError:
     """An error as boto3 raises it."""
     response: Any = {
         "Error": {"Code": code, "Message": "as the model of DynamoDB has it"},

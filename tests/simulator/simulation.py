@@ -12,7 +12,13 @@ from functools import partial
 from typing import Any
 
 from functions.example_app.operations import ExampleAppOperations
-from ledger_core import BaseLedgerOperations, LedgerEntry, LedgerError, LedgerOperationType, OperationRequest
+from ledger_core import (
+    BaseLedgerOperations,
+    LedgerEntry,
+    LedgerError,
+    LedgerOperationType,
+    OperationRequest,
+)
 from ledger_core.audit import audit_store
 from ledger_core.dynamodb import LedgerStore, SweepStore
 from ledger_core.dynamodb.expressions import entry_key
@@ -149,7 +155,9 @@ class Simulation:
             if choices.chance(0.05) and self.rewards:
                 self._verify(request.owner_id)
                 continue
-            while self._post(request, choices).outcome is Outcome.IN_DOUBT and not choices.chance(0.2):
+            while self._post(request, choices).outcome is Outcome.IN_DOUBT and not choices.chance(
+                0.2
+            ):
                 world.sleep(choices.below(10) / 10)
             world.sleep(choices.below(3) / 100)
 
@@ -196,19 +204,29 @@ class Simulation:
         process = self._start("auditor")
         processor = OperationProcessor(self._store_of(process), self.operations, **timing(process))
         read = processor.budget(TIMEOUT_SECONDS).call
-        audit = partial(audit_store, self._store_of(process), owner_id, read=read, sleep=self.world.sleep)
+        audit = partial(
+            audit_store, self._store_of(process), owner_id, read=read, sleep=self.world.sleep
+        )
         try:
             report = self.world.invoke(process, audit)
         except (LedgerError, CrashedError):
             return
         if not report.valid:
-            self.found.append(Violation("verify_tells_the_truth", owner_id, f"{report.discrepancies}"))
+            self.found.append(
+                Violation("verify_tells_the_truth", owner_id, f"{report.discrepancies}")
+            )
 
     def _schedule(self, reward: Reward) -> None:
         """Begins a sweep at some time; who has an entry then is to be rewarded by it."""
         self.world.sleep(self.choices["schedule"].below(STARTS) / 100)
-        self._queue += [one.model_dump_json() for one in Segment.all_of(reward, SEGMENTS, BEGINNING)]
-        self._due += [(owner_id, reward) for table, owner_id in self.world.dynamodb.items if table == "accounts"]
+        self._queue += [
+            one.model_dump_json() for one in Segment.all_of(reward, SEGMENTS, BEGINNING)
+        ]
+        self._due += [
+            (owner_id, reward)
+            for table, owner_id in self.world.dynamodb.items
+            if table == "accounts"
+        ]
 
     def _worker(self, number: int) -> None:
         """A scheduled function's worker; a message that it dies over comes again, and may come twice anyway."""
@@ -245,7 +263,11 @@ class Simulation:
         for owner_id in self.owners:
             self._post(
                 OperationRequest.model_construct(
-                    owner_id=owner_id, operation=LedgerOperationType.CREDIT_ADD, nonce="last", amount=None, metadata={}
+                    owner_id=owner_id,
+                    operation=LedgerOperationType.CREDIT_ADD,
+                    nonce="last",
+                    amount=None,
+                    metadata={},
                 ),
                 choices,
             )
@@ -254,7 +276,9 @@ class Simulation:
                 continue
             if self._post(answer.request, choices).outcome is Outcome.IN_DOUBT:
                 what = f"{answer.request.nonce} is in doubt although nothing is in the way"
-                self.found.append(Violation("no_doubt_without_faults", answer.request.owner_id, what))
+                self.found.append(
+                    Violation("no_doubt_without_faults", answer.request.owner_id, what)
+                )
         while self._queue:
             assert self._work_on(self._queue[0])
         self._check_rewarded(self._due)
@@ -271,7 +295,9 @@ class Simulation:
     def _check_rewarded(self, due: list[tuple[str, Reward]]) -> None:
         for owner_id, reward in due:
             if ("entries", entry_key(owner_id, reward.nonce)) not in self.world.dynamodb.items:
-                self.found.append(Violation("exactly_once", owner_id, f"there is no entry under {reward.nonce}"))
+                self.found.append(
+                    Violation("exactly_once", owner_id, f"there is no entry under {reward.nonce}")
+                )
 
     def _check_marks(self, owner_id: str) -> None:
         """A mark never goes back: it is of the last period, though the sweeps of two periods overlap."""

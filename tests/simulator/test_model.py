@@ -33,7 +33,10 @@ class Histories:
 
     def __init__(self, chance: random.Random, tables: Mapping[str, str]) -> None:
         self._chance = chance
-        self._entries, self._balances = tables["LEDGER_ENTRIES_TABLE"], tables["LEDGER_ACCOUNTS_TABLE"]
+        self._entries, self._balances = (
+            tables["LEDGER_ENTRIES_TABLE"],
+            tables["LEDGER_ACCOUNTS_TABLE"],
+        )
         self._sent: list[dict[str, Any]] = []
         self._starts: list[Any] = [None]
         self._puts: list[Any] = []
@@ -45,7 +48,9 @@ class Histories:
             self._look_up,
             self._query,
         ]
-        return self._chance.choices([*made, self._scan, self._single], weights=[8, 2, 2, 3, 1, 2])[0]()
+        return self._chance.choices([*made, self._scan, self._single], weights=[8, 2, 2, 3, 1, 2])[
+            0
+        ]()
 
     def note(self, answer: Any) -> None:
         """Later requests may go on where an answer ended."""
@@ -54,7 +59,9 @@ class Histories:
 
     def _transaction(self) -> tuple[str, dict[str, Any]]:
         if self._sent and self._chance.random() < 0.15:
-            return "transact_write_items", self._chance.choice(self._sent)  # the same under the same token
+            return "transact_write_items", self._chance.choice(
+                self._sent
+            )  # the same under the same token
         writes: list[dict[str, Any]] = []
         for owner_id in self._chance.sample(OWNERS, self._chance.choice([1, 1, 1, 2])):
             writes += [{"Put": self._put(owner_id)}, {"Update": self._update(owner_id)}]
@@ -69,7 +76,9 @@ class Histories:
         item = {
             "entry_key": {"S": f"{owner_id}#{nonce}"},
             "account": {"S": owner_id},
-            "created_at": {"S": f"{self._chance.choice(TIMES)[:-7]}{len(self._puts):06}Z"},  # no two are of one time
+            "created_at": {
+                "S": f"{self._chance.choice(TIMES)[:-7]}{len(self._puts):06}Z"
+            },  # no two are of one time
             "operation": {"S": self._chance.choice(["CREDIT_ADD", "CREDIT_SPEND"])},
             "amount": {"N": str(self._chance.randrange(-5, 10))},
             "metadata": {"M": {"invoice": {"S": nonce}} if self._chance.random() < 0.5 else {}},
@@ -96,13 +105,17 @@ class Histories:
             "ExpressionAttributeValues": values,
         }
         if self._chance.random() < 0.3:
-            update["UpdateExpression"] = "SET balance = if_not_exists(balance, :zero) + :one ADD entry_count :one"
+            update["UpdateExpression"] = (
+                "SET balance = if_not_exists(balance, :zero) + :one ADD entry_count :one"
+            )
             update["ExpressionAttributeValues"] = values = {":zero": {"N": "0"}, ":one": {"N": "1"}}
         elif self._chance.random() < 0.3:
             update["UpdateExpression"] += PERIOD_IS_DONE.format(number=0)
             update["ExpressionAttributeNames"] = {"#mark0": "mark:DAILY_REWARD:day"}
             values[":mark0"] = {"S": self._chance.choice(PERIODS)}
-        condition = self._chance.choice([None, ACCOUNT_IS_NEW, ACCOUNT_IS_KNOWN, "balance >= :known_count"])
+        condition = self._chance.choice(
+            [None, ACCOUNT_IS_NEW, ACCOUNT_IS_KNOWN, "balance >= :known_count"]
+        )
         if condition:
             update["ConditionExpression"] = condition
         if condition and ":known_count" in condition:
@@ -125,11 +138,18 @@ class Histories:
 
     def _get(self) -> tuple[str, dict[str, Any]]:
         key = {"account": {"S": self._chance.choice([*OWNERS, "nobody"])}}
-        return "get_item", {"TableName": self._balances, "Key": key, "ConsistentRead": self._chance.random() < 0.5}
+        return "get_item", {
+            "TableName": self._balances,
+            "Key": key,
+            "ConsistentRead": self._chance.random() < 0.5,
+        }
 
     def _look_up(self) -> tuple[str, dict[str, Any]]:
         owner_id = self._chance.choice(OWNERS)
-        entry = {"TableName": self._entries, "Key": {"entry_key": {"S": f"{owner_id}#{self._chance.choice(NONCES)}"}}}
+        entry = {
+            "TableName": self._entries,
+            "Key": {"entry_key": {"S": f"{owner_id}#{self._chance.choice(NONCES)}"}},
+        }
         if self._chance.random() < 0.5:
             entry["ProjectionExpression"] = "account"
         balance = {"TableName": self._balances, "Key": {"account": {"S": owner_id}}}
@@ -142,16 +162,27 @@ class Histories:
             "TableName": self._entries,
             "IndexName": "by_account",
             "KeyConditionExpression": "account = :account AND created_at BETWEEN :since AND :until",
-            "ExpressionAttributeValues": {":account": {"S": owner_id}, ":since": {"S": since}, ":until": {"S": until}},
+            "ExpressionAttributeValues": {
+                ":account": {"S": owner_id},
+                ":since": {"S": since},
+                ":until": {"S": until},
+            },
             "ScanIndexForward": self._chance.random() < 0.5,
         }
         if self._chance.random() < 0.5:
             arguments["Limit"] = self._chance.randrange(1, 5)
         if self._chance.random() < 0.4:
-            arguments |= {"FilterExpression": "#o = :operation", "ExpressionAttributeNames": {"#o": "operation"}}
+            arguments |= {
+                "FilterExpression": "#o = :operation",
+                "ExpressionAttributeNames": {"#o": "operation"},
+            }
             arguments["ExpressionAttributeValues"][":operation"] = {"S": "CREDIT_ADD"}
         start = self._chance.choice(self._starts)
-        if start and start["account"]["S"] == owner_id and since <= start["created_at"]["S"] <= until:
+        if (
+            start
+            and start["account"]["S"] == owner_id
+            and since <= start["created_at"]["S"] <= until
+        ):
             arguments["ExclusiveStartKey"] = start
         return "query", arguments
 
@@ -191,16 +222,28 @@ def answer_of(client: Any, operation: str, arguments: Mapping[str, Any]) -> Any:
         return error.response["Error"]["Code"], reasons
     if operation == "scan":
         return sorted(answer["Items"], key=lambda item: item["account"]["S"])
-    return {name: answer[name] for name in ("Item", "Items", "Responses", "LastEvaluatedKey") if name in answer}
+    return {
+        name: answer[name]
+        for name in ("Item", "Items", "Responses", "LastEvaluatedKey")
+        if name in answer
+    }
 
 
-ADA = {"Put": {"TableName": "entries", "Item": {"entry_key": {"S": "ada#n"}}, "ConditionExpression": NONCE_IS_NEW}}
+ADA = {
+    "Put": {
+        "TableName": "entries",
+        "Item": {"entry_key": {"S": "ada#n"}},
+        "ConditionExpression": NONCE_IS_NEW,
+    }
+}
 
 
 def test_token_is_remembered_for_ten_minutes() -> None:
     """The same transaction under the same token is done once within ten minutes, and again after them."""
     now = [0.0]
-    model = ModelDynamoDB({"entries": "entry_key"}, index=("entries", "account", "created_at"), now=lambda: now[0])
+    model = ModelDynamoDB(
+        {"entries": "entry_key"}, index=("entries", "account", "created_at"), now=lambda: now[0]
+    )
     model.transact_write_items(TransactItems=[ADA], ClientRequestToken="t")
     now[0] = TOKEN_SECONDS - 1
     model.transact_write_items(TransactItems=[ADA], ClientRequestToken="t")
@@ -217,7 +260,10 @@ def test_item_of_a_transaction_under_way_is_a_conflict() -> None:
     get = {"Get": {"TableName": "entries", "Key": key}}
     for call, code in (
         (lambda: model.prepare(TransactItems=[ADA]), "TransactionCanceledException"),
-        (lambda: model.prepare(TransactItems=[ADA], ClientRequestToken="t"), "TransactionInProgressException"),
+        (
+            lambda: model.prepare(TransactItems=[ADA], ClientRequestToken="t"),
+            "TransactionInProgressException",
+        ),
         (lambda: model.transact_get_items(TransactItems=[get]), "TransactionCanceledException"),
         (lambda: model.put_item(**ADA["Put"]), "TransactionConflictException"),
     ):
@@ -231,7 +277,9 @@ def test_item_of_a_transaction_under_way_is_a_conflict() -> None:
 def test_index_shows_an_item_when_it_has_caught_up() -> None:
     """What was committed is in the table at once, and in the index when that has caught up."""
     now = [0.0]
-    model = ModelDynamoDB({"entries": "entry_key"}, index=("entries", "account", "created_at"), now=lambda: now[0])
+    model = ModelDynamoDB(
+        {"entries": "entry_key"}, index=("entries", "account", "created_at"), now=lambda: now[0]
+    )
     model.commit(model.prepare(TransactItems=[ADA]), lag_seconds=1.0)
     model.follow()
     assert (list(model.items), list(model.indexed)) == ([("entries", "ada#n")], [])

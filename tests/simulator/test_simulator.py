@@ -39,19 +39,31 @@ class GameOperations(BaseLedgerOperations):
 
     APP_CONFIG = {
         GameOperationType.LEVEL_UP: OperationConfig(amount=5),
-        GameOperationType.REVIVE: OperationConfig(amount=-2, magnitude_min=2, magnitude_max=4, self_service=True),
+        GameOperationType.REVIVE: OperationConfig(
+            amount=-2, magnitude_min=2, magnitude_max=4, self_service=True
+        ),
     }
-    SCHEDULED = {GameOperationType.LEVEL_UP: every_owner, LedgerOperationType.DAILY_REWARD: every_owner}
+    SCHEDULED = {
+        GameOperationType.LEVEL_UP: every_owner,
+        LedgerOperationType.DAILY_REWARD: every_owner,
+    }
 
 
 def test_invariants_hold_whatever_happens(record_property: Callable[[str, object], None]) -> None:
     """Clients, Lambdas and reward workers, every kind of fault, and crashes between any two steps: from new seeds."""
     first = new_seed()
     explored = explore(range(first, first + SEEDS), steps=STEPS)
-    for name, count in {"seeds": explored.seeds, "steps": explored.steps, **explored.counts}.items():
+    for name, count in {
+        "seeds": explored.seeds,
+        "steps": explored.steps,
+        **explored.counts,
+    }.items():
         record_property(name, count)
     assert not explored.failed, "\n".join(
-        [f"make simulate SEED={seed} STEPS={STEPS}: {what}" for seed, what in explored.failed.items()][:5]
+        [
+            f"make simulate SEED={seed} STEPS={STEPS}: {what}"
+            for seed, what in explored.failed.items()
+        ][:5]
     )
     assert explored.seeds == SEEDS
     for what in (*FAULTS, "crash", "accepted", "duplicate", "refused", "in doubt"):
@@ -62,7 +74,9 @@ def test_same_seed_makes_the_same_history() -> None:
     """What is printed is the same every time, in another process and whatever Python hashes by."""
     command = [sys.executable, "-m", "tests.simulator", "--seed", "7", "--steps", "400"]
     told = [
-        subprocess.check_output(command, cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": hash_seed}, text=True)
+        subprocess.check_output(
+            command, cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": hash_seed}, text=True
+        )
         for hash_seed in ("1", "2")
     ]
     assert told[0] == told[1]
@@ -70,7 +84,9 @@ def test_same_seed_makes_the_same_history() -> None:
     assert told[0].endswith("all invariants hold\n")
 
 
-def test_operations_of_another_app_are_simulated_too(record_property: Callable[[str, object], None]) -> None:
+def test_operations_of_another_app_are_simulated_too(
+    record_property: Callable[[str, object], None],
+) -> None:
     """An app's own operations and its own schedule, for who wants them proved."""
     first, new = new_seed(), partial(Simulation, operations=GameOperations)
     explored = explore(range(first, first + 50), new, steps=STEPS, jobs=1)
@@ -83,7 +99,9 @@ def test_operations_of_another_app_are_simulated_too(record_property: Callable[[
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_broken_ledger_is_caught_by_name(name: str, record_property: Callable[[str, object], None]) -> None:
+def test_broken_ledger_is_caught_by_name(
+    name: str, record_property: Callable[[str, object], None]
+) -> None:
     """A ledger with a well-known mistake is caught, by the invariant that is there for it."""
     broken = BROKEN[name]
     assert broken.invariant in {invariant.__name__ for invariant in INVARIANTS}

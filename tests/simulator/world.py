@@ -17,7 +17,16 @@ from greenlet import getcurrent, greenlet
 from tests.simulator.model import ModelDynamoDB, Transaction, client_error, of_single_write
 from tests.support import CONFIRMED
 
-__all__ = ["BEGINNING", "FAULTS", "Choices", "CrashedError", "Executor", "Process", "Stream", "World"]
+__all__ = [
+    "BEGINNING",
+    "FAULTS",
+    "Choices",
+    "CrashedError",
+    "Executor",
+    "Process",
+    "Stream",
+    "World",
+]
 
 BEGINNING = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
 STEP_SECONDS = 0.001
@@ -89,7 +98,9 @@ class Stream:
 class Choices:
     """All the chance there is, in streams that do not disturb one another: drawn from a seed, or repeated."""
 
-    def __init__(self, seed: int | None = None, *, repeat: Mapping[str, Sequence[int]] | None = None) -> None:
+    def __init__(
+        self, seed: int | None = None, *, repeat: Mapping[str, Sequence[int]] | None = None
+    ) -> None:
         self._seed = seed
         self._repeat = repeat or {}
         self._streams: dict[str, Stream] = {}
@@ -315,7 +326,9 @@ class World:
     def _busy(self, operation: str, arguments: dict[str, Any], fault: str | None) -> dict[int, str]:
         if fault != "conflict" or operation != "transact_write_items":
             return {}
-        return {self.choices["faults"].below(len(arguments["TransactItems"])): "TransactionConflict"}
+        return {
+            self.choices["faults"].below(len(arguments["TransactItems"])): "TransactionConflict"
+        }
 
     def _resume(self, task: Task) -> None:
         if task.process and not task.process.crashed and self.chance("crashes", CRASHES_SHARE):
@@ -339,8 +352,15 @@ class World:
 class _Flight:
     """A request on its way to DynamoDB and back."""
 
-    def __init__(self, world: World, operation: str, arguments: dict[str, Any], busy: dict[int, str]) -> None:
-        self._world, self._operation, self._arguments, self._busy = world, operation, arguments, busy
+    def __init__(
+        self, world: World, operation: str, arguments: dict[str, Any], busy: dict[int, str]
+    ) -> None:
+        self._world, self._operation, self._arguments, self._busy = (
+            world,
+            operation,
+            arguments,
+            busy,
+        )
         self.landed = False
         self.answer: Any = dict(CONFIRMED)
         self.error: ClientError | None = None
@@ -359,12 +379,16 @@ class _Flight:
                 arguments["stale"] = self._is_stale(arguments)
             self.answer = getattr(world.dynamodb, operation)(**arguments)
         except ClientError as error:
-            self.error = of_single_write(error) if operation in {"put_item", "update_item"} else error
+            self.error = (
+                of_single_write(error) if operation in {"put_item", "update_item"} else error
+            )
         self.landed = True
 
     def _commit_later(self, transaction: Transaction) -> None:
         def commit() -> None:
-            self._world.dynamodb.commit(transaction, lag_seconds=self._world.choices["lag"].of(LAGS_SECONDS))
+            self._world.dynamodb.commit(
+                transaction, lag_seconds=self._world.choices["lag"].of(LAGS_SECONDS)
+            )
             self.landed = True
 
         self._world.land(commit)
@@ -413,9 +437,15 @@ def _in_words(arguments: Mapping[str, Any]) -> str:
         ((kind, what),) = one.items()
         item = what.get("Item") or what.get("Key") or what.get("ExpressionAttributeValues") or {}
         values = what.get("ExpressionAttributeValues", {}) if kind == "Update" else item
-        key = next((item[name]["S"] for name in ("entry_key", "account", ":account") if name in item), "")
+        key = next(
+            (item[name]["S"] for name in ("entry_key", "account", ":account") if name in item), ""
+        )
         told = ("id", "amount", "balance_after", ":known_count", ":entry_count", ":balance")
-        words.append(" ".join([kind, key, *(f"{name}={values[name]['N']}" for name in told if name in values)]).strip())
+        words.append(
+            " ".join(
+                [kind, key, *(f"{name}={values[name]['N']}" for name in told if name in values)]
+            ).strip()
+        )
     return ", ".join(words[:4]) + (f" and {len(words) - 4} more" if len(words) > 4 else "")
 
 

@@ -77,7 +77,11 @@ def phony_targets() -> set[str]:
 def test_help_has_a_line_for_every_target() -> None:
     """`make help` says in one line what each target does, and lists nothing else."""
     done = subprocess.run(
-        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     assert set(lines) == phony_targets()
@@ -107,7 +111,9 @@ def test_snippets_are_one_program() -> None:
     """The Python of all pages, in order, is an app that lists its operation and has rewards."""
     sources = [source for name in PAGES for source in blocks(name, "python")]
     assert len(sources) == 4
-    printing = "import json; print(json.dumps(app.openapi()['components']['schemas']['EntryRequest']))"
+    printing = (
+        "import json; print(json.dumps(app.openapi()['components']['schemas']['EntryRequest']))"
+    )
     program = "\n".join([*sources, printing])
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -133,14 +139,18 @@ def test_every_route_is_in_the_table() -> None:
 def test_every_finding_is_in_the_table() -> None:
     """Every kind of finding has a row with its evidence, and no row is of another."""
     table = section("functions", "Verify it yourself")
-    assert re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE) == [str(kind) for kind in FindingKind]
+    assert re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE) == [
+        str(kind) for kind in FindingKind
+    ]
 
 
 def test_every_command_and_option_is_in_the_page() -> None:
     """The page names every command of `ledger`, and every option that it has."""
     text = page("functions")
     (subcommands,) = (
-        action for action in commands._parser()._actions if isinstance(action, argparse._SubParsersAction)
+        action
+        for action in commands._parser()._actions
+        if isinstance(action, argparse._SubParsersAction)
     )
     for name, parser in subcommands.choices.items():
         assert f"| `ledger {name} " in text
@@ -160,7 +170,10 @@ def test_limits_are_those_of_the_code() -> None:
     assert f"{METADATA_KEYS_MAX} keys of 1 to {METADATA_KEY_LENGTH_MAX} char" in rows["metadata"]
     assert f"{METADATA_BYTES_MAX:,} bytes in all" in rows["metadata"]
     assert f"{BALANCE_MAX:,} " in rows["balance"]
-    assert rows["page of history"] == f"{HISTORY_LIMIT_DEFAULT} entries by default, {HISTORY_LIMIT_MAX} at most"
+    assert (
+        rows["page of history"]
+        == f"{HISTORY_LIMIT_DEFAULT} entries by default, {HISTORY_LIMIT_MAX} at most"
+    )
     assert rows["body"] == f"{BODY_BYTES_MAX // 1024} KiB"
 
 
@@ -203,7 +216,9 @@ def test_every_proof_exists(name: str) -> None:
     folder = PAGES[name].parent
     proofs = PROOF.findall(page(name))
     assert len(proofs) >= 8
-    assert [test for test, path in proofs if f"def {test}(" not in (folder / path).read_text()] == []
+    assert [
+        test for test, path in proofs if f"def {test}(" not in (folder / path).read_text()
+    ] == []
 
 
 def test_every_invariant_is_in_the_table() -> None:
@@ -215,7 +230,13 @@ def test_every_invariant_is_in_the_table() -> None:
 def test_version_is_that_of_the_changelog() -> None:
     """The last released section of the changelog is the version of the project, which is written once."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    released = re.findall(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    released = re.findall(
+        r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE
+    )
     assert released[:1] in ([], [project["version"]])
-    sources = [*ROOT.glob("ledger_core/**/*.py"), *ROOT.glob("functions/**/*.py"), ROOT / "template.yaml"]
+    sources = [
+        *ROOT.glob("ledger_core/**/*.py"),
+        *ROOT.glob("functions/**/*.py"),
+        ROOT / "template.yaml",
+    ]
     assert [path for path in sources if f'"{project["version"]}"' in path.read_text()] == []

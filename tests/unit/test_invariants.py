@@ -45,7 +45,9 @@ def after_first(request: OperationRequest = SPEND, amount: int = -3, **changes: 
     return book(FIRST, entry(replace(account_of(FIRST), **changes), request, amount))
 
 
-def told(request: OperationRequest, outcome: Outcome, of: LedgerEntry | None = None, **more: Any) -> Answer:
+def told(
+    request: OperationRequest, outcome: Outcome, of: LedgerEntry | None = None, **more: Any
+) -> Answer:
     return Answer(request=request, outcome=outcome, entry=of, **more)
 
 
@@ -56,7 +58,9 @@ ACCEPTED = [
 ]
 REWARD = SPEND.model_copy(update={"nonce": "ledger:daily-reward:2026-11-22"})
 REFUSED = told(DEAR, Outcome.REFUSED, balance=2, required=9, begun=5, ended=6)
-IN_DOUBT = [told(one.request, Outcome.IN_DOUBT, begun=one.begun, ended=one.ended) for one in ACCEPTED]
+IN_DOUBT = [
+    told(one.request, Outcome.IN_DOUBT, begun=one.begun, ended=one.ended) for one in ACCEPTED
+]
 SOONER = told(SPEND, Outcome.DUPLICATE, SECOND, replay=True, begun=0, ended=1)
 RIGHT: dict[str, Case] = {
     "nothing": (Book(NOBODY, []), []),
@@ -68,7 +72,10 @@ RIGHT: dict[str, Case] = {
         GOOD,
         [*ACCEPTED, told(ADD, Outcome.DUPLICATE, FIRST, replay=True, begun=0, ended=9), REFUSED],
     ),
-    "another request under the nonce": (GOOD, [*ACCEPTED, told(add(6, "add"), Outcome.DUPLICATE, FIRST, replay=False)]),
+    "another request under the nonce": (
+        GOOD,
+        [*ACCEPTED, told(add(6, "add"), Outcome.DUPLICATE, FIRST, replay=False)],
+    ),
     "the answer was lost": (GOOD, [ACCEPTED[0], told(SPEND, Outcome.IN_DOUBT)]),
     "refused, then accepted": (
         GOOD,
@@ -76,7 +83,10 @@ RIGHT: dict[str, Case] = {
     ),
     "a reward, which no client asks for": (after_first(REWARD, 1), ACCEPTED[:1]),
     "a reward, which is no sign of life": (
-        Book(replace(after_first(REWARD, 1).head, active_at=FIRST.created_at), after_first(REWARD, 1).entries),
+        Book(
+            replace(after_first(REWARD, 1).head, active_at=FIRST.created_at),
+            after_first(REWARD, 1).entries,
+        ),
         ACCEPTED[:1],
     ),
     "somebody else's answer": (GOOD, [told(add(1, "n", owner_id="bob"), Outcome.ACCEPTED)]),
@@ -90,23 +100,53 @@ WRONG: list[tuple[str, Case]] = [
     ("gapless_ids", (after_first(entry_count=0), [])),
     ("increasing_time", (after_first(updated_at=None), [])),
     ("chain_unbroken", (after_first(head_hash="0" * 64), [])),
-    ("chain_unbroken", (book(FIRST.model_copy(update={"metadata": {"forged": "yes"}}), SECOND), [])),
+    (
+        "chain_unbroken",
+        (book(FIRST.model_copy(update={"metadata": {"forged": "yes"}}), SECOND), []),
+    ),
     ("head_is_last_entry", (Book(replace(GOOD.head, updated_at=NOON), GOOD.entries), [])),
     ("head_is_last_entry", (Book(replace(GOOD.head, head_hash=FIRST.hash), GOOD.entries), [])),
-    ("head_is_last_entry", (Book(replace(GOOD.head, created_at=SECOND.created_at), GOOD.entries), [])),
-    ("head_is_last_entry", (Book(replace(GOOD.head, active_at=FIRST.created_at), GOOD.entries), [])),
+    (
+        "head_is_last_entry",
+        (Book(replace(GOOD.head, created_at=SECOND.created_at), GOOD.entries), []),
+    ),
+    (
+        "head_is_last_entry",
+        (Book(replace(GOOD.head, active_at=FIRST.created_at), GOOD.entries), []),
+    ),
     ("head_is_last_entry", (Book(replace(NOBODY, created_at=NOON), []), [])),
-    ("acknowledged_is_stored", (after_first(SPEND.model_copy(update={"metadata": {"order": "1"}})), ACCEPTED)),
-    ("acknowledged_is_stored", (GOOD, [ACCEPTED[0], replace(ACCEPTED[1], request=spend(2, "spend"))])),
+    (
+        "acknowledged_is_stored",
+        (after_first(SPEND.model_copy(update={"metadata": {"order": "1"}})), ACCEPTED),
+    ),
+    (
+        "acknowledged_is_stored",
+        (GOOD, [ACCEPTED[0], replace(ACCEPTED[1], request=spend(2, "spend"))]),
+    ),
     ("acknowledged_is_stored", (GOOD, ACCEPTED[:1])),
     ("refused_is_not_stored", (GOOD, [ACCEPTED[0], told(SPEND, Outcome.REFUSED)])),
     ("refused_is_not_stored", (GOOD, [*ACCEPTED, replace(REFUSED, request=SPEND)])),
-    ("replay_answers_the_original", (GOOD, [*ACCEPTED, told(ADD, Outcome.DUPLICATE, SECOND, replay=True)])),
-    ("replay_answers_the_original", (GOOD, [*ACCEPTED, told(ADD, Outcome.DUPLICATE, FIRST, replay=False)])),
-    ("replay_answers_the_original", (GOOD, [*ACCEPTED, told(add(6, "add"), Outcome.DUPLICATE, FIRST, replay=True)])),
+    (
+        "replay_answers_the_original",
+        (GOOD, [*ACCEPTED, told(ADD, Outcome.DUPLICATE, SECOND, replay=True)]),
+    ),
+    (
+        "replay_answers_the_original",
+        (GOOD, [*ACCEPTED, told(ADD, Outcome.DUPLICATE, FIRST, replay=False)]),
+    ),
+    (
+        "replay_answers_the_original",
+        (GOOD, [*ACCEPTED, told(add(6, "add"), Outcome.DUPLICATE, FIRST, replay=True)]),
+    ),
     ("one_order", (GOOD, [replace(ACCEPTED[0], begun=5, ended=6), ACCEPTED[1]])),
-    ("own_is_no_duplicate", (GOOD, [ACCEPTED[0], told(SPEND, Outcome.DUPLICATE, SECOND, replay=True)])),
-    ("own_is_no_duplicate", (GOOD, [ACCEPTED[0], SOONER, told(SPEND, Outcome.IN_DOUBT, begun=2, ended=9)])),
+    (
+        "own_is_no_duplicate",
+        (GOOD, [ACCEPTED[0], told(SPEND, Outcome.DUPLICATE, SECOND, replay=True)]),
+    ),
+    (
+        "own_is_no_duplicate",
+        (GOOD, [ACCEPTED[0], SOONER, told(SPEND, Outcome.IN_DOUBT, begun=2, ended=9)]),
+    ),
     ("one_order", (GOOD, [*ACCEPTED, SOONER, told(SPEND, Outcome.IN_DOUBT, begun=0, ended=9)])),
     ("one_order", (GOOD, [*ACCEPTED, replace(REFUSED, balance=5)])),
     ("one_order", (GOOD, [*ACCEPTED, replace(REFUSED, required=2)])),
@@ -181,7 +221,9 @@ def refused_for_another_balance(history: History) -> Iterator[History]:
 def refused_for_an_old_balance(history: History) -> Iterator[History]:
     """A refusal comes at the end, and tells of a balance that was."""
     end = max(one.ended for one in history)
-    final = max((one.entry for one in history if one.entry), key=lambda entry: entry.id).balance_after
+    final = max(
+        (one.entry for one in history if one.entry), key=lambda entry: entry.id
+    ).balance_after
     for one in of(history, Outcome.REFUSED):
         if one.balance != final:
             yield altered(history, one, begun=end + 1, ended=end + 2)
@@ -198,8 +240,17 @@ def recorded(processor: OperationProcessor) -> Case:
     """What threads were told that raced for one owner: entries, duplicates and refusals."""
 
     def client(number: int) -> History:
-        requests = [add(2, f"add-{number}"), spend(3, f"spend-{number}"), spend(99, f"dear-{number}")]
-        requests += [add(2, "shared"), spend(1, "shared-spend"), add(2, f"add-{number}"), add(1, f"more-{number}")]
+        requests = [
+            add(2, f"add-{number}"),
+            spend(3, f"spend-{number}"),
+            spend(99, f"dear-{number}"),
+        ]
+        requests += [
+            add(2, "shared"),
+            spend(1, "shared-spend"),
+            add(2, f"add-{number}"),
+            add(1, f"more-{number}"),
+        ]
         return [Answer.of(request, processor.process) for request in requests]
 
     with ThreadPoolExecutor(THREADS) as threads:

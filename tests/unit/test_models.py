@@ -84,7 +84,9 @@ BAD: list[dict[str, Any]] = [
 
 
 def request(**fields: Any) -> OperationRequest:
-    return OperationRequest(**{"owner_id": "ada", "operation": LedgerOperationType.CREDIT_ADD, "nonce": "n", **fields})
+    return OperationRequest(
+        **{"owner_id": "ada", "operation": LedgerOperationType.CREDIT_ADD, "nonce": "n", **fields}
+    )
 
 
 @pytest.mark.parametrize("fields", GOOD, ids=lambda fields: ascii(fields)[:50])
@@ -130,11 +132,15 @@ def test_instants_beyond_the_calendar_are_refused(year: int) -> None:
 
 def test_hash_is_what_jq_and_sha256sum_say() -> None:
     """The hash needs none of our code: it is the SHA-256 of the entry's canonical JSON without `hash`."""
-    entry = Account(owner_id="ada").next_entry(operation(metadata={"b": 'quote " ü', "a": "1"}), amount=3, now=NOON)
+    entry = Account(owner_id="ada").next_entry(
+        operation(metadata={"b": 'quote " ü', "a": "1"}), amount=3, now=NOON
+    )
     document = json.loads(entry.model_dump_json())
     claimed = document.pop("hash")
     canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    digest = subprocess.run(["sha256sum"], input=canonical.encode(), capture_output=True, check=True).stdout
+    digest = subprocess.run(
+        ["sha256sum"], input=canonical.encode(), capture_output=True, check=True
+    ).stdout
     assert digest.split()[0].decode() == claimed == entry.computed_hash()
 
 

@@ -10,7 +10,12 @@ from typing import Any
 import pytest
 
 from functions.example_app.operations import ExampleAppOperations, ExampleAppOperationType
-from ledger_core import BaseLedgerOperations, InvalidRequestError, LedgerOperationType, OperationConfig
+from ledger_core import (
+    BaseLedgerOperations,
+    InvalidRequestError,
+    LedgerOperationType,
+    OperationConfig,
+)
 from ledger_core.errors import ConfigurationError
 from ledger_core.fields import AMOUNT_MAX
 from ledger_core.operations import every_owner
@@ -58,26 +63,60 @@ def test_example_app_adds_its_own() -> None:
     ("attributes", "message"),
     [
         ({"BASE_CONFIG": {}}, "drops or redefines"),
-        ({"BASE_CONFIG": {**BaseLedgerOperations.BASE_CONFIG, Game.LEVEL_UP: OperationConfig(amount=1)}}, "drops or"),
+        (
+            {
+                "BASE_CONFIG": {
+                    **BaseLedgerOperations.BASE_CONFIG,
+                    Game.LEVEL_UP: OperationConfig(amount=1),
+                }
+            },
+            "drops or",
+        ),
         ({"get_operation_config": classmethod(lambda cls: cls.APP_CONFIG)}, "drops or redefines"),
         (
             {"APP_CONFIG": {LedgerOperationType.CREDIT_ADD: OperationConfig(amount=1)}},
             "CREDIT_ADD is a shared operation",
         ),
-        ({"APP_CONFIG": {Game.CREDIT_ADD: OperationConfig(amount=1)}}, "CREDIT_ADD is a shared operation"),
-        ({"APP_CONFIG": {Game.LOWER: OperationConfig(amount=1)}}, "level_up must be UPPER_SNAKE_CASE"),
+        (
+            {"APP_CONFIG": {Game.CREDIT_ADD: OperationConfig(amount=1)}},
+            "CREDIT_ADD is a shared operation",
+        ),
+        (
+            {"APP_CONFIG": {Game.LOWER: OperationConfig(amount=1)}},
+            "level_up must be UPPER_SNAKE_CASE",
+        ),
         ({"APP_CONFIG": {Game.DIGIT: OperationConfig(amount=1)}}, "1UP must be UPPER_SNAKE_CASE"),
-        ({"APP_CONFIG": {Game.LONG: OperationConfig(amount=1)}}, "must be UPPER_SNAKE_CASE, 1 to 64"),
+        (
+            {"APP_CONFIG": {Game.LONG: OperationConfig(amount=1)}},
+            "must be UPPER_SNAKE_CASE, 1 to 64",
+        ),
         ({"APP_CONFIG": {"LEVEL_UP": OperationConfig(amount=1)}}, "must be a member of a StrEnum"),
-        ({"APP_CONFIG": {NotText.LEVEL_UP: OperationConfig(amount=1)}}, "must be a member of a StrEnum"),
-        ({"APP_CONFIG": {Game.LEVEL_UP: 5}}, r"must be an OperationConfig, as in OperationConfig\(amount=-5\)"),
+        (
+            {"APP_CONFIG": {NotText.LEVEL_UP: OperationConfig(amount=1)}},
+            "must be a member of a StrEnum",
+        ),
+        (
+            {"APP_CONFIG": {Game.LEVEL_UP: 5}},
+            r"must be an OperationConfig, as in OperationConfig\(amount=-5\)",
+        ),
         ({"APP_CONFIG": [Game.LEVEL_UP]}, "APP_CONFIG must map"),
-        ({"SCHEDULED": [LedgerOperationType.DAILY_REWARD]}, "SCHEDULED must map operations to who is eligible"),
-        ({"SCHEDULED": {LedgerOperationType.DAILY_REWARD: 1}}, "SCHEDULED must map operations to who is eligible"),
-        ({"SCHEDULED": {Game.LEVEL_UP: every_owner}}, "SCHEDULED names what is no operation: LEVEL_UP"),
+        (
+            {"SCHEDULED": [LedgerOperationType.DAILY_REWARD]},
+            "SCHEDULED must map operations to who is eligible",
+        ),
+        (
+            {"SCHEDULED": {LedgerOperationType.DAILY_REWARD: 1}},
+            "SCHEDULED must map operations to who is eligible",
+        ),
+        (
+            {"SCHEDULED": {Game.LEVEL_UP: every_owner}},
+            "SCHEDULED names what is no operation: LEVEL_UP",
+        ),
     ],
 )
-def test_bad_declaration_fails_when_the_class_is_made(attributes: Mapping[str, Any], message: str) -> None:
+def test_bad_declaration_fails_when_the_class_is_made(
+    attributes: Mapping[str, Any], message: str
+) -> None:
     """The error names the class and the operation and says what to do."""
     with pytest.raises(ConfigurationError, match=f"GameOperations.*{message}"):
         declare(**attributes)
@@ -85,7 +124,10 @@ def test_bad_declaration_fails_when_the_class_is_made(attributes: Mapping[str, A
 
 def test_longest_name_is_accepted() -> None:
     """64 characters are within the limit."""
-    assert Game.LONGEST in declare(APP_CONFIG={Game.LONGEST: OperationConfig(amount=1)}).get_operation_config()
+    assert (
+        Game.LONGEST
+        in declare(APP_CONFIG={Game.LONGEST: OperationConfig(amount=1)}).get_operation_config()
+    )
 
 
 @pytest.mark.parametrize(
@@ -146,5 +188,11 @@ def test_type_checker_catches_a_misspelt_operation(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mypy", "--config-file", "pyproject.toml", str(source)]
     found = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     assert "app.py:3" not in found
-    assert 'app.py:4: error: "type[ExampleAppOperationType]" has no attribute "CONTENT_CREATON"' in found
-    assert 'app.py:5: error: Argument "operation" to "OperationRequest" has incompatible type "str"' in found
+    assert (
+        'app.py:4: error: "type[ExampleAppOperationType]" has no attribute "CONTENT_CREATON"'
+        in found
+    )
+    assert (
+        'app.py:5: error: Argument "operation" to "OperationRequest" has incompatible type "str"'
+        in found
+    )

@@ -17,7 +17,9 @@ ASKING_FOR_ONE = "tests/unit/http/test_telemetry.py::test_websockets_are_turned_
 def test_one_test_s_event_loop_is_not_another_s() -> None:
     """What runs a loop of its own leaves the thread without one, and the next test asks for the thread's."""
     options = ["--no-cov", "-q", "-p", "no:cacheprovider"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")
+    }
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, LEAVING_NO_LOOP, ASKING_FOR_ONE],
         cwd=ROOT,

@@ -19,7 +19,9 @@ from ledger_core.periods import DAYS_PAST_MAX, Period, PeriodKind
         ("2026-01", "month", "2026-01-01", "2025-12"),
     ],
 )
-def test_periods_are_written_as_iso_8601_does(text: str, kind: str, first_day: str, before: str) -> None:
+def test_periods_are_written_as_iso_8601_does(
+    text: str, kind: str, first_day: str, before: str
+) -> None:
     """A period is read as it is written, knows its first day, and the one before it."""
     period = Period.parse(text)
     assert (str(period), period.kind, period.first_day.isoformat(), str(period.before())) == (
@@ -32,7 +34,18 @@ def test_periods_are_written_as_iso_8601_does(text: str, kind: str, first_day: s
 
 @pytest.mark.parametrize(
     "text",
-    ["", "today", "2026", "2026-1-2", "2026-13", "2026-02-30", "2027-W53", "2026-W00", "2026-W7", "2026-11-22 "],
+    [
+        "",
+        "today",
+        "2026",
+        "2026-1-2",
+        "2026-13",
+        "2026-02-30",
+        "2027-W53",
+        "2026-W00",
+        "2026-W7",
+        "2026-11-22 ",
+    ],
 )
 def test_what_is_no_period_is_refused(text: str) -> None:
     """A period has one spelling."""
@@ -46,15 +59,27 @@ def test_what_is_no_period_is_refused(text: str) -> None:
         ("day", "2026-11-22T23:30:00Z", "UTC", "2026-11-22"),
         ("day", "2026-11-22T23:30:00Z", "Europe/Berlin", "2026-11-23"),
         ("day", "2026-11-22T02:00:00Z", "America/New_York", "2026-11-21"),
-        ("day", "2026-03-29T00:59:00Z", "Europe/Berlin", "2026-03-29"),  # a minute before the clocks go forward
-        ("day", "2026-10-25T22:59:59Z", "Europe/Berlin", "2026-10-25"),  # the last second of a day of 25 hours
+        (
+            "day",
+            "2026-03-29T00:59:00Z",
+            "Europe/Berlin",
+            "2026-03-29",
+        ),  # a minute before the clocks go forward
+        (
+            "day",
+            "2026-10-25T22:59:59Z",
+            "Europe/Berlin",
+            "2026-10-25",
+        ),  # the last second of a day of 25 hours
         ("day", "2026-10-25T23:00:00Z", "Europe/Berlin", "2026-10-26"),
         ("week", "2027-01-03T12:00:00Z", "UTC", "2026-W53"),
         ("week", "2027-01-03T12:00:00Z", "Pacific/Kiritimati", "2027-W01"),
         ("month", "2026-12-31T23:00:00Z", "Europe/Berlin", "2027-01"),
     ],
 )
-def test_period_of_an_instant_is_by_the_calendar_of_the_zone(kind: str, time: str, zone: str, text: str) -> None:
+def test_period_of_an_instant_is_by_the_calendar_of_the_zone(
+    kind: str, time: str, zone: str, text: str
+) -> None:
     """One instant lies in different days, weeks and months in different zones."""
     assert str(Period.at(PeriodKind(kind), datetime.fromisoformat(time), zone)) == text
 
@@ -100,12 +125,19 @@ def test_period_to_come_or_long_over_is_in_doubt(text: str, doubt: str | None) -
 )
 def test_doubt_is_by_the_calendar_of_the_zone(text: str, time: str, in_doubt: bool) -> None:
     """Today is the zone's day."""
-    assert (Period.parse(text).doubt(datetime.fromisoformat(time), "Asia/Tokyo") is not None) == in_doubt
+    assert (
+        Period.parse(text).doubt(datetime.fromisoformat(time), "Asia/Tokyo") is not None
+    ) == in_doubt
 
 
 @pytest.mark.parametrize(
     ("text", "last_day"),
-    [("2026-11-22", "2026-11-22"), ("2026-W47", "2026-11-22"), ("2026-02", "2026-02-28"), ("2026-12", "2026-12-31")],
+    [
+        ("2026-11-22", "2026-11-22"),
+        ("2026-W47", "2026-11-22"),
+        ("2026-02", "2026-02-28"),
+        ("2026-12", "2026-12-31"),
+    ],
 )
 def test_last_day(text: str, last_day: str) -> None:
     """The day before the next period begins."""

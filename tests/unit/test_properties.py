@@ -11,11 +11,23 @@ import pytest
 from hypothesis import assume, given, seed
 from hypothesis import strategies as st
 
-from ledger_core import InvalidRequestError, LedgerEntry, LedgerOperationType, OperationConfig, OperationRequest
+from ledger_core import (
+    InvalidRequestError,
+    LedgerEntry,
+    LedgerOperationType,
+    OperationConfig,
+    OperationRequest,
+)
 from ledger_core.account import Account
 from ledger_core.dynamodb.decode import entry_from
 from ledger_core.dynamodb.expressions import entry_item, entry_key
-from ledger_core.fields import AMOUNT_MAX, BALANCE_MAX, METADATA_KEY_LENGTH_MAX, METADATA_KEYS_MAX, format_time
+from ledger_core.fields import (
+    AMOUNT_MAX,
+    BALANCE_MAX,
+    METADATA_KEY_LENGTH_MAX,
+    METADATA_KEYS_MAX,
+    format_time,
+)
 from ledger_core.http.cursor import CURSOR_LENGTH_MAX, cursor_at, cursor_position
 from ledger_core.periods import Period, PeriodKind
 from tests.chance import SEED, looking_at
@@ -25,7 +37,9 @@ SETTINGS = looking_at(2000 if DEEP else 50)
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 printable = st.characters(exclude_categories=["C", "Z"], exclude_characters="\ufffd")
-nonces = st.text(printable, min_size=1, max_size=40).filter(lambda text: not text.startswith(("ledger:", "@")))
+nonces = st.text(printable, min_size=1, max_size=40).filter(
+    lambda text: not text.startswith(("ledger:", "@"))
+)
 owner_ids = st.text(printable, min_size=1, max_size=40).filter(
     lambda text: not set(text) & set("#/?%\\") and text not in {".", ".."}
 )
@@ -68,7 +82,15 @@ def canonical(value: Any) -> str:
         return "{" + ",".join(f"{canonical(name)}:{canonical(value[name])}" for name in names) + "}"
     if isinstance(value, int):
         return str(value)
-    escapes = {"\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r", '"': '\\"', "\\": "\\\\"}
+    escapes = {
+        "\b": "\\b",
+        "\t": "\\t",
+        "\n": "\\n",
+        "\f": "\\f",
+        "\r": "\\r",
+        '"': '\\"',
+        "\\": "\\\\",
+    }
     return '"' + "".join(escapes.get(c, c if c >= " " else f"\\u{ord(c):04x}") for c in value) + '"'
 
 
@@ -88,13 +110,21 @@ def test_hash_is_of_the_canonical_json_that_a_client_gets(entry: LedgerEntry) ->
     """A reader of an entry's JSON computes its hash as RFC 8785 says, without this code."""
     fields = json.loads(entry.model_dump_json())
     claimed = fields.pop("hash")
-    assert claimed == hashlib.sha256(canonical(fields).encode()).hexdigest() == entry.computed_hash()
+    assert (
+        claimed == hashlib.sha256(canonical(fields).encode()).hexdigest() == entry.computed_hash()
+    )
 
 
 @seed(SEED)
 @SETTINGS
-@given(entry=entries(), other=entries(), field=st.sampled_from(sorted(set(LedgerEntry.model_fields) - {"hash"})))
-def test_any_other_field_is_another_hash(entry: LedgerEntry, other: LedgerEntry, field: str) -> None:
+@given(
+    entry=entries(),
+    other=entries(),
+    field=st.sampled_from(sorted(set(LedgerEntry.model_fields) - {"hash"})),
+)
+def test_any_other_field_is_another_hash(
+    entry: LedgerEntry, other: LedgerEntry, field: str
+) -> None:
     """A forged field shows: the entry's hash is not that of what it says then."""
     assume(getattr(entry, field) != getattr(other, field))
     assert entry.model_copy(update={field: getattr(other, field)}).computed_hash() != entry.hash
@@ -125,13 +155,17 @@ def test_times_sort_as_their_texts(one: datetime, other: datetime | None, step: 
 def configs(draw: st.DrawFn) -> OperationConfig:
     """Any operation whose amount the caller chooses."""
     low, middle, high = sorted(draw(st.lists(st.integers(1, AMOUNT_MAX), min_size=3, max_size=3)))
-    return OperationConfig(amount=draw(st.sampled_from([middle, -middle])), magnitude_min=low, magnitude_max=high)
+    return OperationConfig(
+        amount=draw(st.sampled_from([middle, -middle])), magnitude_min=low, magnitude_max=high
+    )
 
 
 @seed(SEED)
 @SETTINGS
 @given(config=configs(), magnitude=st.integers(-AMOUNT_MAX, 2 * AMOUNT_MAX))
-def test_caller_chooses_a_magnitude_within_bounds_and_never_the_sign(config: OperationConfig, magnitude: int) -> None:
+def test_caller_chooses_a_magnitude_within_bounds_and_never_the_sign(
+    config: OperationConfig, magnitude: int
+) -> None:
     """What is asked for counts with the operation's sign, or is refused when it is out of bounds."""
     assert config.magnitude_min
     assert config.magnitude_max
@@ -157,7 +191,9 @@ def test_fixed_amount_takes_no_other(amount: int, magnitude: int) -> None:
 @seed(SEED)
 @SETTINGS
 @given(owner_id=owner_ids, other_id=owner_ids, position=times)
-def test_cursor_is_a_position_in_one_owner_s_history(owner_id: str, other_id: str, position: datetime) -> None:
+def test_cursor_is_a_position_in_one_owner_s_history(
+    owner_id: str, other_id: str, position: datetime
+) -> None:
     """A cursor opens what it was made for, and no other owner's history."""
     cursor = cursor_at(owner_id, position)
     assert len(cursor) <= CURSOR_LENGTH_MAX
@@ -169,11 +205,23 @@ def test_cursor_is_a_position_in_one_owner_s_history(owner_id: str, other_id: st
 
 @seed(SEED)
 @SETTINGS
-@given(owner_id=owner_ids, position=times, place=st.integers(0, CURSOR_LENGTH_MAX), letter=st.characters())
-def test_no_other_text_is_a_cursor(owner_id: str, position: datetime, place: int, letter: str) -> None:
+@given(
+    owner_id=owner_ids,
+    position=times,
+    place=st.integers(0, CURSOR_LENGTH_MAX),
+    letter=st.characters(),
+)
+def test_no_other_text_is_a_cursor(
+    owner_id: str, position: datetime, place: int, letter: str
+) -> None:
     """A cursor with one character changed, or any other text, is refused as input, whatever is in it."""
     cursor = cursor_at(owner_id, position)
-    for text in (cursor[:place] + letter + cursor[place + 1 :], cursor[:place], cursor + letter, letter * place):
+    for text in (
+        cursor[:place] + letter + cursor[place + 1 :],
+        cursor[:place],
+        cursor + letter,
+        letter * place,
+    ):
         if text != cursor:
             with pytest.raises(InvalidRequestError):
                 cursor_position(owner_id, text)
@@ -181,7 +229,11 @@ def test_no_other_text_is_a_cursor(owner_id: str, position: datetime, place: int
 
 @seed(SEED)
 @SETTINGS
-@given(kind=st.sampled_from(PeriodKind), day=st.dates(date(1970, 1, 8), date(9998, 12, 31)), later=st.integers(0, 800))
+@given(
+    kind=st.sampled_from(PeriodKind),
+    day=st.dates(date(1970, 1, 8), date(9998, 12, 31)),
+    later=st.integers(0, 800),
+)
 def test_periods_are_written_in_their_order(kind: PeriodKind, day: date, later: int) -> None:
     """Each day is in one period of a kind; its text says which, and later ones are greater texts, as marks take it."""
     period = Period.of(kind, day)
@@ -197,7 +249,11 @@ def test_periods_are_written_in_their_order(kind: PeriodKind, day: date, later: 
 
 @seed(SEED)
 @SETTINGS
-@given(text=st.one_of(st.text(max_size=12), st.from_regex(r"\d{1,4}-(W?\d{1,2}|\d\d-\d\d)", fullmatch=True)))
+@given(
+    text=st.one_of(
+        st.text(max_size=12), st.from_regex(r"\d{1,4}-(W?\d{1,2}|\d\d-\d\d)", fullmatch=True)
+    )
+)
 def test_what_is_read_as_a_period_is_written_so(text: str) -> None:
     """Any text is a period's in its one spelling, or refused."""
     try:

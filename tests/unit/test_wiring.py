@@ -25,7 +25,12 @@ def sent(client: "DynamoDBClient") -> dict[str, str]:
 
     def note(request: Any, **_: Any) -> None:
         found = {name.lower(): value for name, value in request.headers.items()}
-        headers.update({name: value.decode() if isinstance(value, bytes) else value for name, value in found.items()})
+        headers.update(
+            {
+                name: value.decode() if isinstance(value, bytes) else value
+                for name, value in found.items()
+            }
+        )
         raise InterruptedError
 
     client.meta.events.register("before-send.dynamodb", note)
@@ -34,7 +39,9 @@ def sent(client: "DynamoDBClient") -> dict[str, str]:
     return headers
 
 
-@pytest.mark.parametrize("endpoint", ["", "http://127.0.0.1:8000", "https://DynamoDB.example/", "http://[::1]:8000"])
+@pytest.mark.parametrize(
+    "endpoint", ["", "http://127.0.0.1:8000", "https://DynamoDB.example/", "http://[::1]:8000"]
+)
 def test_client_signs_what_boto3_signs(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     """The host that it names itself is the one that boto3 takes from the URL, and the same headers are signed."""
     if endpoint:
@@ -42,7 +49,9 @@ def test_client_signs_what_boto3_signs(monkeypatch: pytest.MonkeyPatch, endpoint
     ours, theirs = sent(create_client()), sent(boto3.client("dynamodb", region_name="us-east-1"))
     signed = re.compile(r"SignedHeaders=([\w;-]+)")
     assert signed.findall(ours["authorization"]) == signed.findall(theirs["authorization"])
-    host = {"": "dynamodb.us-east-1.amazonaws.com"}.get(endpoint, endpoint.partition("//")[2].strip("/"))
+    host = {"": "dynamodb.us-east-1.amazonaws.com"}.get(
+        endpoint, endpoint.partition("//")[2].strip("/")
+    )
     assert ours["host"].lower() == host.lower()
 
 
@@ -67,7 +76,9 @@ def test_settings_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_started_function_has_what_was_imported_out_of_the_way(module: str) -> None:
     """Garbage is collected again, but not among objects that stay for good."""
     program = f"import gc, {module}; print(gc.isenabled(), gc.get_freeze_count() > 100_000)"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.split() == ["True", "True"]
 
 
@@ -75,7 +86,9 @@ def test_servers_keep_to_one_cpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that the process may use; by the port, so that several servers have several."""
     chosen: list[set[int]] = []
     monkeypatch.setattr("os.sched_getaffinity", lambda _pid: {2, 5, 7}, raising=False)
-    monkeypatch.setattr("os.sched_setaffinity", lambda _pid, cpus: chosen.append(cpus), raising=False)
+    monkeypatch.setattr(
+        "os.sched_setaffinity", lambda _pid, cpus: chosen.append(cpus), raising=False
+    )
     for port in (8001, 8002, 8003):
         _keep_to_one_cpu(port)
     assert sorted(cpu for cpus in chosen for cpu in cpus) == [2, 5, 7]
@@ -94,7 +107,10 @@ def test_nothing_on_this_machine_is_reached_by_a_proxy(monkeypatch: pytest.Monke
         monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", "http://dynamodb.example")
         create_client().list_tables()
         create_queue_client("http://sqs.example/1/queue").list_queues()
-        assert proxy.seen == ["POST http://dynamodb.example/ HTTP/1.1", "POST http://sqs.example/ HTTP/1.1"]
+        assert proxy.seen == [
+            "POST http://dynamodb.example/ HTTP/1.1",
+            "POST http://sqs.example/ HTTP/1.1",
+        ]
 
 
 def test_queue_that_has_no_host_ends_the_function_with_one_line() -> None:

@@ -25,7 +25,9 @@ def post_entry(request: EntryRequest) -> PostedEntry:
     amount, now = request.signed_amount, datetime.now(UTC)
     if "Item" in entries.get_item(Key={"entry_key": entry_key(request)}, ConsistentRead=True):
         raise HTTPException(409, "the nonce was used")
-    found = balances.get_item(Key={"account": request.owner_id}, ConsistentRead=True).get("Item", {"balance": 0})
+    found = balances.get_item(Key={"account": request.owner_id}, ConsistentRead=True).get(
+        "Item", {"balance": 0}
+    )
     if int(str(found["balance"])) + amount < 0:
         raise HTTPException(402, "the balance is too low")
     entries.put_item(
@@ -46,4 +48,6 @@ def post_entry(request: EntryRequest) -> PostedEntry:
         ReturnValues="UPDATED_NEW",
     )
     balance = int(str(moved["Attributes"]["balance"]))
-    return PostedEntry(**request.model_dump(exclude={"amount"}), amount=amount, balance=balance, created_at=now)
+    return PostedEntry(
+        **request.model_dump(exclude={"amount"}), amount=amount, balance=balance, created_at=now
+    )

@@ -45,9 +45,16 @@ def post_entry(request: EntryRequest) -> PostedEntry:
             **update,
             "UpdateExpression": "SET balance = balance + :amount",
             "ConditionExpression": "balance >= :needed",
-            "ExpressionAttributeValues": {":amount": {"N": str(amount)}, ":needed": {"N": str(-amount)}},
+            "ExpressionAttributeValues": {
+                ":amount": {"N": str(amount)},
+                ":needed": {"N": str(-amount)},
+            },
         }
-    put: PutTypeDef = {"TableName": ENTRIES, "Item": entry, "ConditionExpression": "attribute_not_exists(entry_key)"}
+    put: PutTypeDef = {
+        "TableName": ENTRIES,
+        "Item": entry,
+        "ConditionExpression": "attribute_not_exists(entry_key)",
+    }
     try:
         client.transact_write_items(TransactItems=[{"Put": put}, {"Update": update}])
     except client.exceptions.TransactionCanceledException as error:
@@ -59,5 +66,8 @@ def post_entry(request: EntryRequest) -> PostedEntry:
         raise HTTPException(503, "try again") from error
     item = client.get_item(TableName=BALANCES, Key=key, ConsistentRead=True)["Item"]
     return PostedEntry(
-        **request.model_dump(exclude={"amount"}), amount=amount, balance=int(item["balance"]["N"]), created_at=now
+        **request.model_dump(exclude={"amount"}),
+        amount=amount,
+        balance=int(item["balance"]["N"]),
+        created_at=now,
     )

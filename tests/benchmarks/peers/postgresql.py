@@ -51,8 +51,20 @@ def postgresql() -> Iterator[str]:
             "UTF8",
             "--locale=C",
         ]
-        subprocess.run([*as_account, *initialise], check=True, stdout=subprocess.DEVNULL, cwd=folder)
-        serve = [str(programs / "postgres"), "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", ""]
+        subprocess.run(
+            [*as_account, *initialise], check=True, stdout=subprocess.DEVNULL, cwd=folder
+        )
+        serve = [
+            str(programs / "postgres"),
+            "-D",
+            str(data),
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(port),
+            "-k",
+            "",
+        ]
         with running("PostgreSQL", [*as_account, *serve], port=port, log=log, folder=folder):
             _wait_for(programs / "pg_isready", port)
             yield f"postgresql://{SUPERUSER}@127.0.0.1:{port}/{SUPERUSER}"

@@ -51,7 +51,9 @@ def post_entry(request: EntryRequest) -> PostedEntry:
     """Post an operation."""
     amount, now = request.signed_amount, datetime.now(UTC)
     fields = {**request.model_dump(exclude={"amount"}), "amount": amount}
-    entry = Entry(entry_key(request), account=request.owner_id, **fields, created_at=now.isoformat())
+    entry = Entry(
+        entry_key(request), account=request.owner_id, **fields, created_at=now.isoformat()
+    )
     try:
         with TransactWrite(connection=connection) as transaction:
             transaction.save(entry, condition=Entry.entry_key.does_not_exist())
@@ -61,7 +63,9 @@ def post_entry(request: EntryRequest) -> PostedEntry:
                 condition=Balance.balance >= -amount if amount < 0 else None,
             )
     except TransactWriteError as error:
-        put_failed, update_failed = (one.code if one else None for one in error.cancellation_reasons)
+        put_failed, update_failed = (
+            one.code if one else None for one in error.cancellation_reasons
+        )
         if put_failed == "ConditionalCheckFailed":
             raise HTTPException(409, "the nonce was used") from error
         if update_failed == "ConditionalCheckFailed":

@@ -42,7 +42,11 @@ END $$;
 POST_ENTRY = "SELECT * FROM post_entry(%(owner_id)s, %(operation)s, %(nonce)s, %(amount)s)"
 
 pool = AsyncConnectionPool(
-    os.environ["DATABASE_URL"], kwargs={"autocommit": True}, min_size=1, max_size=CONNECTIONS_MAX, open=False
+    os.environ["DATABASE_URL"],
+    kwargs={"autocommit": True},
+    min_size=1,
+    max_size=CONNECTIONS_MAX,
+    open=False,
 )
 
 
@@ -63,7 +67,10 @@ async def post_entry(request: EntryRequest) -> PostedEntry:
     """Post an operation."""
     values = {**request.model_dump(), "amount": request.signed_amount}
     try:
-        async with pool.connection() as connection, connection.cursor(row_factory=class_row(PostedEntry)) as cursor:
+        async with (
+            pool.connection() as connection,
+            connection.cursor(row_factory=class_row(PostedEntry)) as cursor,
+        ):
             await cursor.execute(POST_ENTRY, values)
             (posted,) = await cursor.fetchall()
     except UniqueViolation as error:

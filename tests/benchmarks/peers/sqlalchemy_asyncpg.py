@@ -63,12 +63,18 @@ app = FastAPI(lifespan=lifespan)
 async def post_entry(request: EntryRequest) -> PostedEntry:
     """Post an operation."""
     amount = request.signed_amount
-    fields = {**request.model_dump(exclude={"amount"}), "amount": amount, "created_at": datetime.now(UTC)}
+    fields = {
+        **request.model_dump(exclude={"amount"}),
+        "amount": amount,
+        "created_at": datetime.now(UTC),
+    }
     moved = {"balance": Balance.balance + amount}
     has_enough = (Balance.owner_id == request.owner_id) & (Balance.balance >= -amount)
     spend = update(Balance).where(has_enough).values(moved).returning(Balance.balance)
     opened = insert(Balance).values(owner_id=request.owner_id, balance=amount)
-    add = opened.on_conflict_do_update(index_elements=["owner_id"], set_=moved).returning(Balance.balance)
+    add = opened.on_conflict_do_update(index_elements=["owner_id"], set_=moved).returning(
+        Balance.balance
+    )
     try:
         async with new_session.begin() as session:
             session.add(Entry(**fields))

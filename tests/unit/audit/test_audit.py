@@ -87,7 +87,9 @@ def test_untouched_ledger_is_valid(ledger: Ledger) -> None:
         (change(0, updated_at="2099-01-01T00:00:00Z"), [(None, "updated_at")]),
     ],
 )  # fmt: skip
-def test_tampering_is_named(ledger: Ledger, tamper: Callable[[Ledger], None], found: list[tuple[int, str]]) -> None:
+def test_tampering_is_named(
+    ledger: Ledger, tamper: Callable[[Ledger], None], found: list[tuple[int, str]]
+) -> None:
     """Each change is found where it was made, and does not cascade."""
     tamper(ledger)
     assert findings(ledger) == found
@@ -114,7 +116,9 @@ def test_export_of_several_owners_gives_a_report_each(processor: OperationProces
     for owner_id in ("ada", "bob"):
         processor.process(add(1, "n", owner_id=owner_id))
     lines = [
-        line for owner_id in ("ada", "ada", "nobody", "bob") for line in export(processor.store, owner_id, read=once)
+        line
+        for owner_id in ("ada", "ada", "nobody", "bob")
+        for line in export(processor.store, owner_id, read=once)
     ]
     reports = list(audit_export([*lines, "\n"]))
     assert [(report.owner_id, report.valid, report.entries_checked) for report in reports] == [
@@ -161,7 +165,9 @@ def test_store_is_audited_as_it_is(processor: OperationProcessor) -> None:
 
 
 @pytest.mark.parametrize("calls", range(8))
-def test_time_that_is_up_ends_an_audit(processor: OperationProcessor, client: "DynamoDBClient", calls: int) -> None:
+def test_time_that_is_up_ends_an_audit(
+    processor: OperationProcessor, client: "DynamoDBClient", calls: int
+) -> None:
     """Of what was not seen twice before the time was up, nothing is said."""
     processor.process(add(1, "n"))
     client.delete_item(TableName=os.environ["LEDGER_ACCOUNTS_TABLE"], Key={"account": {"S": "ada"}})
@@ -176,7 +182,9 @@ def test_time_that_is_up_ends_an_audit(processor: OperationProcessor, client: "D
         audit_store(processor.store, "ada", read=read, sleep=lambda _: None)
 
 
-def test_edited_balance_in_the_store_is_found(processor: OperationProcessor, client: "DynamoDBClient") -> None:
+def test_edited_balance_in_the_store_is_found(
+    processor: OperationProcessor, client: "DynamoDBClient"
+) -> None:
     """A balance edited by hand is reported, after looking again for what the index may not yet have shown."""
     processor.process(add(1, "n"))
     client.update_item(
@@ -205,7 +213,9 @@ def test_lagging_index_is_waited_for(
 def test_index_that_is_always_behind_busy_writers_is_no_discrepancy() -> None:
     """Writers that go on while an audit or an export waits for the index do not make the ledger look wrong."""
     now = [0.0]
-    model: Any = ModelDynamoDB({"e": "entry_key", "a": "account"}, index=("e", "account", "created_at"))
+    model: Any = ModelDynamoDB(
+        {"e": "entry_key", "a": "account"}, index=("e", "account", "created_at")
+    )
     model.now = lambda: now[0]
     store = LedgerStore(model, entries_table="e", accounts_table="a")
 
@@ -225,17 +235,22 @@ def test_index_that_is_always_behind_busy_writers_is_no_discrepancy() -> None:
     assert (report.valid, report.entries_checked) == (True, 5)
 
 
-def test_entry_beyond_the_head_is_found(processor: OperationProcessor, client: "DynamoDBClient") -> None:
+def test_entry_beyond_the_head_is_found(
+    processor: OperationProcessor, client: "DynamoDBClient"
+) -> None:
     """An entry forged behind the last one is reported, though the balance knows nothing of it."""
     processor.process(add(1, "n"))
     table = os.environ["LEDGER_ENTRIES_TABLE"]
     item = client.scan(TableName=table)["Items"][0]
     later = format_time(NOON + timedelta(days=10_000))
     client.put_item(
-        TableName=table, Item={**item, "entry_key": {"S": "ada#x"}, "id": {"N": "2"}, "created_at": {"S": later}}
+        TableName=table,
+        Item={**item, "entry_key": {"S": "ada#x"}, "id": {"N": "2"}, "created_at": {"S": later}},
     )
     report = audit_store(processor.store, "ada", read=once, sleep=lambda _: None)
-    assert {(2, "hash"), (None, "entry_count")} <= {(d.entry_id, d.field) for d in report.discrepancies}
+    assert {(2, "hash"), (None, "entry_count")} <= {
+        (d.entry_id, d.field) for d in report.discrepancies
+    }
 
 
 def test_writers_may_go_on_while_a_ledger_is_audited(
@@ -250,7 +265,9 @@ def test_writers_may_go_on_while_a_ledger_is_audited(
         return rows(*arguments, **options)
 
     monkeypatch.setattr(store, "rows", rows_after_another_entry)
-    report = audit_store(store, "ada", read=once, sleep=lambda _: pytest.fail("looked again") if _ else None)
+    report = audit_store(
+        store, "ada", read=once, sleep=lambda _: pytest.fail("looked again") if _ else None
+    )
     assert (report.valid, report.entries_checked) == (True, 1)
 
 

@@ -52,13 +52,17 @@ def of_entry(client: "DynamoDBClient", number: int, **changed: Any) -> None:
     """Write an entry past the ledger, as it is but for these attributes."""
     table, key = os.environ["LEDGER_ENTRIES_TABLE"], {"entry_key": {"S": f"ada#n{number}"}}
     item = client.get_item(TableName=table, Key=key)["Item"]
-    client.put_item(TableName=table, Item={k: v for k, v in {**item, **changed}.items() if v is not GONE})
+    client.put_item(
+        TableName=table, Item={k: v for k, v in {**item, **changed}.items() if v is not GONE}
+    )
 
 
 def of_row(client: "DynamoDBClient", **changed: Any) -> None:
     table, key = os.environ["LEDGER_ACCOUNTS_TABLE"], {"account": {"S": "ada"}}
     item = client.get_item(TableName=table, Key=key)["Item"]
-    client.put_item(TableName=table, Item={k: v for k, v in {**item, **changed}.items() if v is not GONE})
+    client.put_item(
+        TableName=table, Item={k: v for k, v in {**item, **changed}.items() if v is not GONE}
+    )
 
 
 OTHER_TYPES: list[dict[str, Any]] = [
@@ -95,7 +99,10 @@ def findings(api: LambdaApi, processor: OperationProcessor, tmp_path: Path) -> l
 
 @pytest.fixture
 def named(
-    client: "DynamoDBClient", ledger: OperationProcessor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: "DynamoDBClient",
+    ledger: OperationProcessor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[], list[KIND_AND_PLACE]]:
     monkeypatch.setattr("ledger_core.audit.store_audit.INDEX_LAG_PAUSES_SECONDS", (0.0,))
     api = LambdaApi(create_handler(create_app(client)))
@@ -104,7 +111,13 @@ def named(
 
 BROKEN: dict[str, list[Any]] = {
     "amount": [{"S": "3"}, *OTHER_TYPES, GONE],
-    "metadata": [{"S": "{}"}, {"B": b"3"}, {"M": {}}, *({"M": {"k": one}} for one in OTHER_TYPES), GONE],
+    "metadata": [
+        {"S": "{}"},
+        {"B": b"3"},
+        {"M": {}},
+        *({"M": {"k": one}} for one in OTHER_TYPES),
+        GONE,
+    ],
     "nonce": [{"N": "3"}, {"N": "1.5"}, {"B": b"3"}],
     "hash": [{"N": "0"}, {"B": b"3"}, GONE],
     "prev_hash": [{"NULL": True}, GONE],
@@ -149,7 +162,9 @@ def test_broken_balance_is_named(
     assert named() == [("head_differs" if is_a_hash else "balance_edited", None)]
 
 
-def test_balance_without_anything_is_named(client: "DynamoDBClient", named: Callable[[], list[KIND_AND_PLACE]]) -> None:
+def test_balance_without_anything_is_named(
+    client: "DynamoDBClient", named: Callable[[], list[KIND_AND_PLACE]]
+) -> None:
     """Like one that is not there, though it was noted when the owner was active."""
     of_row(client, balance=GONE, entry_count=GONE, head_hash=GONE, updated_at=GONE)
     assert named() == [("balance_edited", None)]
@@ -191,9 +206,14 @@ def test_respelt_time_of_the_balance_is_named(
 
 
 @pytest.mark.parametrize("number", [1, 3])
-@pytest.mark.parametrize("more", [{"v": {"N": "2"}}, {"app": {"S": "game"}}, {"lots": {"L": [{"B": b"\xff"}]}}])
+@pytest.mark.parametrize(
+    "more", [{"v": {"N": "2"}}, {"app": {"S": "game"}}, {"lots": {"L": [{"B": b"\xff"}]}}]
+)
 def test_another_format_is_said_to_be_one(
-    client: "DynamoDBClient", named: Callable[[], list[KIND_AND_PLACE]], number: int, more: dict[str, Any]
+    client: "DynamoDBClient",
+    named: Callable[[], list[KIND_AND_PLACE]],
+    number: int,
+    more: dict[str, Any],
 ) -> None:
     """An entry or a balance with an attribute that this version does not know was not tampered with."""
     of_row(client, **more)
@@ -212,7 +232,9 @@ def test_empty_metadata_is_not_as_it_was_written(
     assert named() == [("changed", 4)]
 
 
-def test_export_names_the_account_that_was_asked_for(client: "DynamoDBClient", ledger: OperationProcessor) -> None:
+def test_export_names_the_account_that_was_asked_for(
+    client: "DynamoDBClient", ledger: OperationProcessor
+) -> None:
     """An attribute of the row cannot make the export one of another owner."""
     of_row(client, owner_id={"S": "eve"})
     head, *_ = export(ledger.store, "ada", read=once, sleep=lambda _: None)
@@ -229,7 +251,9 @@ def test_what_was_done_before_another_format_is_named(
     assert named() == [("changed", 1), ("unknown_format", 2)]
 
 
-def test_deleted_entries_are_named(client: "DynamoDBClient", named: Callable[[], list[KIND_AND_PLACE]]) -> None:
+def test_deleted_entries_are_named(
+    client: "DynamoDBClient", named: Callable[[], list[KIND_AND_PLACE]]
+) -> None:
     """The table, which is asked for what the index does not show, does not have them either; others' are others'."""
     table = os.environ["LEDGER_ENTRIES_TABLE"]
     client.delete_item(TableName=table, Key={"entry_key": {"S": "ada#n2"}})
@@ -248,7 +272,10 @@ def test_entry_that_no_index_has_is_missing(
 
 @pytest.mark.parametrize("hidden", [1, 2, 3])
 def test_index_that_is_behind_for_long_is_no_tampering(
-    client: "DynamoDBClient", ledger: OperationProcessor, monkeypatch: pytest.MonkeyPatch, hidden: int
+    client: "DynamoDBClient",
+    ledger: OperationProcessor,
+    monkeypatch: pytest.MonkeyPatch,
+    hidden: int,
 ) -> None:
     """Whichever entry it does not show: no audit is done, no export made, and all is well once it shows it."""
     query, is_behind = client.query, [True]
@@ -278,11 +305,17 @@ def test_ledger_that_is_too_long_for_http_is_refused_for_good(
 ) -> None:
     """When the time is up between two pages: with what to do instead, which has no limit; one page more is enough."""
     query = client.query
-    monkeypatch.setattr(client, "query", lambda **options: query(**options | {"Limit": 1}), raising=False)
+    monkeypatch.setattr(
+        client, "query", lambda **options: query(**options | {"Limit": 1}), raising=False
+    )
     for calls, status, code in ((4, 422, "too_long"), (6, 200, None)):
         times = iter([number * TIMEOUT_SECONDS / calls for number in range(99)])
-        processor = OperationProcessor(ledger.store, ExampleAppOperations, monotonic=partial(next, times))
-        api = LambdaApi(create_handler(create_api("App", LedgerRouter(processor), auth=AuthMode.NONE)))
+        processor = OperationProcessor(
+            ledger.store, ExampleAppOperations, monotonic=partial(next, times)
+        )
+        api = LambdaApi(
+            create_handler(create_api("App", LedgerRouter(processor), auth=AuthMode.NONE))
+        )
         answer = api("GET", "/ledger/ada/verify")
         assert (answer.status, answer.body.get("code")) == (status, code)
         assert ("ledger verify" in answer.body.get("detail", "")) is (status == 422)
@@ -309,7 +342,9 @@ def test_file_that_is_cut_off_says_where() -> None:
             (report,) = audit_export(lines)
             assert found(report) in ([], [("tail_cut", len(lines))])
         else:
-            with pytest.raises(InvalidRequestError, match=f"^the export is cut off in line {len(lines)}$"):
+            with pytest.raises(
+                InvalidRequestError, match=f"^the export is cut off in line {len(lines)}$"
+            ):
                 list(audit_export(lines))
 
 
@@ -320,12 +355,20 @@ def test_respelt_time_in_an_export_is_named(name: str, number: int) -> None:
     exact = written(3)[1][number - 1][name]
     at_one = exact.replace("T12:", "T13:").replace("Z", "+01:00")
     seconds = datetime.fromisoformat(exact).timestamp()
-    for respelt in (at_one, exact.replace("Z", "+00:00"), exact.replace("T", " "), seconds, str(seconds)):
+    for respelt in (
+        at_one,
+        exact.replace("Z", "+00:00"),
+        exact.replace("T", " "),
+        seconds,
+        str(seconds),
+    ):
         head, rows = written(3)
         rows[number - 1][name] = respelt
         (report,) = audit_export([head_line(head), *map(json.dumps, rows)])
         assert found(report) == [("changed", number)]
-        assert [(one.entry_id, one.field, one.expected) for one in report.discrepancies] == [(number, name, exact)]
+        assert [(one.entry_id, one.field, one.expected) for one in report.discrepancies] == [
+            (number, name, exact)
+        ]
         assert report.discrepancies[0].found == str(respelt)
 
 
@@ -355,7 +398,9 @@ def times(microseconds: int) -> dict[str, str]:
     ],
     ids=["equal times", "times that go back", "another owner's entry"],
 )
-def test_what_is_wrong_alone_is_named(at: int, changed: Callable[[int], dict[str, Any]], field: str) -> None:
+def test_what_is_wrong_alone_is_named(
+    at: int, changed: Callable[[int], dict[str, Any]], field: str
+) -> None:
     """Equal times, times that go back, and another owner's entry: nothing else is wrong, every hash is right."""
     report = alone(at, changed(at))
     assert [(one.entry_id, one.field) for one in report.discrepancies] == [(at, field)]

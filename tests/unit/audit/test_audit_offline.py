@@ -32,7 +32,9 @@ def written(entries: int, owner_id: str = "ada") -> tuple[Head, list[dict[str, A
     """A head, and the rows of its entries, a minute apart, of 1, 2, 3 and so on credits."""
     account, rows = Account(owner_id=owner_id), []
     for number in range(1, entries + 1):
-        request = add(number, f"n{number}", owner_id=owner_id).model_copy(update={"metadata": {"k": "ü"}})
+        request = add(number, f"n{number}", owner_id=owner_id).model_copy(
+            update={"metadata": {"k": "ü"}}
+        )
         entry = account.next_entry(request, amount=number, now=NOON + number * MINUTE)
         account = account.after(entry)
         rows.append(entry.model_dump(mode="json"))
@@ -94,7 +96,12 @@ def test_a_row_that_is_no_entry_is_told_by_its_fields() -> None:
         (2, "entry", None, "amount: int_type; metadata.k: string_type"),
         (3, "id", 2, 3),
     ]
-    assert (report.owner_id, report.valid, report.entries_checked, report.head) == ("ada", False, 3, head)
+    assert (report.owner_id, report.valid, report.entries_checked, report.head) == (
+        "ada",
+        False,
+        3,
+        head,
+    )
     assert {entry_id for entry_id, *_ in said(report)} == {2, 3}
 
 
@@ -104,7 +111,12 @@ def test_a_row_that_is_no_entry_is_told_by_its_fields() -> None:
         ({"balance": 7}, "balance", 6, 7),
         ({"entry_count": 4}, "entry_count", 3, 4),
         ({"head_hash": "0"}, "head_hash", written(3)[0].head_hash, "0"),
-        ({"updated_at": NOON}, "updated_at", "2026-11-22T12:03:00.000000Z", "2026-11-22T12:00:00.000000Z"),
+        (
+            {"updated_at": NOON},
+            "updated_at",
+            "2026-11-22T12:03:00.000000Z",
+            "2026-11-22T12:00:00.000000Z",
+        ),
         ({"updated_at": None}, "updated_at", "2026-11-22T12:03:00.000000Z", None),
     ],
 )
@@ -113,7 +125,10 @@ def test_a_changed_head_is_told_by_what_was_expected_and_found(
 ) -> None:
     """The entries are what it is measured by."""
     head, rows = written(3)
-    values = {name: getattr(head, name) for name in ("owner_id", "balance", "entry_count", "head_hash", "updated_at")}
+    values = {
+        name: getattr(head, name)
+        for name in ("owner_id", "balance", "entry_count", "head_hash", "updated_at")
+    }
     assert said(audited(*rows, head=Head(**values | changed))) == [(None, field, expected, found)]
 
 
@@ -124,21 +139,33 @@ def done(report: Report) -> list[tuple[str, int | None, int | None, int | None]]
 def test_what_was_done_is_told_with_its_place() -> None:
     """To an entry that is changed, or cannot be read, and to the head."""
     head, rows = written(3)
-    assert done(audited(rows[0], rows[1] | {"amount": 9}, rows[2], head=head)) == [("changed", 2, 2, 2)]
-    assert done(audited(rows[0], {**rows[1], "amount": "2"}, rows[2], head=head)) == [("changed", 2, 2, 2)]
+    assert done(audited(rows[0], rows[1] | {"amount": 9}, rows[2], head=head)) == [
+        ("changed", 2, 2, 2)
+    ]
+    assert done(audited(rows[0], {**rows[1], "amount": "2"}, rows[2], head=head)) == [
+        ("changed", 2, 2, 2)
+    ]
     assert done(audited(*rows, head=written(2)[0])) == [("inserted", 3, 3, 3)]
     assert done(audited(*rows, head=head)) == []
 
 
 def test_a_ledger_is_held_against_its_receipts() -> None:
     """One that is in order and not what was signed is told so, from an export and from the store."""
-    rewritten, (head, rows) = Receipt.of(written(3)[0], NOON).model_copy(update={"head_hash": "0"}), written(3)
-    others = [Receipt.of(written(2)[0], NOON), Receipt.of(written(3, "eve")[0], NOON).model_copy(update={"balance": 0})]
+    rewritten, (head, rows) = (
+        Receipt.of(written(3)[0], NOON).model_copy(update={"head_hash": "0"}),
+        written(3),
+    )
+    others = [
+        Receipt.of(written(2)[0], NOON),
+        Receipt.of(written(3, "eve")[0], NOON).model_copy(update={"balance": 0}),
+    ]
     lines, store = [head_line(head), *(json.dumps(row) for row in rows)], Store(3)
     reading: Any = store
     for receipts, contradicted in ((others, False), ([*others, rewritten], True)):
         (of_export,) = audit_export(lines, receipts)
-        of_store = audit_store(reading, "ada", read=once, receipts=receipts, sleep=store.slept.append)
+        of_store = audit_store(
+            reading, "ada", read=once, receipts=receipts, sleep=store.slept.append
+        )
         for report in (of_export, of_store):
             assert report.valid is not contradicted
             assert said(report) == [(3, "receipt", "0", head.head_hash)] * contradicted
@@ -209,7 +236,12 @@ class Store:
     """
 
     def __init__(
-        self, entries: int, *, looks: int = 0, hidden: Collection[int] | None = None, cut: Collection[int] = ()
+        self,
+        entries: int,
+        *,
+        looks: int = 0,
+        hidden: Collection[int] | None = None,
+        cut: Collection[int] = (),
     ) -> None:
         self._head, rows = written(entries)
         self._rows = [row for row in rows if row["id"] not in cut]
@@ -227,7 +259,9 @@ class Store:
         self.asked.append(("stored_head", owner_id))
         return StoredHead.of(self._head)
 
-    def rows(self, owner_id: str, *, until: str, start: int | None = None) -> tuple[list[dict[str, Any]], Any]:
+    def rows(
+        self, owner_id: str, *, until: str, start: int | None = None
+    ) -> tuple[list[dict[str, Any]], Any]:
         self.asked.append(("rows", owner_id, until, start))
         seen, begin = self._shown(), start or 0
         return seen[begin : begin + 2], begin + 2 if begin + 2 < len(seen) else None
@@ -297,7 +331,9 @@ def test_what_is_left_of_a_ledger_is_exported(cut: set[int]) -> None:
     """Once the table says that it has no more, which it is asked once."""
     store: Any = Store(3, cut=cut)
     lines = list(export(store, "ada", read=once, sleep=store.slept.append))
-    assert [json.loads(line)["id"] for line in lines[1:]] == [number for number in (1, 2, 3) if number not in cut]
+    assert [json.loads(line)["id"] for line in lines[1:]] == [
+        number for number in (1, 2, 3) if number not in cut
+    ]
     asked = [one for one in store.asked if one[0] == "table_ids"]
     assert 0 < len(asked) == len(set(asked))
     (of_export,) = audit_export(lines)
@@ -351,7 +387,8 @@ AGE = timedelta(days=1)
 
 @pytest.mark.parametrize("denied", [DENIED, UnavailableError("The time was up.")])
 @pytest.mark.parametrize(
-    ("since", "looks", "cut"), [(AGE, 0, {3}), (-AGE, 0, {3}), (AGE * 2, 0, {3}), (AGE, 9, ()), (-AGE, 9, ())]
+    ("since", "looks", "cut"),
+    [(AGE, 0, {3}), (-AGE, 0, {3}), (AGE * 2, 0, {3}), (AGE, 9, ()), (-AGE, 9, ())],
 )
 def test_who_may_not_look_into_the_table_goes_by_the_age(
     denied: LedgerError, since: timedelta, looks: int, cut: Collection[int]
@@ -415,7 +452,10 @@ def test_what_only_one_of_two_readings_shows_is_not_said() -> None:
 
 def test_an_owner_never_seen_has_nothing_to_read() -> None:
     """One look is enough, and no page is asked for."""
-    for reading in (lambda store: audit_store(store, "ada", read=once, sleep=store.slept.append), lines_of):
+    for reading in (
+        lambda store: audit_store(store, "ada", read=once, sleep=store.slept.append),
+        lines_of,
+    ):
         store: Any = Store(0)
         store._head = NEW
         assert reading(store)
@@ -448,18 +488,28 @@ def test_exports_follow_each_other_with_a_report_each() -> None:
     ]
 
 
-@pytest.mark.parametrize("line", ["{", "7", "null", "[" * 100_000, '"text"', '{"id": 1}', '{"id": 1, "id": 2}'])
+@pytest.mark.parametrize(
+    "line", ["{", "7", "null", "[" * 100_000, '"text"', '{"id": 1}', '{"id": 1, "id": 2}']
+)
 def test_a_line_that_is_no_entry_is_a_discrepancy(line: str) -> None:
     """Whatever it is; the lines around it are read as they are."""
     head, rows = written(2)
     first, second = (json.dumps(row) for row in rows)
     (report,) = audit_export([head_line(head), first, line, second])
-    assert [(entry_id, field, expected) for entry_id, field, expected, _ in said(report)] == [(2, "entry", None)]
+    assert [(entry_id, field, expected) for entry_id, field, expected, _ in said(report)] == [
+        (2, "entry", None)
+    ]
     assert report.entries_checked == 3
 
 
 def line_of_head(**changed: Any) -> str:
-    values = {"owner_id": "ada", "balance": 0, "entry_count": 0, "head_hash": GENESIS_HASH, "updated_at": None}
+    values = {
+        "owner_id": "ada",
+        "balance": 0,
+        "entry_count": 0,
+        "head_hash": GENESIS_HASH,
+        "updated_at": None,
+    }
     return json.dumps(values | changed)
 
 
@@ -490,6 +540,8 @@ def test_a_head_s_time_is_text() -> None:
     """As an entry's is."""
     head, rows = written(1)
     assert head.updated_at
-    line = line_of_head(balance=1, entry_count=1, head_hash=head.head_hash, updated_at=format_time(head.updated_at))
+    line = line_of_head(
+        balance=1, entry_count=1, head_hash=head.head_hash, updated_at=format_time(head.updated_at)
+    )
     (report,) = audit_export([line, json.dumps(rows[0])])
     assert (report.valid, report.head) == (True, head)

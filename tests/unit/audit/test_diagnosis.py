@@ -104,7 +104,9 @@ def test_several_things_at_once_are_told_apart(rows: Rows, expected: Found) -> N
         ({"entry_count": 7}, [*ROWS, UNREADABLE], [("inserted", None, None, 6), EDITED]),
     ],
 )  # fmt: skip
-def test_a_wrong_head_is_told_from_wrong_entries(changed: dict[str, Any], rows: Rows, expected: Found) -> None:
+def test_a_wrong_head_is_told_from_wrong_entries(
+    changed: dict[str, Any], rows: Rows, expected: Found
+) -> None:
     """A head in which a single field disagrees with the entries accuses no entry."""
     stored = StoredHead("ada", {**StoredHead.of(HEAD).fields, **changed})
     assert sorted(found(stored, rows), key=str) == sorted(expected, key=str)
@@ -115,7 +117,10 @@ def test_what_stands_before_another_format_is_diagnosed() -> None:
     unknown = ("unknown_format", None, None, 5)
     assert found(HEAD, [ONE, THREE, TWO, FOUR, UNKNOWN]) == [("reordered", 3, 3, 2), unknown]
     assert found(HEAD, [ONE, TWO, THREE, UNREADABLE, UNKNOWN]) == [("changed", 4, 4, 4), unknown]
-    assert found(HEAD, [UNREADABLE, UNKNOWN]) == [("changed", 1, 1, 1), ("unknown_format", None, None, 2)]
+    assert found(HEAD, [UNREADABLE, UNKNOWN]) == [
+        ("changed", 1, 1, 1),
+        ("unknown_format", None, None, 2),
+    ]
 
 
 def test_a_whole_ledger_of_other_ids_is_rewritten() -> None:
@@ -126,16 +131,27 @@ def test_a_whole_ledger_of_other_ids_is_rewritten() -> None:
     assert found(head, [first, second]) == [("deleted", 1, 2, None), ("rewritten", 3, 3, 1)]
     nobody = hashed(ONE, prev_hash="0")
     third = hashed(THREE, id=7)
-    assert found(Head.at(LedgerEntry(**third)), [ONE, TWO, third]) == [("deleted", 3, 6, None), ("rewritten", 7, 7, 3)]
+    assert found(Head.at(LedgerEntry(**third)), [ONE, TWO, third]) == [
+        ("deleted", 3, 6, None),
+        ("rewritten", 7, 7, 3),
+    ]
     foreign = hashed(ONE, owner_id="eve")
-    assert found(replace(Head.at(LedgerEntry(**foreign)), owner_id="ada"), [foreign]) == [("rewritten", 1, 1, 1)]
+    assert found(replace(Head.at(LedgerEntry(**foreign)), owner_id="ada"), [foreign]) == [
+        ("rewritten", 1, 1, 1)
+    ]
     assert found(Head.at(LedgerEntry(**nobody)), [nobody]) == [("rewritten", 1, 1, 1)]
 
 
 def test_hashes_in_a_circle_end_a_diagnosis() -> None:
     """Changed entries may have any hash, even that of an entry behind them."""
     forged = THREE | {"prev_hash": FIVE["hash"], "hash": FOUR["prev_hash"]}
-    circle = [ONE | {"hash": "x", "prev_hash": "x"}, TWO | {"hash": "x", "prev_hash": "x"}, forged, FOUR, FIVE]
+    circle = [
+        ONE | {"hash": "x", "prev_hash": "x"},
+        TWO | {"hash": "x", "prev_hash": "x"},
+        forged,
+        FOUR,
+        FIVE,
+    ]
     assert {kind for kind, *_ in found(HEAD, circle)} == {"changed"}
     s = hashed(THREE, prev_hash="t", id=10)
     u = hashed(THREE, prev_hash=s["hash"], id=8)

@@ -48,14 +48,19 @@ def key_name(request: pytest.FixtureRequest, client: "DynamoDBClient", tmp_path:
     """A key of KMS, as the template makes it; one in a file, as `make run` does."""
     if request.param == "kms":
         kms = boto3.client("kms", region_name="us-east-1")
-        return str(kms.create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["Arn"])
+        return str(
+            kms.create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["Arn"]
+        )
     kept_key(tmp_path / "receipts.pem", lambda: ec.generate_private_key(ec.SECP256R1()))
     return str(tmp_path / "receipts.pem")
 
 
 @pytest.fixture(params=["http_api", "rest_api"])
 def api(
-    request: pytest.FixtureRequest, client: "DynamoDBClient", key_name: str, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    client: "DynamoDBClient",
+    key_name: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> LambdaApi:
     """The Example App with a key, called by API Gateway's HTTP API and by its REST API."""
     monkeypatch.setenv("LEDGER_RECEIPT_KEY", key_name)
@@ -102,7 +107,9 @@ def test_receipt_is_the_head_signed(
 
 def test_receipt_of_an_owner_never_seen(api: LambdaApi) -> None:
     """It says so."""
-    claims = jwt.decode(api("GET", "/ledger/nobody/receipt").body["receipt"], options={"verify_signature": False})
+    claims = jwt.decode(
+        api("GET", "/ledger/nobody/receipt").body["receipt"], options={"verify_signature": False}
+    )
     assert (claims["balance"], claims["entry_count"], claims["head_hash"]) == (0, 0, GENESIS_HASH)
     assert claims["updated_at"] is None
 
@@ -113,7 +120,9 @@ def test_without_a_key_there_are_no_receipts(client: "DynamoDBClient") -> None:
     answer = api("GET", "/ledger/ada/receipt")
     assert (answer.status, answer.body["code"]) == (404, "not_found")
     assert "LEDGER_RECEIPT_KEY" in answer.body["detail"]
-    responses = api("GET", "/openapi.json").body["paths"]["/ledger/{owner_id}/receipt"]["get"]["responses"]
+    responses = api("GET", "/openapi.json").body["paths"]["/ledger/{owner_id}/receipt"]["get"][
+        "responses"
+    ]
     assert {"200", "403", "404", "422", "500", "503"} <= set(responses)
 
 
@@ -121,7 +130,9 @@ def test_every_signature_has_its_64_bytes(key_name: str) -> None:
     """However short its numbers come out, of the longest receipt that there is."""
     key = create_receipt_key(key_name)
     assert key
-    head = Head(owner_id="\U0001f600" * OWNER_ID_LENGTH_MAX, balance=BALANCE_MAX, entry_count=BALANCE_MAX)
+    head = Head(
+        owner_id="\U0001f600" * OWNER_ID_LENGTH_MAX, balance=BALANCE_MAX, entry_count=BALANCE_MAX
+    )
     for number in range(50):
         token = signed(Receipt.of(head, NOON + timedelta(seconds=number)), key)
         assert len(token) < 4096  # which is what KMS signs at once
@@ -134,7 +145,12 @@ def other_key() -> ec.EllipticCurvePrivateKey:
 
 
 def by(key: Any, algorithm: str = "ES256", claims: Any = None, **header: Any) -> str:
-    return jwt.encode(claims or RECEIPT.model_dump(), key, algorithm, headers={"kid": "local", "typ": TYPE} | header)
+    return jwt.encode(
+        claims or RECEIPT.model_dump(),
+        key,
+        algorithm,
+        headers={"kid": "local", "typ": TYPE} | header,
+    )
 
 
 def altered(token: str) -> str:
@@ -150,7 +166,9 @@ FORGERIES: dict[str, Callable[[ec.EllipticCurvePrivateKey], str]] = {
     "a secret of one's own": lambda key: by("k" * 32, "HS256"),
     "another curve": lambda key: by(ec.generate_private_key(ec.SECP384R1()), "ES384"),
     "the id of another key": lambda key: by(key, kid="other"),
-    "no id of a key": lambda key: jwt.encode(RECEIPT.model_dump(), key, "ES256", headers={"typ": TYPE}),
+    "no id of a key": lambda key: jwt.encode(
+        RECEIPT.model_dump(), key, "ES256", headers={"typ": TYPE}
+    ),
     "a token that is no receipt": lambda key: by(key, typ="JWT"),
     "claims that are none": lambda key: by(key, claims={"sub": "ada"}),
     "a balance that is text": lambda key: by(key, claims={**RECEIPT.model_dump(), "balance": "7"}),
@@ -180,7 +198,10 @@ def pem_of(key: ec.EllipticCurvePrivateKey) -> str:
 def test_public_keys_come_as_jwk_set_or_pem() -> None:
     """Either opens the same receipts; a JWK set may hold those of before; anything else is refused."""
     key, older = other_key(), other_key()
-    public = [one.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for one in (older, key)]
+    public = [
+        one.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        for one in (older, key)
+    ]
     keys = json.dumps({"keys": [{"kty": "RSA"}, jwk(public[0], "older"), jwk(public[1], "local")]})
     for text in (keys, pem_of(key)):
         assert read_receipt(by(key), read_keys(text)) == RECEIPT
@@ -202,7 +223,10 @@ def test_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, module: str) 
 
 
 def client_error(code: str, status: int) -> ClientError:
-    error: Any = {"Error": {"Code": code, "Message": "m"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    error: Any = {
+        "Error": {"Code": code, "Message": "m"},
+        "ResponseMetadata": {"HTTPStatusCode": status},
+    }
     return ClientError(error, "Sign")
 
 
@@ -215,7 +239,10 @@ def client_error(code: str, status: int) -> ClientError:
         (client_error("408", 408), UnavailableError),
         (client_error("TooManyRequests", 429), UnavailableError),
         (client_error("ExpiredTokenException", 400), UnavailableError),
-        (CredentialRetrievalError(provider="container-role", error_msg="no answer"), UnavailableError),
+        (
+            CredentialRetrievalError(provider="container-role", error_msg="no answer"),
+            UnavailableError,
+        ),
         (
             RuntimeError("the refreshed credentials are still expired."),
             UnavailableError,
@@ -252,7 +279,11 @@ def test_trouble_with_kms_that_lasts_is_503_and_asks_to_come_back(
     monkeypatch.setattr("ledger_core.http.executor.TIMEOUT_SECONDS", 0.2)
     monkeypatch.setattr("functions.example_app.app.create_receipt_key", lambda: KmsKey(Kms, "key"))
     answer = LambdaApi(create_handler(create_app(client)))("GET", "/ledger/ada/receipt")
-    assert (answer.status, answer.body["code"], answer.headers["retry-after"]) == (503, "unavailable", "1")
+    assert (answer.status, answer.body["code"], answer.headers["retry-after"]) == (
+        503,
+        "unavailable",
+        "1",
+    )
 
 
 def test_a_200_that_is_not_kms_s_is_no_signature() -> None:
@@ -271,10 +302,14 @@ def test_a_200_that_is_not_kms_s_is_no_signature() -> None:
         key.public()
 
 
-def test_kms_is_asked_for_nothing_until_a_receipt_is(client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kms_is_asked_for_nothing_until_a_receipt_is(
+    client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A cold start makes no client of KMS, nor does any other request; the first receipt makes the one there is."""
     made: list[str] = []
-    key = boto3.client("kms", region_name="us-east-1").create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")
+    key = boto3.client("kms", region_name="us-east-1").create_key(
+        KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY"
+    )
     new_client: Any = Session.create_client
 
     def counted(session: Session, service: str, *arguments: Any, **options: Any) -> Any:

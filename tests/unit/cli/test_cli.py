@@ -54,11 +54,15 @@ def processor(real_client: "DynamoDBClient") -> OperationProcessor:
 
 def ledger(*arguments: str, variables: Mapping[str, str | None] = {}, **options: Any) -> Done:
     """The command in a process of its own, with the variables of the test."""
-    environment = {name: value for name, value in {**os.environ, **variables}.items() if value is not None}
+    environment = {
+        name: value for name, value in {**os.environ, **variables}.items() if value is not None
+    }
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
     if "input" not in streams:
         streams["stdin"] = subprocess.DEVNULL
-    done: Done = subprocess.run([LEDGER, *arguments], env=environment, timeout=SECONDS_MAX, check=False, **streams)
+    done: Done = subprocess.run(
+        [LEDGER, *arguments], env=environment, timeout=SECONDS_MAX, check=False, **streams
+    )
     return done
 
 
@@ -68,7 +72,9 @@ def here(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[byt
 
     def run(*arguments: str, variables: Mapping[str, str | None] = {}, input: bytes = b"") -> Done:  # noqa: A002
         for name, value in variables.items():
-            monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+            monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(
+                name, value
+            )
         monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(input)))
         code = main(arguments)
         return Done(arguments, code, *capfdbinary.readouterr())
@@ -102,9 +108,13 @@ def unread_pipe() -> Iterator[int]:
 def test_head_of_an_export(processor: OperationProcessor) -> None:
     """Who has read enough closes the pipe in the middle: no word about it, and the exit code that shells know."""
     for number in range(ENTRIES):
-        processor.process(add(1, f"{number:0128}").model_copy(update={"metadata": {"note": "x" * 500}}))
+        processor.process(
+            add(1, f"{number:0128}").model_copy(update={"metadata": {"note": "x" * 500}})
+        )
     command = '"$0" export ada | head -1; echo "${PIPESTATUS[0]}"'
-    done = subprocess.run(["bash", "-c", command, LEDGER], capture_output=True, timeout=SECONDS_MAX, check=False)
+    done = subprocess.run(
+        ["bash", "-c", command, LEDGER], capture_output=True, timeout=SECONDS_MAX, check=False
+    )
     head, code = done.stdout.splitlines()
     assert (json.loads(head)["entry_count"], code, done.stderr) == (ENTRIES, b"141", b"")
 
@@ -142,7 +152,10 @@ def test_output_that_takes_nothing(processor: OperationProcessor) -> None:
     processor.process(add(1, "n"))
     with open("/dev/full", "wb") as full:
         done = ledger("verify", "ada", stdout=full)
-    assert (done.returncode, done.stderr) == (2, b"ledger: standard output: No space left on device\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        b"ledger: standard output: No space left on device\n",
+    )
     command = ["bash", "-c", '"$0" "$@" >&-', LEDGER, "export", "ada"]
     done = subprocess.run(command, capture_output=True, timeout=SECONDS_MAX, check=False)
     refused(done, "standard output is closed")
@@ -166,12 +179,18 @@ def test_terminal_that_lacks_characters(
     assert (exported.returncode, exported.stderr) == (0, b"")
     head, entry = reports(exported)
     assert (head["owner_id"], entry["owner_id"], entry["nonce"]) == (FOREIGN, FOREIGN, "n-ø")
-    assert exported.stdout.isascii() == (terminal != {"LC_ALL": "C"})  # in which Python takes UTF-8 by itself
+    assert exported.stdout.isascii() == (
+        terminal != {"LC_ALL": "C"}
+    )  # in which Python takes UTF-8 by itself
     (tmp_path / "export").write_bytes(exported.stdout)
     verified = here("verify", "--file", str(tmp_path / "export"))
     assert (verified.returncode, reports(verified)[0]["owner_id"]) == (0, FOREIGN)
     told = ledger("verify", f"{FOREIGN}-nobody", "--must-exist", variables=terminal)
-    assert (told.returncode, NOTE.encode() in told.stderr, b"Traceback" in told.stderr) == (1, True, False)
+    assert (told.returncode, NOTE.encode() in told.stderr, b"Traceback" in told.stderr) == (
+        1,
+        True,
+        False,
+    )
 
 
 @contextmanager
@@ -209,7 +228,10 @@ def test_owners_of_a_file(processor: OperationProcessor, tmp_path: Path, here: R
     exported = here("export", "ada", "-", input=FOREIGN.encode())
     assert [row["owner_id"] for row in reports(exported)] == ["ada", "ada", FOREIGN, FOREIGN]
     verified = here("verify", "--file", "-", input=exported.stdout)
-    assert [(report["owner_id"], report["valid"]) for report in reports(verified)] == [("ada", True), (FOREIGN, True)]
+    assert [(report["owner_id"], report["valid"]) for report in reports(verified)] == [
+        ("ada", True),
+        (FOREIGN, True),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -219,16 +241,23 @@ def test_owners_of_a_file(processor: OperationProcessor, tmp_path: Path, here: R
         (b"\n\nx y\n", "-: line 3: is no owner's id: "),
         (b"\xff\n", "-: line 1: is no owner's id: it is not UTF-8"),
         (b"x" * 2000, "-: line 1: is no owner's id: String should have at most 128 characters"),
-        ("\u200b".encode(), "-: line 1: is no owner's id: must not hold control, format or unassigned characters"),
+        (
+            "\u200b".encode(),
+            "-: line 1: is no owner's id: must not hold control, format or unassigned characters",
+        ),
     ],
 )
-def test_line_that_names_no_owner(processor: OperationProcessor, lines: bytes, told: str, here: Run) -> None:
+def test_line_that_names_no_owner(
+    processor: OperationProcessor, lines: bytes, told: str, here: Run
+) -> None:
     """It is told by its number, and what comes after it is not done."""
     for command in ("export", "verify"):
         refused(here(command, "-", input=lines), told)
 
 
-def test_all_owners(real_client: "DynamoDBClient", processor: OperationProcessor, here: Run) -> None:
+def test_all_owners(
+    real_client: "DynamoDBClient", processor: OperationProcessor, here: Run
+) -> None:
     """Every owner who has a row, also one whose row was cleared or cannot be read."""
     for number in range(5):
         processor.process(add(1, "n", owner_id=f"owner-{number}"))
@@ -238,7 +267,11 @@ def test_all_owners(real_client: "DynamoDBClient", processor: OperationProcessor
     done = here("verify", "--all")
     told = {report["owner_id"]: report["valid"] for report in reports(done)}
     assert told.keys() - {"owner-4"} == {f"owner-{number}" for number in range(4)}
-    assert sorted(owner_id for owner_id, valid in told.items() if valid) == ["owner-0", "owner-1", "owner-2"]
+    assert sorted(owner_id for owner_id, valid in told.items() if valid) == [
+        "owner-0",
+        "owner-1",
+        "owner-2",
+    ]
     assert done.returncode == 1
     assert "owner-4" in told or b"ledger: owner-4: " in done.stderr
     heads = [row for row in reports(here("export", "--all")) if "head_hash" in row]
@@ -253,7 +286,12 @@ def test_as_many_owners_as_there_are(tmp_path: Path) -> None:
     class Store:
         def accounts(self, *, start: str | None, **_: Any) -> Page:
             pages.append(start)
-            return Page([], {}, str(len(pages)) if len(pages) < 3 else None, [f"{len(pages)}-a", f"{len(pages)}-b"])
+            return Page(
+                [],
+                {},
+                str(len(pages)) if len(pages) < 3 else None,
+                [f"{len(pages)}-a", f"{len(pages)}-b"],
+            )
 
     some: Any = Ledgers(Store(), lambda call: call(), "")  # type: ignore[arg-type]
     of_file = Namespace(owner_id=[], all=False, owners_file=str(tmp_path / "owners"))
@@ -293,13 +331,22 @@ def test_receipt_takes_one_file(
     receipt = signed(Receipt.of(processor.store.account("ada", consistent=True).head, NOON), key)
     (tmp_path / "receipt").write_text(receipt)
     monkeypatch.chdir(tmp_path)
-    for arguments in (["ada", "--receipt", "receipt"], ["--receipt", "receipt", "--receipt", "receipt", "ada"]):
+    for arguments in (
+        ["ada", "--receipt", "receipt"],
+        ["--receipt", "receipt", "--receipt", "receipt", "ada"],
+    ):
         done = here("verify", *arguments)
-        assert [(report["owner_id"], report["valid"]) for report in reports(done)] == [("ada", True)], done.stderr
+        assert [(report["owner_id"], report["valid"]) for report in reports(done)] == [
+            ("ada", True)
+        ], done.stderr
 
 
-@pytest.mark.parametrize("arguments", [[], ["export"], ["verify"], ["verify", "--all", "ada"], ["nothing"], ["--what"]])
-def test_arguments_that_make_no_sense(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "arguments", [[], ["export"], ["verify"], ["verify", "--all", "ada"], ["nothing"], ["--what"]]
+)
+def test_arguments_that_make_no_sense(
+    arguments: Sequence[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     """The parser tells, with 2."""
     with pytest.raises(SystemExit) as stop:
         main(arguments)
@@ -310,16 +357,36 @@ def test_arguments_that_make_no_sense(arguments: Sequence[str], capsys: pytest.C
     ("arguments", "variables", "told"),
     [
         (["export", "ada"], {"LEDGER_ENTRIES_TABLE": None}, "LEDGER_ENTRIES_TABLE is not set"),
-        (["export", "ada"], {"LEDGER_AUTH": "maybe"}, "LEDGER_AUTH must be one of jwt, none: 'maybe'"),
-        (["export", "ada"], {"AWS_ENDPOINT_URL_DYNAMODB": "nowhere"}, "cannot reach DynamoDB: Invalid endpoint"),
-        (["export", "ada"], {"AWS_PROFILE": "nobody"}, "cannot reach DynamoDB: The config profile (nobody) could not"),
+        (
+            ["export", "ada"],
+            {"LEDGER_AUTH": "maybe"},
+            "LEDGER_AUTH must be one of jwt, none: 'maybe'",
+        ),
+        (
+            ["export", "ada"],
+            {"AWS_ENDPOINT_URL_DYNAMODB": "nowhere"},
+            "cannot reach DynamoDB: Invalid endpoint",
+        ),
+        (
+            ["export", "ada"],
+            {"AWS_PROFILE": "nobody"},
+            "cannot reach DynamoDB: The config profile (nobody) could not",
+        ),
         (["export", "ada"], {"LEDGER_ENTRIES_TABLE": "no-such-table"}, "DynamoDB refused: "),
         (["verify", "--file", "/nowhere"], {}, "/nowhere: No such file or directory"),
         (["verify", "--file", "/"], {}, "/: Is a directory"),
         (["verify", "--file", "/dev/null"], {}, "/dev/null: line 1: the export is empty"),
         (["verify", "--owners-file", "/nowhere"], {}, "/nowhere: No such file or directory"),
-        (["verify", "ada", "--receipt", "/nowhere", "--key", "/dev/null"], {}, "/dev/null: holds no public keys"),
-        (["verify", "ada", "--receipt", "/dev/null"], {"LEDGER_RECEIPT_KEY": "/nowhere.pem"}, "/nowhere.pem: No such"),
+        (
+            ["verify", "ada", "--receipt", "/nowhere", "--key", "/dev/null"],
+            {},
+            "/dev/null: holds no public keys",
+        ),
+        (
+            ["verify", "ada", "--receipt", "/dev/null"],
+            {"LEDGER_RECEIPT_KEY": "/nowhere.pem"},
+            "/nowhere.pem: No such",
+        ),
         (["receipt-key"], {}, "LEDGER_RECEIPT_KEY is not set"),
         (["receipt-key", "broken.pem"], {}, "local: is no private key in PEM"),
     ],
@@ -415,7 +482,14 @@ COUNT = ("--dry-run", "--force")
 COMMANDS = [
     ["export", "ada"],
     ["verify", "--all"],
-    ["rewards", "--app", f"{ExampleAppOperations.__module__}:ExampleAppOperations", "--date", "2026-11-22", *COUNT],
+    [
+        "rewards",
+        "--app",
+        f"{ExampleAppOperations.__module__}:ExampleAppOperations",
+        "--date",
+        "2026-11-22",
+        *COUNT,
+    ],
 ]
 
 

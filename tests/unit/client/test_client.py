@@ -161,9 +161,19 @@ PROBLEMS: dict[str, tuple[int, Any, type[LedgerError], str]] = {
     "too long": (422, {"code": "too_long"}, TooLongError, "HTTP status 422"),
     "token": (401, {"message": "Unauthorized"}, UnauthorizedError, "Unauthorized"),
     "scope": (403, {"message": "Forbidden"}, ForbiddenError, "Forbidden"),
-    "forbidden": (403, {"code": "forbidden", "state": "Validating"}, ForbiddenError, "HTTP status 403"),
+    "forbidden": (
+        403,
+        {"code": "forbidden", "state": "Validating"},
+        ForbiddenError,
+        "HTTP status 403",
+    ),
     "bug": (500, {"code": "internal", "detail": "failed"}, RefusedError, "failed"),
-    "app's own": (409, {"code": "sold_out", "detail": "sold", "state": "Received"}, RefusedError, "sold"),
+    "app's own": (
+        409,
+        {"code": "sold_out", "detail": "sold", "state": "Received"},
+        RefusedError,
+        "sold",
+    ),
     "redirect": (307, None, RefusedError, "HTTP status 307"),
 }
 

@@ -46,7 +46,10 @@ class Machine:
 
     def hold(self, ahead: float = 0, *, took: float = 0) -> None:
         """An answer of a DynamoDB whose clock is so much behind the machine's."""
-        self.clock.hold(date(NOON + timedelta(seconds=self.wall - NOON.timestamp() - ahead)), since=self.wall - took)
+        self.clock.hold(
+            date(NOON + timedelta(seconds=self.wall - NOON.timestamp() - ahead)),
+            since=self.wall - took,
+        )
 
 
 def date(time: datetime) -> str:
@@ -79,9 +82,20 @@ def test_constant_is_what_operators_are_told() -> None:
 
 @pytest.mark.parametrize(
     ("ahead", "is_off"),
-    [(0, False), (30, False), (31, False), (32, True), (-30, False), (-31, True), (1e8, True), (-1e8, True)],
+    [
+        (0, False),
+        (30, False),
+        (31, False),
+        (32, True),
+        (-30, False),
+        (-31, True),
+        (1e8, True),
+        (-1e8, True),
+    ],
 )
-def test_clock_is_off_when_it_is_certain_to_be(ahead: float, is_off: bool, caplog: pytest.LogCaptureFixture) -> None:
+def test_clock_is_off_when_it_is_certain_to_be(
+    ahead: float, is_off: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     """By more than half a minute, either way; what a date leaves out, up to a second, is in the clock's favour."""
     machine = Machine()
     machine.hold(ahead)
@@ -92,7 +106,9 @@ def test_clock_is_off_when_it_is_certain_to_be(ahead: float, is_off: bool, caplo
     with pytest.raises(UnavailableError, match=REFUSED):
         machine.clock()
     off = ahead - 1 if ahead > 0 else ahead
-    assert caplog.messages == [f"the clock is {off:+.0f} seconds off DynamoDB's: nothing is written until it is set"]
+    assert caplog.messages == [
+        f"the clock is {off:+.0f} seconds off DynamoDB's: nothing is written until it is set"
+    ]
     assert caplog.records[0].levelno == logging.ERROR
 
 
@@ -110,7 +126,9 @@ def test_each_answer_renews_the_measure() -> None:
 
 def test_clock_without_an_answer_is_not_written_by() -> None:
     """There is no entry by a clock that nobody has looked at."""
-    with pytest.raises(UnavailableError, match=r"^The clock was not held against DynamoDB's yet\.$"):
+    with pytest.raises(
+        UnavailableError, match=r"^The clock was not held against DynamoDB's yet\.$"
+    ):
         SystemClock()()
 
 
@@ -122,7 +140,9 @@ def test_clock_that_was_set_is_looked_at_before_it_is_written_by(seconds: float)
     machine.pass_by(1e6)
     assert machine.clock() == NOON + timedelta(seconds=1e6)
     machine.wall += seconds
-    with pytest.raises(UnavailableError, match=r"^The clock was set, and not held against DynamoDB's since\.$"):
+    with pytest.raises(
+        UnavailableError, match=r"^The clock was set, and not held against DynamoDB's since\.$"
+    ):
         machine.clock()
     machine.hold()
     assert machine.clock().timestamp() == machine.wall
@@ -149,7 +169,9 @@ def test_frozen_process_is_not_off() -> None:
         assert machine.clock() == NOON
 
 
-@pytest.mark.parametrize("text", [None, "", "now", "Sun, 22 Nov 99999 12:00:00 GMT", "Sun, 31 Feb 2026 12:00:00 GMT"])
+@pytest.mark.parametrize(
+    "text", [None, "", "now", "Sun, 22 Nov 99999 12:00:00 GMT", "Sun, 31 Feb 2026 12:00:00 GMT"]
+)
 def test_answer_without_a_date_is_held_against_nothing(text: str | None) -> None:
     """Nor does it leave in place what an earlier one said."""
     machine = Machine()
@@ -207,9 +229,13 @@ def test_error_tells_of_the_clock_if_it_is_dynamodb_s(client: "DynamoDBClient") 
     dated(client, behind(YEARS))
     store.account("ada", consistent=True)
     headers = {"date": date(datetime.now(UTC))}
-    for metadata, is_off in (({"HTTPHeaders": headers}, True), ({"HTTPHeaders": headers, "RequestId": "r"}, False)):
+    for metadata, is_off in (
+        ({"HTTPHeaders": headers}, True),
+        ({"HTTPHeaders": headers, "RequestId": "r"}, False),
+    ):
+        answer: Any = {"Error": {"Code": "Refused"}, "ResponseMetadata": metadata}
         with pytest.raises(StoreError), dynamodb_request(store.clock):
-            raise ClientError({"Error": {"Code": "Refused"}, "ResponseMetadata": metadata}, "GetItem")  # type: ignore[typeddict-item]
+            raise ClientError(answer, "GetItem")
         if is_off:
             with pytest.raises(UnavailableError):
                 store.clock()
@@ -223,7 +249,10 @@ def test_signature_that_is_too_old_is_the_clock_s_fault_if_it_is_off(code: str) 
     for ahead, raised in ((0, StoreError), (600, UnavailableError)):
         machine = Machine()
         headers = {"date": date(NOON - timedelta(seconds=ahead))}
-        answer: Any = {"Error": {"Code": code}, "ResponseMetadata": {"RequestId": "r", "HTTPHeaders": headers}}
+        answer: Any = {
+            "Error": {"Code": code},
+            "ResponseMetadata": {"RequestId": "r", "HTTPHeaders": headers},
+        }
         with pytest.raises(raised), dynamodb_request(machine.clock):
             raise ClientError(answer, "GetItem")
 
@@ -252,15 +281,28 @@ def test_refusal_needs_the_time_too(client: "DynamoDBClient") -> None:
         create_processor(ExampleAppOperations, client).process(spend(1, "n"))
 
 
-def test_answer_is_503_and_the_log_says_why(client: "DynamoDBClient", caplog: pytest.LogCaptureFixture) -> None:
+def test_answer_is_503_and_the_log_says_why(
+    client: "DynamoDBClient", caplog: pytest.LogCaptureFixture
+) -> None:
     """The client is to come back; the operator is told which clock it is."""
     dated(client, behind(YEARS))
     api = LambdaApi(create_handler(create_app(client)))
-    answer = api("POST", "/ledger/entry", {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "n"})
-    assert (answer.status, answer.body["code"], answer.headers["retry-after"]) == (503, "unavailable", "1")
+    answer = api(
+        "POST", "/ledger/entry", {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "n"}
+    )
+    assert (answer.status, answer.body["code"], answer.headers["retry-after"]) == (
+        503,
+        "unavailable",
+        "1",
+    )
     assert any(message.startswith("the clock is +3156") for message in caplog.messages)
     dated(client, date)
-    assert api("POST", "/ledger/entry", {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "n"}).status == 200
+    assert (
+        api(
+            "POST", "/ledger/entry", {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "n"}
+        ).status
+        == 200
+    )
 
 
 def test_sweep_writes_nothing_by_a_clock_that_is_off(client: "DynamoDBClient") -> None:
@@ -277,7 +319,9 @@ def test_sweep_writes_nothing_by_a_clock_that_is_off(client: "DynamoDBClient") -
     dated(client, date)
     assert Sweep(store, DAY).run(segment, seconds=60).tally.granted == 1
     dated(client, behind(YEARS))
-    assert Sweep(store, DAY).run(segment, seconds=60).tally.already == 1  # for whom nothing is to be written
+    assert (
+        Sweep(store, DAY).run(segment, seconds=60).tally.already == 1
+    )  # for whom nothing is to be written
 
 
 def test_sweep_whose_clock_is_set_meanwhile_reads_the_page_again(
@@ -301,5 +345,11 @@ def test_sweep_whose_clock_is_set_meanwhile_reads_the_page_again(
     monkeypatch.setattr(sweep._writer, "_clock", clock)
     sent = wire(client)
     after = sweep.run(segment, seconds=60)
-    assert sent == ["Scan", "TransactWriteItems", "TransactWriteItems", "Scan", "TransactWriteItems"]
+    assert sent == [
+        "Scan",
+        "TransactWriteItems",
+        "TransactWriteItems",
+        "Scan",
+        "TransactWriteItems",
+    ]
     assert (after.finished, after.tally.rewarded) == (True, 3)

@@ -80,13 +80,21 @@ def test_conflict_and_throttling_come_on_top(
     ("reasons", "contended", "message"),
     [
         ([{**LOST, "Item": {"v": {"N": "1"}}}, NONE], False, "a stored entry is malformed"),
-        ([{**LOST, "Item": {"v": {"N": "2"}}}, NONE], False, "a stored entry has attributes that are not known: v$"),
+        (
+            [{**LOST, "Item": {"v": {"N": "2"}}}, NONE],
+            False,
+            "a stored entry has attributes that are not known: v$",
+        ),
         (
             [NONE, {**LOST, "Item": {"lots": {"L": []}}}],
             False,
             "a stored account has attributes that are not known: lots$",
         ),
-        ([BUSY, {**LOST, "Item": {"entry_count": {"N": "1"}}}], True, "a stored account is malformed"),
+        (
+            [BUSY, {**LOST, "Item": {"entry_count": {"N": "1"}}}],
+            True,
+            "a stored account is malformed",
+        ),
         ([{"Code": "ValidationError"}, NONE], False, "DynamoDB refused: ValidationError$"),
         (
             [{"Code": "ValidationError"}, {"Code": "ItemCollectionSizeLimitExceeded"}],
@@ -96,7 +104,9 @@ def test_conflict_and_throttling_come_on_top(
         ([{"Code": "ValidationError"}, BUSY], True, "DynamoDB refused: ValidationError$"),
     ],
 )
-def test_what_is_wrong_for_good_is_said(reasons: list[dict[str, Any]], contended: bool, message: str) -> None:
+def test_what_is_wrong_for_good_is_said(
+    reasons: list[dict[str, Any]], contended: bool, message: str
+) -> None:
     """A row that is broken, or a write that DynamoDB never takes, is no loss of a race."""
     cancelled = cancelled_from("ada", reasons)
     assert (cancelled.stored, cancelled.account, bool(cancelled.busy)) == ((), None, contended)
@@ -172,7 +182,9 @@ def test_empty_metadata_is_not_stored() -> None:
 )
 def test_entry_of_another_format_is_refused(other: dict[str, Any], unknown: str) -> None:
     """Another version or an unknown attribute is named; the entry is neither read in part nor called malformed."""
-    with pytest.raises(UnknownFormatError, match=f"^a stored entry has attributes that are not known: {unknown}$"):
+    with pytest.raises(
+        UnknownFormatError, match=f"^a stored entry has attributes that are not known: {unknown}$"
+    ):
         entry_from({**entry_item(ENTRY), **other})
 
 
@@ -185,7 +197,9 @@ def test_entry_without_a_version_is_malformed() -> None:
     assert type(failure.value) is StoreError
 
 
-@pytest.mark.parametrize("version", [{"S": "1"}, {"BOOL": False}, {"N": "1.5"}, {"N": "0"}, {"NULL": True}])
+@pytest.mark.parametrize(
+    "version", [{"S": "1"}, {"BOOL": False}, {"N": "1.5"}, {"N": "0"}, {"NULL": True}]
+)
 def test_version_that_the_ledger_never_wrote_is_malformed(version: dict[str, Any]) -> None:
     """No version of the ledger writes it."""
     with pytest.raises(StoreError, match=r"^a stored entry is malformed: ") as failure:
@@ -220,25 +234,35 @@ def test_account_of_another_format_is_refused(row: dict[str, Any]) -> None:
         ({"BS": [b"\xff", b""]}, ["BS", "/w==", ""]),
         ({"SS": ["a", "b"]}, ["SS", "a", "b"]),
         ({"NS": ["1"]}, ["NS", "1"]),
-        ({"L": [{"N": "1"}, {"B": b""}, {"M": {"k": {"L": []}}}]}, ["L", 1, ["B", ""], {"k": ["L"]}]),
+        (
+            {"L": [{"N": "1"}, {"B": b""}, {"M": {"k": {"L": []}}}]},
+            ["L", 1, ["B", ""], {"k": ["L"]}],
+        ),
     ],
 )
 def test_whatever_is_stored_is_read(typed: dict[str, Any], plain: Any) -> None:
     """A row that is no entry can still be looked at; what an entry never has is what no field of it takes."""
-    assert row_from({"entry_key": {"S": "ada#n"}, "amount": typed}) == {"amount": plain, "updated_at": None}
+    assert row_from({"entry_key": {"S": "ada#n"}, "amount": typed}) == {
+        "amount": plain,
+        "updated_at": None,
+    }
 
 
 def test_a_broken_entry_is_told_by_field_and_not_by_content() -> None:
     """The error names what is wrong, without a value and without a link."""
     with pytest.raises(StoreError) as failure:
         entry_from({**entry_item(ENTRY), "amount": {"N": "1.5"}})
-    assert str(failure.value).startswith("a stored entry is malformed: [{'type': 'int_type', 'loc': ('amount',)")
+    assert str(failure.value).startswith(
+        "a stored entry is malformed: [{'type': 'int_type', 'loc': ('amount',)"
+    )
     assert "input" not in str(failure.value).replace("Input should be", "")
     assert "url" not in str(failure.value)
     assert failure.value.__cause__ is not None
 
 
-@pytest.mark.parametrize("item", [None, {}, {"account": {"S": "ada"}, "mark:DAILY_REWARD:day": {"S": "2026-11-22"}}])
+@pytest.mark.parametrize(
+    "item", [None, {}, {"account": {"S": "ada"}, "mark:DAILY_REWARD:day": {"S": "2026-11-22"}}]
+)
 def test_row_without_an_entry_is_the_head_of_a_new_ledger(item: dict[str, Any] | None) -> None:
     """A mark alone is no entry."""
     assert account_from("ada", item) == Account(owner_id="ada")
@@ -253,12 +277,22 @@ def test_time_that_is_stored_twice_is_read_by_audits_alone() -> None:
 
 def test_stored_head_is_the_row_less_what_is_noted_beside() -> None:
     """Whatever is in it; one that holds nothing else is a new ledger's."""
-    noted = {"created_at": {"S": "x"}, "active_at": {"N": "1"}, "mark:DAILY_REWARD:day": {"BOOL": True}}
+    noted = {
+        "created_at": {"S": "x"},
+        "active_at": {"N": "1"},
+        "mark:DAILY_REWARD:day": {"BOOL": True},
+    }
     assert stored_head_from("ada", ROW | noted) == StoredHead.of(HEAD.head)
-    assert stored_head_from("ada", {"account": {"S": "ada"}, **noted}) == StoredHead.of(Head(owner_id="ada"))
+    assert stored_head_from("ada", {"account": {"S": "ada"}, **noted}) == StoredHead.of(
+        Head(owner_id="ada")
+    )
     assert stored_head_from("ada", None) == StoredHead.of(Head(owner_id="ada"))
     broken = stored_head_from("ada", {"balance": {"S": "3"}, "lots": {"L": []}})
-    assert (broken.fields, broken.unknown, broken.head()) == ({"balance": "3", "lots": ["L"]}, ["lots"], None)
+    assert (broken.fields, broken.unknown, broken.head()) == (
+        {"balance": "3", "lots": ["L"]},
+        ["lots"],
+        None,
+    )
 
 
 def test_account_is_the_whole_row() -> None:
@@ -266,7 +300,11 @@ def test_account_is_the_whole_row() -> None:
     assert account_from("ada", ROW) == HEAD
     assert account_from("ada", None) == Account(owner_id="ada")
     earlier, later = NOON - timedelta(days=1), NOON + timedelta(days=1)
-    row = {**MARKED, "created_at": {"S": format_time(earlier)}, "active_at": {"S": format_time(later)}}
+    row = {
+        **MARKED,
+        "created_at": {"S": format_time(earlier)},
+        "active_at": {"S": format_time(later)},
+    }
     assert account_from("ada", row) == replace(HEAD, created_at=earlier, active_at=later, marks=DAY)
 
 

@@ -16,10 +16,14 @@ from tests.support import NOON, operation
 
 def page_of(*ids: int, more: bool) -> dict[str, Any]:
     """An answer with entries a second apart; the index has been looked at up to a second before the last of them."""
-    entries = [NEW.next_entry(operation(nonce=str(one)), amount=3, now=NOON + one * SECOND) for one in ids]
+    entries = [
+        NEW.next_entry(operation(nonce=str(one)), amount=3, now=NOON + one * SECOND) for one in ids
+    ]
     answer: dict[str, Any] = {"Items": [entry_item(entry) for entry in entries]}
     if more:
-        answer["LastEvaluatedKey"] = {"created_at": {"S": format_time(NOON + (ids[-1] - 1) * SECOND)}}
+        answer["LastEvaluatedKey"] = {
+            "created_at": {"S": format_time(NOON + (ids[-1] - 1) * SECOND)}
+        }
     return answer
 
 
@@ -35,11 +39,13 @@ def test_a_filtered_page_goes_on_where_the_last_request_ended() -> None:
         reads.append(call)
         return call()
 
-    page = wire.store.page("ada", since=NOON, before=NOON + 50 * SECOND, operation="SIGNUP_CREDIT", limit=9, read=read)
+    page = wire.store.page(
+        "ada", since=NOON, before=NOON + 50 * SECOND, operation="SIGNUP_CREDIT", limit=9, read=read
+    )
     assert nonces(page) == (["40", "30", "20", "10"], NOON + 9 * SECOND)
-    assert [arguments["ExpressionAttributeValues"][":until"]["S"] for _, arguments in wire.asked] == [
-        f"2026-11-22T12:00:{second}.999999Z" for second in (49, 38, 28, 18)
-    ]
+    assert [
+        arguments["ExpressionAttributeValues"][":until"]["S"] for _, arguments in wire.asked
+    ] == [f"2026-11-22T12:00:{second}.999999Z" for second in (49, 38, 28, 18)]
     assert len(reads) == HISTORY_QUERIES_MAX == 4
 
 
@@ -60,7 +66,9 @@ def test_a_page_tells_where_the_next_begins(answers: list[Any], limit: int, page
 
 
 @pytest.mark.parametrize(("since", "requests"), [(timedelta(), 0), (-timedelta(microseconds=1), 1)])
-def test_an_interval_that_holds_no_instant_is_not_asked_for(since: timedelta, requests: int) -> None:
+def test_an_interval_that_holds_no_instant_is_not_asked_for(
+    since: timedelta, requests: int
+) -> None:
     """One that holds a single one is."""
     wire = Wire({"Items": []})
     assert wire.store.page("ada", since=NOON + since, before=NOON, limit=1) == ([], None)

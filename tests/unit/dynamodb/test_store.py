@@ -50,7 +50,10 @@ def failing(monkeypatch: pytest.MonkeyPatch, client: Any, error: Exception) -> N
 
 
 def refusal(code: str, *reasons: str, status: int = 400) -> ClientError:
-    response: Any = {"Error": {"Code": code, "Message": "secret"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    response: Any = {
+        "Error": {"Code": code, "Message": "secret"},
+        "ResponseMetadata": {"HTTPStatusCode": status},
+    }
     if reasons:
         response["CancellationReasons"] = [{"Code": reason} for reason in reasons]
     return ClientError(response, "Call")
@@ -65,7 +68,9 @@ CALLS: list[Callable[[LedgerStore], Any]] = [
     lambda store: store.last_row("ada"),
     lambda store: store.stored_head("ada"),
     lambda store: store.table_ids("ada"),
-    lambda store: raised(store.transact([change_of(Account(owner_id="ada"), an_entry())], token="t")),
+    lambda store: raised(
+        store.transact([change_of(Account(owner_id="ada"), an_entry())], token="t")
+    ),
 ]
 
 
@@ -99,7 +104,10 @@ def an_entry() -> LedgerEntry:
         (ReadTimeoutError(endpoint_url="http://nowhere"), UnavailableError),
         (ResponseParserError("half an answer"), UnavailableError),
         (AttributeError("an answer that is a list"), UnavailableError),
-        (CredentialRetrievalError(provider="container-role", error_msg="no answer"), UnavailableError),
+        (
+            CredentialRetrievalError(provider="container-role", error_msg="no answer"),
+            UnavailableError,
+        ),
         (MetadataRetrievalError(error_msg="no answer"), UnavailableError),
         (NoCredentialsError(), StoreError),
     ],
@@ -117,10 +125,14 @@ def test_errors_of_botocore_become_ours(
     failing(monkeypatch, client, error)
     with pytest.raises(ours) as failure:
         call(create_store(client))
-    assert failure.value.__cause__ is error or "CancellationReasons" in getattr(error, "response", {})
+    assert failure.value.__cause__ is error or "CancellationReasons" in getattr(
+        error, "response", {}
+    )
 
 
-@pytest.mark.parametrize("answer", [{}, {"ResponseMetadata": {"RequestId": "r"}}, {"ConsumedCapacity": []}])
+@pytest.mark.parametrize(
+    "answer", [{}, {"ResponseMetadata": {"RequestId": "r"}}, {"ConsumedCapacity": []}]
+)
 @pytest.mark.parametrize("call", CALLS)
 def test_a_200_that_is_not_dynamodb_s_is_a_lost_answer(
     monkeypatch: pytest.MonkeyPatch,
@@ -144,7 +156,9 @@ def test_table_of_errors_is_complete() -> None:
     assert set(ERRORS) >= BUSY
 
 
-def test_item_is_small_enough_for_one_write_unit(store: LedgerStore, client: "DynamoDBClient") -> None:
+def test_item_is_small_enough_for_one_write_unit(
+    store: LedgerStore, client: "DynamoDBClient"
+) -> None:
     """With a 20-character owner, a 36-character nonce and 200 bytes of metadata an entry is below 1 KB."""
     request = operation(owner_id="o" * 20, nonce="n" * 36, metadata={"k" * 20: "v" * 180})
     entry = Account(owner_id="o" * 20, balance=BALANCE_MAX - 3, entry_count=10**9).next_entry(
@@ -211,15 +225,23 @@ def test_interval_includes_its_start_and_excludes_its_end(
     assert [entry.id for entry in store.page("ada", since=since, before=before, limit=50)[0]] == ids
 
 
-def test_operation_filters_and_still_fills_the_page(store: LedgerStore, ten_entries: list[LedgerEntry]) -> None:
+def test_operation_filters_and_still_fills_the_page(
+    store: LedgerStore, ten_entries: list[LedgerEntry]
+) -> None:
     """Only the operation asked for is returned, in pages as full as can be."""
     page, before = store.page("ada", operation="SIGNUP_CREDIT", limit=3)
     assert [entry.id for entry in page] == [10, 7, 4]
-    assert [entry.id for entry in store.page("ada", operation="SIGNUP_CREDIT", before=before, limit=3)[0]] == [1]
+    assert [
+        entry.id
+        for entry in store.page("ada", operation="SIGNUP_CREDIT", before=before, limit=3)[0]
+    ] == [1]
 
 
 def test_filtered_page_is_bounded_in_requests(
-    monkeypatch: pytest.MonkeyPatch, store: LedgerStore, client: "DynamoDBClient", ten_entries: list[LedgerEntry]
+    monkeypatch: pytest.MonkeyPatch,
+    store: LedgerStore,
+    client: "DynamoDBClient",
+    ten_entries: list[LedgerEntry],
 ) -> None:
     """A rare operation in a long history costs at most HISTORY_QUERIES_MAX requests a page, and paging goes on."""
     assert HISTORY_EVALUATED_MAX >= 100
@@ -228,21 +250,31 @@ def test_filtered_page_is_bounded_in_requests(
     page, before = store.page("ada", operation="SIGNUP_CREDIT", limit=9)
     assert [entry.id for entry in page] == [10, 7, 4]
     assert len(sent) == HISTORY_QUERIES_MAX
-    assert [entry.id for entry in store.page("ada", operation="SIGNUP_CREDIT", before=before, limit=9)[0]] == [1]
+    assert [
+        entry.id
+        for entry in store.page("ada", operation="SIGNUP_CREDIT", before=before, limit=9)[0]
+    ] == [1]
 
 
 def test_latest_at_an_instant(store: LedgerStore, ten_entries: list[LedgerEntry]) -> None:
     """The last entry at or before an instant, or none before the first."""
-    assert [(found := store.latest("ada", at=at(second))) and found.id for second in (-1, 0, 5, 99)] == [None, 1, 6, 10]
+    assert [
+        (found := store.latest("ada", at=at(second))) and found.id for second in (-1, 0, 5, 99)
+    ] == [None, 1, 6, 10]
     assert store.latest("bob") is None
 
 
 def test_rows_come_in_pages(
-    monkeypatch: pytest.MonkeyPatch, store: LedgerStore, client: "DynamoDBClient", ten_entries: list[LedgerEntry]
+    monkeypatch: pytest.MonkeyPatch,
+    store: LedgerStore,
+    client: "DynamoDBClient",
+    ten_entries: list[LedgerEntry],
 ) -> None:
     """An audit reads all entries, oldest first, page by page to the end."""
     query = client.query
-    monkeypatch.setattr(client, "query", lambda **arguments: query(**{"Limit": 3, **arguments}), raising=False)
+    monkeypatch.setattr(
+        client, "query", lambda **arguments: query(**{"Limit": 3, **arguments}), raising=False
+    )
     sent = wire(client)
     assert audit_store(store, "ada", read=lambda call: call()).entries_checked == 10
     assert sent == ["Query", "GetItem", *["Query"] * 4]
@@ -261,10 +293,13 @@ def test_row_without_an_entry_is_a_new_ledger(store: LedgerStore, client: "Dynam
     assert store.account("ada", consistent=True).balance == 3
 
 
-def test_malformed_balance_is_an_error_of_the_store(store: LedgerStore, client: "DynamoDBClient") -> None:
+def test_malformed_balance_is_an_error_of_the_store(
+    store: LedgerStore, client: "DynamoDBClient"
+) -> None:
     """An account row that is broken is named as such."""
     client.put_item(
-        TableName=os.environ["LEDGER_ACCOUNTS_TABLE"], Item={"account": {"S": "ada"}, "entry_count": {"N": "1"}}
+        TableName=os.environ["LEDGER_ACCOUNTS_TABLE"],
+        Item={"account": {"S": "ada"}, "entry_count": {"N": "1"}},
     )
     with pytest.raises(StoreError, match="stored account is malformed"):
         store.account("ada", consistent=True)
@@ -274,13 +309,19 @@ def test_entry_of_a_later_version_is_refused(store: LedgerStore, client: "Dynamo
     """An entry with an unknown attribute is not read, because the attribute may change what it means."""
     store.transact([change_of(Account(owner_id="ada"), an_entry())], token="t")
     table = os.environ["LEDGER_ENTRIES_TABLE"]
-    client.put_item(TableName=table, Item={**client.scan(TableName=table)["Items"][0], "later": {"S": "x"}})
-    with pytest.raises(UnknownFormatError, match="a stored entry has attributes that are not known: later"):
+    client.put_item(
+        TableName=table, Item={**client.scan(TableName=table)["Items"][0], "later": {"S": "x"}}
+    )
+    with pytest.raises(
+        UnknownFormatError, match="a stored entry has attributes that are not known: later"
+    ):
         store.latest("ada")
 
 
 @pytest.mark.parametrize("entries", [0, 1])
-def test_account_of_a_later_version_is_never_moved(store: LedgerStore, client: "DynamoDBClient", entries: int) -> None:
+def test_account_of_a_later_version_is_never_moved(
+    store: LedgerStore, client: "DynamoDBClient", entries: int
+) -> None:
     """A post to an account with an unknown attribute is refused, and nothing is written."""
     from functions.example_app.operations import ExampleAppOperations
 
@@ -294,7 +335,9 @@ def test_account_of_a_later_version_is_never_moved(store: LedgerStore, client: "
         ExpressionAttributeValues={":lots": {"L": []}},
     )
     before = [client.scan(TableName=table)["Items"] for table in tables_of_the_ledger()]
-    with pytest.raises(UnknownFormatError, match="a stored account has attributes that are not known: lots"):
+    with pytest.raises(
+        UnknownFormatError, match="a stored account has attributes that are not known: lots"
+    ):
         OperationProcessor(store, ExampleAppOperations).process(add(1, "n"))
     assert [client.scan(TableName=table)["Items"] for table in tables_of_the_ledger()] == before
 
@@ -303,7 +346,9 @@ def tables_of_the_ledger() -> list[str]:
     return [os.environ["LEDGER_ENTRIES_TABLE"], os.environ["LEDGER_ACCOUNTS_TABLE"]]
 
 
-def test_malformed_stored_entry_is_named_without_its_content(store: LedgerStore, client: "DynamoDBClient") -> None:
+def test_malformed_stored_entry_is_named_without_its_content(
+    store: LedgerStore, client: "DynamoDBClient"
+) -> None:
     """An item that is no entry is an error of the store, which does not show what is in it."""
     client.put_item(
         TableName=os.environ["LEDGER_ENTRIES_TABLE"],

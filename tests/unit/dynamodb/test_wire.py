@@ -77,7 +77,14 @@ NOTED = ", #mark0 = :mark0"
         (KNOWN, None, True, IS_KNOWN, SET, OF_KNOWN | CREATED_BEFORE),
         (NEW, DAY, True, IS_NEW, SET + NOTED, OF_DAY),
         (KNOWN, DAY, True, IS_KNOWN, SET + NOTED, OF_KNOWN | OF_DAY | CREATED_BEFORE),
-        (replace(KNOWN, marks={DAY.name: DAY.period}), DAY, True, IS_KNOWN, SET, OF_KNOWN | CREATED_BEFORE),
+        (
+            replace(KNOWN, marks={DAY.name: DAY.period}),
+            DAY,
+            True,
+            IS_KNOWN,
+            SET,
+            OF_KNOWN | CREATED_BEFORE,
+        ),
         (NEW, None, False, IS_NEW, SET, {}),
         (
             KNOWN,
@@ -85,12 +92,19 @@ NOTED = ", #mark0 = :mark0"
             False,
             IS_KNOWN,
             SET + NOTED,
-            OF_KNOWN | OF_DAY | {":created_at": {"S": BEFORE_TEXT}, ":active_at": {"S": BEFORE_TEXT}},
+            OF_KNOWN
+            | OF_DAY
+            | {":created_at": {"S": BEFORE_TEXT}, ":active_at": {"S": BEFORE_TEXT}},
         ),
     ],
 )
 def test_entry_and_its_account_are_written_on_conditions(
-    account: Account, mark: Mark | None, is_active: bool, condition: str, expression: str, values: dict[str, Any]
+    account: Account,
+    mark: Mark | None,
+    is_active: bool,
+    condition: str,
+    expression: str,
+    values: dict[str, Any],
 ) -> None:
     """The nonce must be new and the account the known one; DynamoDB answers what is stored otherwise."""
     entry = first_entry_after(account)
@@ -109,7 +123,11 @@ def test_entry_and_its_account_are_written_on_conditions(
             **values,
         },
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-        **({"ExpressionAttributeNames": {"#mark0": "mark:DAILY_REWARD:day"}} if NOTED in expression else {}),
+        **(
+            {"ExpressionAttributeNames": {"#mark0": "mark:DAILY_REWARD:day"}}
+            if NOTED in expression
+            else {}
+        ),
     }
     pair: Any = [{"Put": put_of(entry)}, {"Update": update}]
     change = change_of(account, entry, mark=mark, is_active=is_active)
@@ -117,13 +135,21 @@ def test_entry_and_its_account_are_written_on_conditions(
     wire = Wire({}, {})
     assert wire.store.transact([change], token="t") == []
     assert wire.store.transact([change, change], token="u") == []
-    arguments = {"ClientRequestToken": "t", "TransactItems": pair, "ReturnConsumedCapacity": "TOTAL"}
+    arguments = {
+        "ClientRequestToken": "t",
+        "TransactItems": pair,
+        "ReturnConsumedCapacity": "TOTAL",
+    }
     twice = {**arguments, "ClientRequestToken": "u", "TransactItems": pair * 2}
     assert wire.asked == [("transact_write_items", arguments), ("transact_write_items", twice)]
 
 
 def query(
-    since: str = "0", until: str = "9999-12-31T23:59:59.999999Z", *, newest_first: bool = True, **options: Any
+    since: str = "0",
+    until: str = "9999-12-31T23:59:59.999999Z",
+    *,
+    newest_first: bool = True,
+    **options: Any,
 ) -> tuple[str, dict[str, Any]]:
     values = {":account": {"S": "ada"}, ":since": {"S": since}, ":until": {"S": until}}
     return "query", {
@@ -142,8 +168,12 @@ def query_of_rows(
 ) -> tuple[str, dict[str, Any]]:
     """Whatever their times are, also what is no time."""
     name, asked = query(newest_first=newest_first, **options)
-    asked["KeyConditionExpression"] = "account = :account" + (" AND created_at <= :until" if until else "")
-    asked["ExpressionAttributeValues"] = {":account": {"S": "ada"}} | ({":until": {"S": until}} if until else {})
+    asked["KeyConditionExpression"] = "account = :account" + (
+        " AND created_at <= :until" if until else ""
+    )
+    asked["ExpressionAttributeValues"] = {":account": {"S": "ada"}} | (
+        {":until": {"S": until}} if until else {}
+    )
     return name, asked
 
 
@@ -200,8 +230,14 @@ IDS: list[Any] = [
         (lambda store: store.latest("ada"), query(Limit=1)),
         (lambda store: store.latest("ada", at=NOON), query(until=NOON_TEXT, Limit=1)),
         (lambda store: store.page("ada", limit=7), query(Limit=8)),
-        (lambda store: store.page("ada", before=NOON, limit=7), query(until=LAST_MICROSECOND, Limit=8)),
-        (lambda store: store.page("ada", since=NOON - SECOND, limit=7), query(BEFORE_TEXT, Limit=8)),
+        (
+            lambda store: store.page("ada", before=NOON, limit=7),
+            query(until=LAST_MICROSECOND, Limit=8),
+        ),
+        (
+            lambda store: store.page("ada", since=NOON - SECOND, limit=7),
+            query(BEFORE_TEXT, Limit=8),
+        ),
         (
             lambda store: store.page("ada", operation="SIGNUP_CREDIT", limit=7),
             query(Limit=1000, **SIGNUPS),
@@ -213,7 +249,10 @@ IDS: list[Any] = [
             query_of_rows("z", ExclusiveStartKey=BOOKMARK),
         ),
         (lambda store: store.last_row("ada"), query_of_rows(newest_first=True, Limit=1)),
-        (lambda store: store.last_row("ada", until="z"), query_of_rows("z", newest_first=True, Limit=1)),
+        (
+            lambda store: store.last_row("ada", until="z"),
+            query_of_rows("z", newest_first=True, Limit=1),
+        ),
         (lambda store: store.stored_head("ada"), get_item(True)),
         (lambda store: store.table_ids("ada"), scan()),
         (lambda store: store.table_ids("ada", start=BOOKMARK), scan(ExclusiveStartKey=BOOKMARK)),
@@ -269,8 +308,16 @@ REST = {"LastEvaluatedKey": BOOKMARK}
         (lambda store: store.look_up("ada", "n"), {"Responses": [{}, {}]}, (None, NEW)),
         (lambda store: store.latest("ada"), {"Items": [entry_item(ENTRY)]}, ENTRY),
         (lambda store: store.latest("ada"), {"Items": []}, None),
-        (lambda store: store.rows("ada", until=None), {"Items": [entry_item(ENTRY)]}, ([ROW], None)),
-        (lambda store: store.rows("ada", until=None), {"Items": [entry_item(ENTRY)], **REST}, ([ROW], BOOKMARK)),
+        (
+            lambda store: store.rows("ada", until=None),
+            {"Items": [entry_item(ENTRY)]},
+            ([ROW], None),
+        ),
+        (
+            lambda store: store.rows("ada", until=None),
+            {"Items": [entry_item(ENTRY)], **REST},
+            ([ROW], BOOKMARK),
+        ),
         (lambda store: store.last_row("ada"), {"Items": [entry_item(ENTRY)]}, ROW),
         (lambda store: store.last_row("ada"), {"Items": []}, None),
         (lambda store: store.stored_head("ada"), {"Item": BALANCE}, StoredHead.of(ACCOUNT.head)),
@@ -279,17 +326,26 @@ REST = {"LastEvaluatedKey": BOOKMARK}
         (lambda store: store.table_ids("ada"), {"Items": [], **REST}, ([], BOOKMARK)),
     ],
 )
-def test_answers_become_values_of_ours(call: Callable[[LedgerStore], Any], answer: Any, made_of_it: Any) -> None:
+def test_answers_become_values_of_ours(
+    call: Callable[[LedgerStore], Any], answer: Any, made_of_it: Any
+) -> None:
     """Which owners are read, which are not, and where the next page begins."""
     assert call(Wire(answer).store) == made_of_it
 
 
 def cancelled(*reasons: dict[str, Any]) -> ClientError:
-    answer: Any = {"Error": {"Code": "TransactionCanceledException"}, "CancellationReasons": list(reasons)}
+    answer: Any = {
+        "Error": {"Code": "TransactionCanceledException"},
+        "CancellationReasons": list(reasons),
+    }
     return ClientError(answer, "TransactWriteItems")
 
 
-NONE, LOST, CONFLICT = {"Code": "None"}, {"Code": "ConditionalCheckFailed"}, {"Code": "TransactionConflict"}
+NONE, LOST, CONFLICT = (
+    {"Code": "None"},
+    {"Code": "ConditionalCheckFailed"},
+    {"Code": "TransactionConflict"},
+)
 
 
 @pytest.mark.parametrize(
@@ -299,7 +355,9 @@ NONE, LOST, CONFLICT = {"Code": "None"}, {"Code": "ConditionalCheckFailed"}, {"C
         ([NONE, {**LOST, "Item": BALANCE}], [Cancelled((), ACCOUNT)]),
     ],
 )
-def test_conditions_that_failed_are_an_answer(reasons: list[dict[str, Any]], told: list[Cancelled]) -> None:
+def test_conditions_that_failed_are_an_answer(
+    reasons: list[dict[str, Any]], told: list[Cancelled]
+) -> None:
     """They say what is stored, and no more is asked."""
     wire = Wire(cancelled(*reasons))
     assert wire.store.transact([change_of(NEW, ENTRY)], token="t") == told
@@ -320,7 +378,11 @@ def test_conflict_and_throttling_are_said_as_errors(reasons: Any, ours: type[Exc
 
 
 @pytest.mark.parametrize(
-    "reasons", [({"Code": "ValidationError"}, {**LOST, "Item": BALANCE}), ({**LOST, "Item": {"id": {"N": "1"}}}, NONE)]
+    "reasons",
+    [
+        ({"Code": "ValidationError"}, {**LOST, "Item": BALANCE}),
+        ({**LOST, "Item": {"id": {"N": "1"}}}, NONE),
+    ],
 )
 def test_condition_that_can_never_be_met_is_said(reasons: Any) -> None:
     """Another try meets it again."""
@@ -331,7 +393,9 @@ def test_condition_that_can_never_be_met_is_said(reasons: Any) -> None:
 def test_reasons_are_sorted_by_account() -> None:
     """Each account has the reasons of its own items."""
     stored = {**LOST, "Item": entry_item(ENTRY)}
-    reasons = Wire(cancelled(NONE, NONE, stored, NONE)).store.transact([change_of(NEW, ENTRY)] * 2, token="t")
+    reasons = Wire(cancelled(NONE, NONE, stored, NONE)).store.transact(
+        [change_of(NEW, ENTRY)] * 2, token="t"
+    )
     assert reasons == [Cancelled(), Cancelled((ENTRY,))]
 
 

@@ -29,7 +29,12 @@ CALLERS: dict[str, dict[str, Any] | None] = {
     # Nobody is known: the authorizer let the request through without a token, or with one that names nobody.
     "no claims": None,
     "empty claims": {},
-    "nameless": {"email": "ada@example.com", "username": "ada", "cognito:username": "ada", "scope": ""},
+    "nameless": {
+        "email": "ada@example.com",
+        "username": "ada",
+        "cognito:username": "ada",
+        "scope": "",
+    },
     # Owners: `sub`, and nothing else, is who they are.
     "ada": {"sub": "ada"},
     "eve": {
@@ -46,9 +51,33 @@ CALLERS: dict[str, dict[str, Any] | None] = {
     "list as text": {"sub": "support", "scope": "[ledger/read openid]"},
 }
 
-OWN = {"ada": 200, "eve": 403, "reader": 403, "writer": 200, "both": 200, "list": 403, "list as text": 403}
-READ = {"ada": 200, "eve": 403, "reader": 200, "writer": 403, "both": 200, "list": 200, "list as text": 200}
-GRANT = {"ada": 403, "eve": 403, "reader": 403, "writer": 200, "both": 200, "list": 403, "list as text": 403}
+OWN = {
+    "ada": 200,
+    "eve": 403,
+    "reader": 403,
+    "writer": 200,
+    "both": 200,
+    "list": 403,
+    "list as text": 403,
+}
+READ = {
+    "ada": 200,
+    "eve": 403,
+    "reader": 200,
+    "writer": 403,
+    "both": 200,
+    "list": 200,
+    "list as text": 200,
+}
+GRANT = {
+    "ada": 403,
+    "eve": 403,
+    "reader": 403,
+    "writer": 200,
+    "both": 200,
+    "list": 403,
+    "list as text": 403,
+}
 KNOWN = dict.fromkeys(OWN, 200)
 NOT_THERE = dict.fromkeys(OWN, 404)
 ANYBODY = dict.fromkeys(CALLERS, 200)
@@ -56,11 +85,36 @@ LED_ON = dict.fromkeys(CALLERS, 307)
 
 DEEDS: list[tuple[str, str, dict[str, Any] | None, dict[str, int]]] = [
     # What a caller is not named for here is 401.
-    ("POST", "/ledger/entry", {"owner_id": "ada", "operation": "CREDIT_SPEND", "nonce": "NEW"}, OWN),
-    ("POST", "/ledger/entry", {"owner_id": "ada", "operation": "CONTENT_ACCESS", "nonce": "NEW"}, OWN),
-    ("POST", "/ledger/entry", {"owner_id": "ada", "operation": "CREDIT_ADD", "nonce": "NEW"}, GRANT),
-    ("POST", "/ledger/entry", {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "NEW"}, GRANT),
-    ("POST", "/ledger/entry", {"owner_id": "ada", "operation": "DAILY_REWARD", "nonce": "NEW"}, GRANT),
+    (
+        "POST",
+        "/ledger/entry",
+        {"owner_id": "ada", "operation": "CREDIT_SPEND", "nonce": "NEW"},
+        OWN,
+    ),
+    (
+        "POST",
+        "/ledger/entry",
+        {"owner_id": "ada", "operation": "CONTENT_ACCESS", "nonce": "NEW"},
+        OWN,
+    ),
+    (
+        "POST",
+        "/ledger/entry",
+        {"owner_id": "ada", "operation": "CREDIT_ADD", "nonce": "NEW"},
+        GRANT,
+    ),
+    (
+        "POST",
+        "/ledger/entry",
+        {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "NEW"},
+        GRANT,
+    ),
+    (
+        "POST",
+        "/ledger/entry",
+        {"owner_id": "ada", "operation": "DAILY_REWARD", "nonce": "NEW"},
+        GRANT,
+    ),
     ("POST", "/ledger/entry", {"nonsense": True}, dict.fromkeys(OWN, 422)),
     ("GET", "/ledger/operations", None, KNOWN),
     ("GET", "/ledger/ada/balance", None, READ),
@@ -86,7 +140,10 @@ DEEDS: list[tuple[str, str, dict[str, Any] | None, dict[str, int]]] = [
 
 @pytest.fixture(params=["http_api", "rest_api"])
 def api(
-    request: pytest.FixtureRequest, client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    request: pytest.FixtureRequest,
+    client: "DynamoDBClient",
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> LambdaApi:
     """The Example App with LEDGER_AUTH=jwt and a key for receipts, and an owner with credits."""
     monkeypatch.setenv("LEDGER_AUTH", "jwt")
@@ -118,12 +175,18 @@ def test_every_route_and_every_kind_of_caller(api: LambdaApi) -> None:
 def test_no_route_is_left_out(client: "DynamoDBClient") -> None:
     """A route that is added without a line in the table fails here."""
     routes = create_app(client).routes
-    flat = [route for part in routes for route in getattr(getattr(part, "original_router", part), "routes", [part])]
+    flat = [
+        route
+        for part in routes
+        for route in getattr(getattr(part, "original_router", part), "routes", [part])
+    ]
     deeds = {(method, path.partition("?")[0]) for method, path, *_ in DEEDS}
     for route in flat:
         assert isinstance(route, Route)
         for method in (route.methods or set()) - {"HEAD"}:
-            assert any(m == method and route.path_regex.match(path) for m, path in deeds), f"{method} {route.path}"
+            assert any(m == method and route.path_regex.match(path) for m, path in deeds), (
+                f"{method} {route.path}"
+            )
     assert {path for _, path, _, table in DEEDS if table in (ANYBODY, LED_ON)} == OPEN_PATHS
 
 
@@ -131,7 +194,11 @@ def test_refusals_reveal_nothing(api: LambdaApi) -> None:
     """All that is not allowed is answered with the same few words, to every caller and about every owner."""
     for name, status in (("no claims", 401), ("eve", 403)):
         api.claims = CALLERS[name]
-        answers = [do(api, m, p, body, new="n") for m, p, body, table in DEEDS if table.get(name, 401) == status]
+        answers = [
+            do(api, m, p, body, new="n")
+            for m, p, body, table in DEEDS
+            if table.get(name, 401) == status
+        ]
         answers.append(api("GET", "/ledger/nobody-there/balance"))
         assert len({json.dumps(answer.body, sort_keys=True) for answer in answers}) == 1
         assert answers[0].headers["content-type"] == "application/problem+json"
@@ -140,13 +207,19 @@ def test_refusals_reveal_nothing(api: LambdaApi) -> None:
 
 
 @pytest.mark.parametrize(("name", "reads"), [("writer", False), ("both", True), ("ada", True)])
-def test_refusals_tell_of_the_ledger_only_to_who_may_read_it(api: LambdaApi, name: str, reads: bool) -> None:
+def test_refusals_tell_of_the_ledger_only_to_who_may_read_it(
+    api: LambdaApi, name: str, reads: bool
+) -> None:
     """A 402 holds the balance, and a duplicate its entry, for the owner and for readers; to others neither is told."""
     spend = {"owner_id": "ada", "operation": "CREDIT_SPEND", "amount": 900}
     api.claims = CALLERS[name]
     assert api("POST", "/ledger/entry", {**spend, "nonce": "n"}).body["id"] == 2
     poor = api("POST", "/ledger/entry", {**spend, "nonce": "more"})
-    assert (poor.status, poor.body["required"], poor.body.get("balance")) == (402, 900, 100 if reads else None)
+    assert (poor.status, poor.body["required"], poor.body.get("balance")) == (
+        402,
+        900,
+        100 if reads else None,
+    )
     assert ("balance" in poor.body, "100" in poor.body["detail"]) == (reads, reads)
     other, key = {**spend, "amount": 1}, {"Idempotency-Key": "n"}
     for status, replay, used in (
@@ -154,16 +227,27 @@ def test_refusals_tell_of_the_ledger_only_to_who_may_read_it(api: LambdaApi, nam
         (409, False, api("POST", "/ledger/entry", {**other, "nonce": "n"})),
         (422, False, api("POST", "/ledger/entry", other, headers=key)),
     ):
-        assert (used.status, used.body["code"], used.body["replay"]) == (status, "duplicate_nonce", replay)
+        assert (used.status, used.body["code"], used.body["replay"]) == (
+            status,
+            "duplicate_nonce",
+            replay,
+        )
         assert ("entry" in used.body, "2" in used.body["detail"]) == (reads, reads)
         assert ("same" in used.body["detail"]) == replay
     assert api("POST", "/ledger/entry", spend, headers=key).body["id"] == 2
 
 
-def test_an_owner_takes_no_nonce_of_an_application(api: LambdaApi, client: "DynamoDBClient") -> None:
+def test_an_owner_takes_no_nonce_of_an_application(
+    api: LambdaApi, client: "DynamoDBClient"
+) -> None:
     """What an owner posts itself, by any route, is stored and shown under a nonce that no application can have."""
     posts: list[tuple[str, str, dict[str, Any], str]] = [
-        ("POST", "/ledger/entry", {"owner_id": "ada", "operation": "CREDIT_SPEND", "nonce": "order-9"}, "order-9"),
+        (
+            "POST",
+            "/ledger/entry",
+            {"owner_id": "ada", "operation": "CREDIT_SPEND", "nonce": "order-9"},
+            "order-9",
+        ),
         ("PUT", "/content/c", {"owner_id": "ada"}, "content-creation:c"),
         ("POST", "/content/c/access", {"owner_id": "ada", "nonce": "access"}, "access"),
     ]
@@ -173,13 +257,22 @@ def test_an_owner_takes_no_nonce_of_an_application(api: LambdaApi, client: "Dyna
             entry, again = api(method, path, body), api(method, path, body)
             assert (entry.status, entry.body["nonce"]) == (200, stored)
             assert LedgerEntry.model_validate(entry.body).computed_hash() == entry.body["hash"]
-            assert (again.status, again.body["replay"], again.body["entry"]) == (409, True, entry.body)
+            assert (again.status, again.body["replay"], again.body["entry"]) == (
+                409,
+                True,
+                entry.body,
+            )
             key = {"entry_key": {"S": f"ada#{stored}"}}
             assert (
-                client.get_item(TableName=os.environ["LEDGER_ENTRIES_TABLE"], Key=key)["Item"]["nonce"]["S"] == stored
+                client.get_item(TableName=os.environ["LEDGER_ENTRIES_TABLE"], Key=key)["Item"][
+                    "nonce"
+                ]["S"]
+                == stored
             )
     shown = [entry["nonce"] for entry in api("GET", "/ledger/ada/entries").body["entries"]]
-    assert shown == [nonce for *_, last in reversed(posts) for nonce in (last, f"@self:{last}")] + ["before"]
+    assert shown == [nonce for *_, last in reversed(posts) for nonce in (last, f"@self:{last}")] + [
+        "before"
+    ]
     assert api("GET", "/ledger/ada/verify").body["valid"]
 
 
@@ -189,7 +282,11 @@ def test_an_owner_s_nonce_follows_both_conventions(api: LambdaApi) -> None:
     spend, key = {"owner_id": "ada", "operation": "CREDIT_SPEND"}, {"Idempotency-Key": "order-9"}
     first = api("POST", "/ledger/entry", spend, headers=key)
     again = api("POST", "/ledger/entry", spend, headers=key)
-    assert (again.status, again.body, again.headers["idempotency-replayed"]) == (200, first.body, "true")
+    assert (again.status, again.body, again.headers["idempotency-replayed"]) == (
+        200,
+        first.body,
+        "true",
+    )
     other = {**spend, "amount": 2}
     assert api("POST", "/ledger/entry", other, headers=key).status == 422
     used = api("POST", "/ledger/entry", {**other, "nonce": "order-9"})
@@ -199,7 +296,11 @@ def test_an_owner_s_nonce_follows_both_conventions(api: LambdaApi) -> None:
 def test_the_longest_nonce_of_an_owner_is_stored(api: LambdaApi) -> None:
     """An owner's may be as long as an application's, and with owner and prefix it is still a key for DynamoDB."""
     api.claims = {"sub": "\U0001f41f" * OWNER_ID_LENGTH_MAX}
-    body = {"owner_id": api.claims["sub"], "operation": "CONTENT_ACCESS", "nonce": "\U0001f41f" * NONCE_LENGTH_MAX}
+    body = {
+        "owner_id": api.claims["sub"],
+        "operation": "CONTENT_ACCESS",
+        "nonce": "\U0001f41f" * NONCE_LENGTH_MAX,
+    }
     entry = api("POST", "/ledger/entry", body)
     assert (entry.status, len(entry.body["nonce"])) == (200, NONCE_STORED_LENGTH_MAX)
     assert len(f"{body['owner_id']}#{entry.body['nonce']}".encode()) < KEY_BYTES_MAX
@@ -217,7 +318,13 @@ def test_the_longest_nonce_of_an_owner_is_stored(api: LambdaApi) -> None:
         {"requestContext": {"authorizer": {"jwt": {"claims": {}}}}},
         {"requestContext": {"authorizer": {"jwt": {"claims": {"email": "ada@example.com"}}}}},
         {"requestContext": {"authorizer": {"jwt": {"claims": {"sub": ["ada"], "scope": 5}}}}},
-        {"requestContext": {"authorizer": {"jwt": {"claims": {"sub": "ada", "scope": "openid", "token_use": "id"}}}}},
+        {
+            "requestContext": {
+                "authorizer": {
+                    "jwt": {"claims": {"sub": "ada", "scope": "openid", "token_use": "id"}}
+                }
+            }
+        },
         {"headers": {"authorization": "Bearer unchecked"}},
     ],
 )
@@ -263,5 +370,9 @@ def test_scopes_are_texts_split_at_spaces(claims: dict[str, Any], scopes: set[st
 @pytest.mark.parametrize("subject", ["", 5, True, ["ada"], {"ada": 1}, None])
 def test_an_owner_is_named_by_text(subject: Any) -> None:
     """A subject that is not a text is nobody's id; the scopes count all the same."""
-    event = {"requestContext": {"authorizer": {"claims": {"sub": subject, "scope": "a", "token_use": "access"}}}}
+    event = {
+        "requestContext": {
+            "authorizer": {"claims": {"sub": subject, "scope": "a", "token_use": "access"}}
+        }
+    }
     assert Caller.from_event(event) == Caller(None, frozenset({"a"}))

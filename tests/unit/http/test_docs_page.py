@@ -36,7 +36,9 @@ def http(
 
 def named_in(html: str) -> list[str]:
     """What a page has a browser ask for."""
-    return [url for url in re.findall(r'(?:src|href)="([^"]*)"', html) if not url.startswith("data:")]
+    return [
+        url for url in re.findall(r'(?:src|href)="([^"]*)"', html) if not url.startswith("data:")
+    ]
 
 
 def test_page_and_all_its_parts_come_from_the_server(http: httpx.Client) -> None:
@@ -62,7 +64,9 @@ def test_nothing_of_the_page_is_elsewhere(http: httpx.Client) -> None:
     css = http.get("/docs/swagger-ui.css").text
     assert not re.findall(r"@import|url\((?!\"?'?data:)", css)
     assert "validatorUrl: null" in http.get("/docs/start.js").text
-    policy = dict(part.split(" ", 1) for part in page.headers["content-security-policy"].split("; "))
+    policy = dict(
+        part.split(" ", 1) for part in page.headers["content-security-policy"].split("; ")
+    )
     assert policy.pop("default-src") == "'none'"
     assert not [text for text in policy.values() if re.search(r"[*]|https?:|'unsafe-eval'", text)]
     assert policy["script-src"] == "'self'"
@@ -71,10 +75,14 @@ def test_nothing_of_the_page_is_elsewhere(http: httpx.Client) -> None:
 def test_page_works_under_a_base_path(http: httpx.Client) -> None:
     """Its URLs are relative, so that they have the base path that the page's own URL has."""
     for url in (*named_in(http.get("/docs").text), "openapi.json"):
-        assert urljoin("/prod/docs", url) in {f"/prod{path}" for path in (*DOCS_PATHS, "/openapi.json")}
+        assert urljoin("/prod/docs", url) in {
+            f"/prod{path}" for path in (*DOCS_PATHS, "/openapi.json")
+        }
 
 
-def test_way_to_the_page_has_the_base_path(client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch) -> None:
+def test_way_to_the_page_has_the_base_path(
+    client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Behind a proxy that takes a base path off, all is open as ever, and the document says where requests go."""
     monkeypatch.setenv("LEDGER_AUTH", "jwt")
     with serving(client, root_path="/prod") as http:
@@ -83,7 +91,9 @@ def test_way_to_the_page_has_the_base_path(client: "DynamoDBClient", monkeypatch
         assert http.get("/openapi.json").json()["servers"] == [{"url": "/prod"}]
 
 
-def test_gateway_s_stage_is_a_base_path_too(client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gateway_s_stage_is_a_base_path_too(
+    client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With LEDGER_BASE_PATH the same holds of requests that have the stage in their path, and of those that do not."""
     monkeypatch.setenv("LEDGER_BASE_PATH", "/prod")
     monkeypatch.setenv("LEDGER_AUTH", "jwt")
@@ -110,5 +120,7 @@ def test_without_swagger_ui_there_is_no_page(
 
 def test_title_is_text(client: "DynamoDBClient") -> None:
     """An app's name that looks like HTML is shown as it is."""
-    app = create_api("<script>", LedgerRouter(create_processor(ExampleAppOperations, client)), auth=AuthMode.NONE)
+    app = create_api(
+        "<script>", LedgerRouter(create_processor(ExampleAppOperations, client)), auth=AuthMode.NONE
+    )
     assert "<title>&lt;script&gt;</title>" in LambdaApi(create_handler(app))("GET", "/docs").body

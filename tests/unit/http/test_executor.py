@@ -88,7 +88,9 @@ def test_no_more_calls_at_once_than_there_are_connections() -> None:
             begun.append(seconds)
             assert go_on.acquire(timeout=SECONDS_MAX)
 
-        running = [asyncio.create_task(calls.run(request(), call)) for _ in range(CONNECTIONS_MAX + 2)]
+        running = [
+            asyncio.create_task(calls.run(request(), call)) for _ in range(CONNECTIONS_MAX + 2)
+        ]
         while len(begun) < CONNECTIONS_MAX:
             await asyncio.sleep(0.001)
         late = request()
@@ -113,7 +115,9 @@ def test_time_spent_waiting_is_part_of_the_time_there_is() -> None:
 
     async def run(calls: Executor) -> None:
         go_on, loop = threading.Event(), asyncio.get_running_loop()
-        blocking = [calls.run(request(), lambda _: go_on.wait(SECONDS_MAX)) for _ in range(CONNECTIONS_MAX)]
+        blocking = [
+            calls.run(request(), lambda _: go_on.wait(SECONDS_MAX)) for _ in range(CONNECTIONS_MAX)
+        ]
         first = [asyncio.create_task(call) for call in blocking]
         await asyncio.sleep(0)
         late = request()
@@ -145,7 +149,9 @@ def test_slow_calls_leave_turns_to_the_others() -> None:
             begun.append(seconds)
             assert go_on.wait(SECONDS_MAX)
 
-        audits = [asyncio.create_task(calls.run(request(), audit, is_slow=True)) for _ in range(AUDITS)]
+        audits = [
+            asyncio.create_task(calls.run(request(), audit, is_slow=True)) for _ in range(AUDITS)
+        ]
         await until(lambda: len(begun) == SLOW_CALLS_MAX)
         for _ in range(CONNECTIONS_MAX):
             assert await calls.run(request(), lambda _: True)
@@ -214,7 +220,9 @@ def test_request_that_is_cancelled_while_it_waits_makes_no_call(slow: bool) -> N
             assert go_on.wait(SECONDS_MAX)
 
         turns = SLOW_CALLS_MAX if slow else CONNECTIONS_MAX
-        first = [asyncio.create_task(calls.run(request(), call, is_slow=slow)) for _ in range(turns)]
+        first = [
+            asyncio.create_task(calls.run(request(), call, is_slow=slow)) for _ in range(turns)
+        ]
         await until(lambda: len(begun) == turns)
         waiting = asyncio.create_task(calls.run(request(), call, is_slow=slow))
         await asyncio.sleep(0.01)
@@ -229,7 +237,9 @@ def test_request_that_is_cancelled_while_it_waits_makes_no_call(slow: bool) -> N
     in_a_loop(run)
 
 
-def test_call_that_is_cancelled_before_it_begins_never_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_call_that_is_cancelled_before_it_begins_never_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Even if its thread comes to it later: nobody would wait for its end."""
     kept: list[Callable[[], object]] = []
 

@@ -41,11 +41,17 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_handler_works_where_an_event_loop_runs(api: LambdaApi, capsys: pytest.CaptureFixture[str]) -> None:
+def test_handler_works_where_an_event_loop_runs(
+    api: LambdaApi, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Called from async code, as in a notebook, it answers as anywhere else, each request once and at once."""
 
     async def call() -> list[int]:
-        return [post(api).status, post(api).status, api("GET", "/ledger/ada/balance").body["entry_count"]]
+        return [
+            post(api).status,
+            post(api).status,
+            api("GET", "/ledger/ada/balance").body["entry_count"],
+        ]
 
     with closing(asyncio.new_event_loop()) as loop:
         assert loop.run_until_complete(call()) == [200, 409, 1]
@@ -87,10 +93,19 @@ def test_handler_works_after_its_event_loop_was_closed(api: LambdaApi) -> None:
     ],
 )
 @pytest.mark.parametrize("repeatable", [False, True])
-def test_headers_of_proxies_are_no_harm(api: LambdaApi, headers: dict[str, Any], repeatable: bool) -> None:
+def test_headers_of_proxies_are_no_harm(
+    api: LambdaApi, headers: dict[str, Any], repeatable: bool
+) -> None:
     """Whatever proxies and clients write into headers that nothing here depends on, the request is answered."""
-    more = {name: [value] for name, value in headers.items()} if repeatable and None not in headers.values() else None
-    assert post(api, headers=headers, **({"multiValueHeaders": more} if api.rest_api else {})).status == 200
+    more = (
+        {name: [value] for name, value in headers.items()}
+        if repeatable and None not in headers.values()
+        else None
+    )
+    assert (
+        post(api, headers=headers, **({"multiValueHeaders": more} if api.rest_api else {})).status
+        == 200
+    )
 
 
 def test_scheme_is_one_that_there_is(client: "DynamoDBClient") -> None:
@@ -163,11 +178,22 @@ def http_event(api: LambdaApi, method: str, path: str) -> dict[str, Any]:
     ],
 )
 def test_event_that_cannot_be_read_is_refused_with_a_line(
-    api: LambdaApi, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], change: Any
+    api: LambdaApi,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    change: Any,
 ) -> None:
     """What is no HTTP request is a 422, is logged and counted as any other refusal, and nothing is done."""
-    event: Any = http_event(api, "GET", "/ledger/ada/balance") | change if isinstance(change, dict) else change
-    for name in ("version", "resource", "httpMethod"):  # without the first two nobody knows what kind of event it is
+    event: Any = (
+        http_event(api, "GET", "/ledger/ada/balance") | change
+        if isinstance(change, dict)
+        else change
+    )
+    for name in (
+        "version",
+        "resource",
+        "httpMethod",
+    ):  # without the first two nobody knows what kind of event it is
         if isinstance(change, dict) and name in change:
             event.pop(name, None)
     answer = api.handler(event, None)
@@ -175,7 +201,11 @@ def test_event_that_cannot_be_read_is_refused_with_a_line(
     assert (answer["statusCode"], problem["code"], problem["state"]) == (422, "invalid", "Received")
     assert answer["headers"]["content-type"] == "application/problem+json"
     (line,) = lines(capsys)
-    assert (line["status"], line["code"], line["request_id"]) == (422, "invalid", problem["request_id"])
+    assert (line["status"], line["code"], line["request_id"]) == (
+        422,
+        "invalid",
+        problem["request_id"],
+    )
     assert line["FailedReceived"] == 1
     assert "cannot be read as an HTTP request" in caplog.text
     context = event.get("requestContext") if isinstance(event, dict) else None
@@ -191,13 +221,19 @@ def test_fault_after_the_work_is_told_as_a_fault(
 
     @router.post("/odd")
     async def odd(request: Request) -> Response:
-        operation = OperationRequest(owner_id="ada", operation=LedgerOperationType.SIGNUP_CREDIT, nonce="n")
+        operation = OperationRequest(
+            owner_id="ada", operation=LedgerOperationType.SIGNUP_CREDIT, nonce="n"
+        )
         await ledger.post_operation(request, operation)
         return Response("", headers={"x-latin": "ü"})  # which is no UTF-8, as the adapter wants it
 
     api = LambdaApi(create_handler(create_api("Odd", ledger, router, auth=AuthMode.NONE)))
     answer = api("POST", "/odd")
-    assert (answer.status, answer.body["code"], answer.body["state"]) == (500, "internal", "Processing")
+    assert (answer.status, answer.body["code"], answer.body["state"]) == (
+        500,
+        "internal",
+        "Processing",
+    )
     assert answer.body["request_id"] == "http-api-request"
     (failed,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert failed.getMessage() == "request_id=http-api-request failed"

@@ -29,7 +29,14 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 SIGNUP = {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "signup"}
-GETS = ("/ledger/operations", "/ledger/ada/balance", "/ledger/ada/entries", "/ledger/ada/verify", "/health", "/docs")
+GETS = (
+    "/ledger/operations",
+    "/ledger/ada/balance",
+    "/ledger/ada/entries",
+    "/ledger/ada/verify",
+    "/health",
+    "/docs",
+)
 ORIGIN = {"Origin": "https://app.example.com"}
 
 
@@ -49,7 +56,9 @@ def server(client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 @pytest.mark.parametrize("base_path", ["/prod", "/ledger", "/a/b"])
-def test_api_below_a_base_path(client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch, base_path: str) -> None:
+def test_api_below_a_base_path(
+    client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch, base_path: str
+) -> None:
     """A stage or a mapping before the path is taken off, and the documents name it; no other path is cut."""
     monkeypatch.setenv("LEDGER_BASE_PATH", base_path)
     monkeypatch.setenv("LEDGER_AUTH", "jwt")
@@ -96,7 +105,11 @@ def test_head_of_a_server(server: httpx.Client, capfd: pytest.CaptureFixture[str
     while told.count("latency_ms") < 2 * len(paths):  # which is told after it is answered
         told += capfd.readouterr().out
     lines = [json.loads(line) for line in told.splitlines()]
-    assert [(line["method"], line["status"]) for line in lines[::2]] == [("HEAD", 200), ("HEAD", 200), ("HEAD", 404)]
+    assert [(line["method"], line["status"]) for line in lines[::2]] == [
+        ("HEAD", 200),
+        ("HEAD", 200),
+        ("HEAD", 404),
+    ]
 
 
 def of_every_kind(api: LambdaApi, monkeypatch: pytest.MonkeyPatch) -> list[Answer]:
@@ -121,14 +134,27 @@ def test_every_answer_has_its_id_and_is_kept_by_nobody(
 ) -> None:
     """The id that the log has; and `no-store` on all but what needs no token."""
     answers = of_every_kind(api, monkeypatch)
-    assert [answer.status for answer in answers] == [200, 409, 200, 200, 422, 413, 402, 404, 405, 500]
+    assert [answer.status for answer in answers] == [
+        200,
+        409,
+        200,
+        200,
+        422,
+        413,
+        402,
+        404,
+        405,
+        500,
+    ]
     monkeypatch.setenv("LEDGER_AUTH", "jwt")
     refusing = LambdaApi(create_handler(create_app(client)), rest_api=api.rest_api)
     refusing.claims = None
     answers.append(refusing("GET", "/ledger/ada/balance"))
     assert answers[-1].status == 401
     for answer in answers:
-        assert answer.headers["x-request-id"] == ("rest-api-request" if api.rest_api else "http-api-request")
+        assert answer.headers["x-request-id"] == (
+            "rest-api-request" if api.rest_api else "http-api-request"
+        )
         assert answer.headers["cache-control"] == "no-store"
     health = refusing("GET", "/health")
     assert ("x-request-id" in health.headers, "cache-control" in health.headers) == (True, False)
@@ -152,7 +178,10 @@ def test_an_app_may_say_what_is_kept() -> None:
 
 def test_ids_of_a_server_are_its_own(server: httpx.Client) -> None:
     """Each answer has another, a problem the one that it names, whatever the client sends."""
-    answers = [server.get(path, headers={"X-Request-Id": "mine"}) for path in ("/health", "/health", "/nowhere")]
+    answers = [
+        server.get(path, headers={"X-Request-Id": "mine"})
+        for path in ("/health", "/health", "/nowhere")
+    ]
     ids = [answer.headers["x-request-id"] for answer in answers]
     assert len({*ids, "mine"}) == len(ids) + 1
     assert ids[-1] == answers[-1].json()["request_id"]
@@ -162,13 +191,19 @@ def test_pages_of_an_allowed_origin_may_call(
     client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch, server: httpx.Client
 ) -> None:
     """Preflights need no token, and every answer may be read by the pages of that origin, refusals and faults too."""
-    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,idempotency-key"}
+    asked = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,idempotency-key",
+    }
     for path in ("/prod/ledger/entry", "/content/c", "/health"):
         preflight = server.options(path, headers=ORIGIN | asked)
         assert (preflight.status_code, "x-request-id" in preflight.headers) == (200, True)
         assert preflight.headers["access-control-allow-origin"] == ORIGIN["Origin"]
         assert "POST" in preflight.headers["access-control-allow-methods"]
-    assert server.options("/health", headers={"Origin": "https://evil.example", **asked}).status_code == 400
+    assert (
+        server.options("/health", headers={"Origin": "https://evil.example", **asked}).status_code
+        == 400
+    )
     other = server.get("/health", headers={"Origin": "https://evil.example"})
     assert "access-control-allow-origin" not in other.headers
     monkeypatch.setattr(OperationProcessor, "accept", lambda *_, **__: 1 / 0)
@@ -184,12 +219,17 @@ def test_pages_of_an_allowed_origin_may_call(
         assert "x-request-id" in answer.headers["access-control-expose-headers"]
 
 
-def test_preflight_where_tokens_are_needed(client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preflight_where_tokens_are_needed(
+    client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is answered, and what it asks leave for is refused, readably."""
     monkeypatch.setenv("LEDGER_AUTH", "jwt")
     monkeypatch.setenv("LEDGER_ALLOWED_ORIGINS", "*")
     with serving(client) as http:
-        asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
+        asked = {
+            "Access-Control-Request-Method": "GET",
+            "Access-Control-Request-Headers": "authorization",
+        }
         assert http.options("/ledger/ada/balance", headers=ORIGIN | asked).status_code == 200
         refused = http.get("/ledger/ada/balance", headers=ORIGIN)
         assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, "*")
@@ -197,9 +237,15 @@ def test_preflight_where_tokens_are_needed(client: "DynamoDBClient", monkeypatch
 
 def test_without_origins_there_are_no_such_headers(api: LambdaApi) -> None:
     """Unless it is asked for, and behind a gateway that answers that itself."""
-    preflight = api("OPTIONS", "/ledger/entry", headers=ORIGIN | {"Access-Control-Request-Method": "POST"})
+    preflight = api(
+        "OPTIONS", "/ledger/entry", headers=ORIGIN | {"Access-Control-Request-Method": "POST"}
+    )
     assert preflight.status == 405
-    assert not [name for name in api("GET", "/health", headers=ORIGIN).headers if name.startswith("access-control")]
+    assert not [
+        name
+        for name in api("GET", "/health", headers=ORIGIN).headers
+        if name.startswith("access-control")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -225,7 +271,9 @@ def test_unknown_parameter_is_refused(
     assert (refusal.status, sent) == (422, [])
     if method != "HEAD":
         assert (refusal.body["code"], refusal.body["state"]) == ("invalid", "Validating")
-        assert refusal.body["errors"] == [{"field": "query.limt", "message": "There is no such parameter"}]
+        assert refusal.body["errors"] == [
+            {"field": "query.limt", "message": "There is no such parameter"}
+        ]
 
 
 def test_parameters_of_models_and_dependencies_are_known() -> None:
@@ -239,11 +287,16 @@ def test_parameters_of_models_and_dependencies_are_known() -> None:
         return number
 
     @router.get("/things")
-    async def things(kind: Annotated[Filter, Query()], number: Annotated[int, Depends(page)]) -> dict[str, Any]:
+    async def things(
+        kind: Annotated[Filter, Query()], number: Annotated[int, Depends(page)]
+    ) -> dict[str, Any]:
         return {"colour": kind.colour, "page": number}
 
     api = LambdaApi(create_handler(create_api("Things", router, auth=AuthMode.NONE)))
-    assert api("GET", "/things", query={"colour": "red", "page": "2"}).body == {"colour": "red", "page": 2}
+    assert api("GET", "/things", query={"colour": "red", "page": "2"}).body == {
+        "colour": "red",
+        "page": 2,
+    }
     assert api("GET", "/things", query={"number": "2"}).status == 422
 
 
@@ -265,7 +318,11 @@ def test_key_that_is_repeated_is_refused(
     sent = wire(client)
     for text, encoded in ((body, False), (base64.b64encode(body.encode()).decode(), True)):
         refusal = api(method, path, text, isBase64Encoded=encoded)
-        assert (refusal.status, refusal.body["code"], refusal.body["state"]) == (422, "invalid", "Validating")
+        assert (refusal.status, refusal.body["code"], refusal.body["state"]) == (
+            422,
+            "invalid",
+            "Validating",
+        )
         assert refusal.body["detail"] == "body: an object has a key twice; send each key once"
     assert sent == []
 
@@ -286,12 +343,16 @@ def test_compressed_body_is_refused(
 
 def test_body_that_is_said_to_be_as_it_is(api: LambdaApi) -> None:
     """`identity` is no coding."""
-    assert api("POST", "/ledger/entry", SIGNUP, headers={"Content-Encoding": "Identity"}).status == 200
+    assert (
+        api("POST", "/ledger/entry", SIGNUP, headers={"Content-Encoding": "Identity"}).status == 200
+    )
 
 
 def in_chunks(client: "DynamoDBClient", path: str, chunks: list[bytes]) -> int:
     """The status of a POST whose body comes so."""
-    messages: list[Message] = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
+    messages: list[Message] = [
+        {"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks
+    ]
     messages.append({"type": "http.request"})
     answers: list[Message] = []
 
@@ -310,7 +371,9 @@ def in_chunks(client: "DynamoDBClient", path: str, chunks: list[bytes]) -> int:
 @pytest.mark.parametrize("path", ["/ledger/entry", "/content/c/access"])
 def test_limit_of_a_body_is_of_all_its_chunks(client: "DynamoDBClient", path: str) -> None:
     """None of which is too large; it is read no further than to where it is, and a key may be repeated in another."""
-    body = json.dumps(SIGNUP if path == "/ledger/entry" else {"owner_id": "ada", "nonce": "n"}).encode()
+    body = json.dumps(
+        SIGNUP if path == "/ledger/entry" else {"owner_id": "ada", "nonce": "n"}
+    ).encode()
     half = body.ljust(BODY_BYTES_MAX)[: BODY_BYTES_MAX // 2]
     rest = b" " * (BODY_BYTES_MAX // 2)
     assert in_chunks(client, path, [half, rest]) == 200
@@ -330,7 +393,9 @@ def test_metadata_may_be_null(api: LambdaApi) -> None:
 def test_few_errors_of_many_are_named(api: LambdaApi) -> None:
     """As many as may be of use; how many more there are is told."""
     for number in (ERRORS_MAX, ERRORS_MAX + 7):
-        refusal = api("POST", "/ledger/entry", SIGNUP | {f"field-{field}": 1 for field in range(number)})
+        refusal = api(
+            "POST", "/ledger/entry", SIGNUP | {f"field-{field}": 1 for field in range(number)}
+        )
         assert (refusal.status, len(refusal.body["errors"])) == (422, ERRORS_MAX)
         assert refusal.body["detail"].count("; ") == ERRORS_MAX - (number == ERRORS_MAX)
         assert refusal.body["detail"].endswith("; and 7 more") == (number > ERRORS_MAX)
@@ -347,5 +412,7 @@ def test_titles_are_ours(api: LambdaApi) -> None:
     async def teapot() -> None:
         raise HTTPException(499, "gone")
 
-    odd = LambdaApi(create_handler(create_api("Teapot", router, auth=AuthMode.NONE)))("GET", "/teapot")
+    odd = LambdaApi(create_handler(create_api("Teapot", router, auth=AuthMode.NONE)))(
+        "GET", "/teapot"
+    )
     assert (odd.status, odd.body["title"], odd.body["code"]) == (499, "Error", "error")

@@ -72,7 +72,9 @@ def described(document: Any) -> list[Any]:
     """Every part of a document that has to say what it is: operations, parameters, headers, schemas, fields."""
     schemas = document["components"]["schemas"].values()
     fields = [field for schema in schemas for field in schema.get("properties", {}).values()]
-    parameters = [one for operation in operations(document) for one in operation.get("parameters", [])]
+    parameters = [
+        one for operation in operations(document) for one in operation.get("parameters", [])
+    ]
     answers = list(document["components"]["responses"].values())
     for operation in operations(document):
         answers += operation["responses"].values()
@@ -106,7 +108,9 @@ def test_descriptions_are_of_fields_that_exist(document: Any) -> None:
 def problem(document: Any, status: int) -> Any:
     """The schema of a status's problem, which is what its content is."""
     content = document["components"]["responses"][f"Problem{status}"]["content"]
-    assert content["application/problem+json"]["schema"] == {"$ref": f"#/components/schemas/Problem{status}"}
+    assert content["application/problem+json"]["schema"] == {
+        "$ref": f"#/components/schemas/Problem{status}"
+    }
     return document["components"]["schemas"][f"Problem{status}"]
 
 
@@ -143,11 +147,16 @@ def test_what_is_referred_to_is_there(document: Any) -> None:
     assert "HTTPValidationError" not in components["schemas"]
 
 
-def test_tokens_are_documented_where_they_are_needed(document: Any, client: "DynamoDBClient") -> None:
+def test_tokens_are_documented_where_they_are_needed(
+    document: Any, client: "DynamoDBClient"
+) -> None:
     """Every operation but the open ones asks for a bearer token; where nobody is asked who they are, none does."""
     assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
     for path, operations in document["paths"].items():
-        assert all(("security" in operation) == (path not in OPEN_PATHS) for operation in operations.values())
+        assert all(
+            ("security" in operation) == (path not in OPEN_PATHS)
+            for operation in operations.values()
+        )
 
 
 def test_without_tokens_there_are_none_in_the_document(client: "DynamoDBClient") -> None:
@@ -162,8 +171,13 @@ def test_metadata_and_times_are_documented_as_they_are(document: Any) -> None:
     schemas = document["components"]["schemas"]
     metadata = schemas["EntryRequest"]["properties"]["metadata"]
     assert metadata["additionalProperties"] == {"type": "string"}
-    assert (metadata["propertyNames"], metadata["maxProperties"]) == ({"pattern": r"^[A-Za-z0-9_.:-]{1,64}$"}, 16)
-    assert schemas["LedgerEntry"]["properties"]["metadata"]["additionalProperties"] == {"type": "string"}
+    assert (metadata["propertyNames"], metadata["maxProperties"]) == (
+        {"pattern": r"^[A-Za-z0-9_.:-]{1,64}$"},
+        16,
+    )
+    assert schemas["LedgerEntry"]["properties"]["metadata"]["additionalProperties"] == {
+        "type": "string"
+    }
     assert schemas["LedgerEntry"]["properties"]["created_at"]["format"] == "date-time"
 
 
@@ -251,8 +265,12 @@ def odd(client: "DynamoDBClient") -> Any:
 
 def objects(part: Any) -> list[dict[str, Any]]:
     """Every object in a document."""
-    parts = list(part.values()) if isinstance(part, dict) else part if isinstance(part, list) else []
-    return ([part] if isinstance(part, dict) else []) + [one for deeper in parts for one in objects(deeper)]
+    parts = (
+        list(part.values()) if isinstance(part, dict) else part if isinstance(part, list) else []
+    )
+    return ([part] if isinstance(part, dict) else []) + [
+        one for deeper in parts for one in objects(deeper)
+    ]
 
 
 def optional(one: dict[str, Any]) -> list[Any]:
@@ -264,7 +282,9 @@ def optional(one: dict[str, Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", ["document", "odd"])
-def test_generators_of_clients_stumble_over_nothing(name: str, request: pytest.FixtureRequest) -> None:
+def test_generators_of_clients_stumble_over_nothing(
+    name: str, request: pytest.FixtureRequest
+) -> None:
     """In the whole document: integers are int64, a const and an enum have a type, no key has a pattern of its own, and
     nothing that may be left out is null or a default besides."""
     document = request.getfixturevalue(name)
@@ -290,9 +310,17 @@ def test_what_was_meant_is_still_said(odd: Any) -> None:
     assert schemas["Whole"]["required"] == ["kind", "rest"]
     assert {"type": "null"} in schemas["Whole"]["properties"]["rest"]["anyOf"]
     assert schemas["Whole"]["properties"]["part"] == {"$ref": "#/components/schemas/Part"}
-    assert [kind["type"] for kind in schemas["Part"]["properties"]["size"]["anyOf"]] == ["integer", "string"]
+    assert [kind["type"] for kind in schemas["Part"]["properties"]["size"]["anyOf"]] == [
+        "integer",
+        "string",
+    ]
     assert schemas["Part"]["properties"]["note"]["type"] == "string"
-    assert schemas["Rank"] == {**schemas["Rank"], "type": "integer", "format": "int64", "enum": [1, 2]}
+    assert schemas["Rank"] == {
+        **schemas["Rank"],
+        "type": "integer",
+        "format": "int64",
+        "enum": [1, 2],
+    }
     assert schemas["Told"]["required"] == ["kind", "at", "parts"]
     assert {"type": "null"} in schemas["Told"]["properties"]["at"]["anyOf"]
     since, size = odd["paths"]["/odd"]["post"]["parameters"]

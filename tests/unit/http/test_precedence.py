@@ -24,7 +24,11 @@ RULES: list[tuple[str, Mapping[str, Any], str]] = [
     # What is sent; the code that it gets, though every later rule that it can break is broken too.
     ("no token", {"claims": None, "path": "/nowhere", "body": LARGE}, "unauthorized"),
     ("no route", {"path": "/nowhere", "body": LARGE, "query": {"x": "1"}}, "not_found"),
-    ("wrong method", {"method": "DELETE", "body": LARGE, "query": {"x": "1"}}, "method_not_allowed"),
+    (
+        "wrong method",
+        {"method": "DELETE", "body": LARGE, "query": {"x": "1"}},
+        "method_not_allowed",
+    ),
     ("query", {"body": LARGE, "query": {"x": "1"}}, "invalid"),
     ("size", {"body": LARGE}, "too_large"),
     ("media type", {"body": "{", "headers": TEXT}, "unsupported_media_type"),

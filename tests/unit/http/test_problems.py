@@ -76,9 +76,16 @@ def test_error_of_an_app_has_its_own_status_code_and_state(
 
 @pytest.mark.parametrize(
     "error",
-    [BrokenShelfError("secret"), LedgerError("secret"), StoreError("secret"), ConfigurationError("secret")],
+    [
+        BrokenShelfError("secret"),
+        LedgerError("secret"),
+        StoreError("secret"),
+        ConfigurationError("secret"),
+    ],
 )
-def test_error_without_a_status_is_a_fault(error: LedgerError, caplog: pytest.LogCaptureFixture) -> None:
+def test_error_without_a_status_is_a_fault(
+    error: LedgerError, caplog: pytest.LogCaptureFixture
+) -> None:
     """Its message is in the log only."""
     answer = api_raising(error)("GET", "/thing")
     assert (answer.status, answer.body["code"]) == (500, "internal")
@@ -101,7 +108,9 @@ def test_error_without_a_status_is_a_fault(error: LedgerError, caplog: pytest.Lo
         (HTTPException(503, "later"), "service_unavailable", "Processing"),
     ],
 )
-def test_http_exception_of_an_app_keeps_its_status_and_detail(error: HTTPException, code: str, state: str) -> None:
+def test_http_exception_of_an_app_keeps_its_status_and_detail(
+    error: HTTPException, code: str, state: str
+) -> None:
     """A detail of any type is the detail of the problem."""
     answer = api_raising(error)("GET", "/thing")
     assert answer.headers["content-type"] == "application/problem+json"
@@ -112,7 +121,9 @@ def test_http_exception_of_an_app_keeps_its_status_and_detail(error: HTTPExcepti
 
 def test_http_exception_of_an_app_keeps_its_headers() -> None:
     """They take the place of the ledger's own, however they are spelt."""
-    later = api_raising(HTTPException(503, "later", headers={"Retry-After": "120", "X-Why": "night"}))
+    later = api_raising(
+        HTTPException(503, "later", headers={"Retry-After": "120", "X-Why": "night"})
+    )
     answer = later("GET", "/thing")
     assert (answer.headers["retry-after"], answer.headers["x-why"]) == ("120", "night")
     unknown = api_raising(HTTPException(401, "who?", headers={"WWW-Authenticate": "Basic"}))
@@ -123,7 +134,9 @@ def test_http_exception_that_is_no_failure_is_no_problem(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A redirect has no body, and is counted as answered."""
-    api = api_raising(HTTPException(307, headers={"Location": "/there", "Content-Type": "text/plain"}))
+    api = api_raising(
+        HTTPException(307, headers={"Location": "/there", "Content-Type": "text/plain"})
+    )
     answer = api("GET", "/thing")
     assert (answer.status, answer.headers["location"], answer.body) == (307, "/there", "")
     assert '"code":"answered"' in capsys.readouterr().out

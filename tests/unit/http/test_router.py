@@ -88,7 +88,11 @@ def test_idempotency_key_gets_the_original_answer_again(api: LambdaApi, key: str
     assert (first.status, first.body["nonce"]) == (200, "key-1")
     assert "idempotency-replayed" not in first.headers
     again = post(api, body, headers={"Idempotency-Key": key})
-    assert (again.status, again.body, again.headers["idempotency-replayed"]) == (200, first.body, "true")
+    assert (again.status, again.body, again.headers["idempotency-replayed"]) == (
+        200,
+        first.body,
+        "true",
+    )
     other = post(api, {**body, "amount": 5}, headers={"Idempotency-Key": key})
     assert is_problem(other, 422, "duplicate_nonce", "CheckingNonce")
     assert (other.body["replay"], other.body["entry"]) == (False, first.body)
@@ -109,17 +113,24 @@ def test_idempotency_key_gets_the_original_answer_again(api: LambdaApi, key: str
 )
 def test_idempotency_key_may_be_quoted(api: LambdaApi, header: str, key: str) -> None:
     """A string as RFC 8941 writes it is what it means; blanks around the header's value are none of it."""
-    assert post(api, {**SIGNUP, "nonce": key}, headers={"Idempotency-Key": header}).body["nonce"] == key
+    assert (
+        post(api, {**SIGNUP, "nonce": key}, headers={"Idempotency-Key": header}).body["nonce"]
+        == key
+    )
 
 
 @pytest.mark.parametrize(
     "key", ['"a', 'a"', 'a"b', '"a"b"', r'"a\b"', r'"a\"', '"', '""', " ", "a,b", '"a","a"', "a,a"]
 )
 @pytest.mark.parametrize("path", ["/ledger/entry", "/content/c/access"])
-def test_idempotency_key_that_is_malformed_or_repeated_is_refused(api: LambdaApi, path: str, key: str) -> None:
+def test_idempotency_key_that_is_malformed_or_repeated_is_refused(
+    api: LambdaApi, path: str, key: str
+) -> None:
     """A key that is quoted by half, badly escaped, empty, or several joined by a comma is 422; nothing is written."""
     body = {"owner_id": "ada"} | ({"operation": "SIGNUP_CREDIT"} if path == "/ledger/entry" else {})
-    assert is_problem(api("POST", path, body, headers={"Idempotency-Key": key}), 422, "invalid", "Validating")
+    assert is_problem(
+        api("POST", path, body, headers={"Idempotency-Key": key}), 422, "invalid", "Validating"
+    )
     assert api("GET", "/ledger/ada/balance").body["entry_count"] == 0
 
 
@@ -128,11 +139,24 @@ def test_app_s_own_endpoint_takes_its_nonce_in_either_way(api: LambdaApi) -> Non
 
     def access(content_id: str, nonce: str | None, key: str | None) -> Answer:
         body = {"owner_id": "ada"} | ({"nonce": nonce} if nonce else {})
-        return api("POST", f"/content/{content_id}/access", body, headers={"Idempotency-Key": key} if key else {})
+        return api(
+            "POST",
+            f"/content/{content_id}/access",
+            body,
+            headers={"Idempotency-Key": key} if key else {},
+        )
 
     first, again = access("c", None, "k"), access("c", "k", "k")
-    assert (first.status, first.body["nonce"], "idempotency-replayed" in first.headers) == (200, "k", False)
-    assert (again.status, again.body, again.headers["idempotency-replayed"]) == (200, first.body, "true")
+    assert (first.status, first.body["nonce"], "idempotency-replayed" in first.headers) == (
+        200,
+        "k",
+        False,
+    )
+    assert (again.status, again.body, again.headers["idempotency-replayed"]) == (
+        200,
+        first.body,
+        "true",
+    )
     assert is_problem(access("d", None, "k"), 422, "duplicate_nonce", "CheckingNonce")
     assert is_problem(access("c", "k", None), 409, "duplicate_nonce", "CheckingNonce")
     assert is_problem(access("c", None, None), 422, "invalid", "Validating")
@@ -197,7 +221,9 @@ BAD_BODIES: list[tuple[str, Any, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("body", "code"), [bad[1:] for bad in BAD_BODIES], ids=[bad[0] for bad in BAD_BODIES])
+@pytest.mark.parametrize(
+    ("body", "code"), [bad[1:] for bad in BAD_BODIES], ids=[bad[0] for bad in BAD_BODIES]
+)
 def test_bad_body_is_refused_and_nothing_written(
     api: LambdaApi, client: "DynamoDBClient", body: Any, code: str
 ) -> None:
@@ -212,8 +238,16 @@ def test_bad_body_is_refused_and_nothing_written(
     ("options", "status", "code"),
     [
         ({"headers": {"Content-Type": "text/plain"}}, 415, "unsupported_media_type"),
-        ({"headers": {"Content-Type": "application/x-www-form-urlencoded"}}, 415, "unsupported_media_type"),
-        ({"headers": {"Content-Type": "application/merge-patch+json"}, "body": "[]"}, 422, "invalid"),
+        (
+            {"headers": {"Content-Type": "application/x-www-form-urlencoded"}},
+            415,
+            "unsupported_media_type",
+        ),
+        (
+            {"headers": {"Content-Type": "application/merge-patch+json"}, "body": "[]"},
+            422,
+            "invalid",
+        ),
         ({"headers": {"Idempotency-Key": ""}}, 422, "invalid"),
         ({"headers": {"Idempotency-Key": "one, two"}}, 422, "invalid"),
         ({"body": "\ud800"}, 422, "invalid"),
@@ -225,7 +259,11 @@ def test_bad_body_is_refused_and_nothing_written(
         ({"isBase64Encoded": True, "body": "no Base64!"}, 422, "invalid"),
         ({"isBase64Encoded": True, "body": "abc"}, 422, "invalid"),
         ({"isBase64Encoded": True, "body": json.dumps(SIGNUP)}, 422, "invalid"),
-        ({"isBase64Encoded": True, "body": base64.b64encode(b"\xff\xfe\xfd").decode()}, 422, "invalid"),
+        (
+            {"isBase64Encoded": True, "body": base64.b64encode(b"\xff\xfe\xfd").decode()},
+            422,
+            "invalid",
+        ),
         ({"body": " " * (BODY_BYTES_MAX + 1)}, 413, "too_large"),
     ],
 )
@@ -244,14 +282,22 @@ def test_body_may_be_base64_and_of_the_largest_size(api: LambdaApi) -> None:
     body = json.dumps(SIGNUP).encode().ljust(BODY_BYTES_MAX)
     encoded = base64.b64encode(body).decode()
     headers = {"host": "example.com"}
-    assert post(api, isBase64Encoded=True, body=encoded, headers=headers, multiValueHeaders=None).status == 200
+    assert (
+        post(
+            api, isBase64Encoded=True, body=encoded, headers=headers, multiValueHeaders=None
+        ).status
+        == 200
+    )
 
 
 def test_unknown_operation_is_named_beside_other_errors(api: LambdaApi) -> None:
     """It has a code of its own only if nothing else is wrong."""
     refusal = post(api, {**SIGNUP, "operation": "LEVEL_UP", "owner_id": ""})
     assert is_problem(refusal, 422, "invalid", "Validating")
-    assert [error["field"] for error in refusal.body["errors"]] == ["body.owner_id", "body.operation"]
+    assert [error["field"] for error in refusal.body["errors"]] == [
+        "body.owner_id",
+        "body.operation",
+    ]
     alone = post(api, {**SIGNUP, "operation": "LEVEL_UP"})
     assert alone.body["detail"].startswith("operation: must be one of DAILY_REWARD, ")
 
@@ -319,7 +365,9 @@ def test_history_pages_and_filters(api: LambdaApi, processor: OperationProcessor
     for step in range(7):
         post(
             api,
-            {**SIGNUP, "nonce": f"n{step}"} if step % 2 else {**SPEND, "operation": "CREDIT_ADD", "nonce": f"n{step}"},
+            {**SIGNUP, "nonce": f"n{step}"}
+            if step % 2
+            else {**SPEND, "operation": "CREDIT_ADD", "nonce": f"n{step}"},
         )
     seen: list[dict[str, Any]] = []
     cursor: str | None = ""
@@ -334,7 +382,11 @@ def test_history_pages_and_filters(api: LambdaApi, processor: OperationProcessor
     interval = {"from": seen[5]["created_at"], "to": seen[2]["created_at"]}
     page = api("GET", "/ledger/ada/entries", query={**interval, "limit": "2"}).body
     assert [entry["id"] for entry in page["entries"]] == [4, 3]
-    page = api("GET", "/ledger/ada/entries", query={**interval, "limit": "2", "cursor": page["next_cursor"]}).body
+    page = api(
+        "GET",
+        "/ledger/ada/entries",
+        query={**interval, "limit": "2", "cursor": page["next_cursor"]},
+    ).body
     assert ([entry["id"] for entry in page["entries"]], page["next_cursor"]) == ([2], None)
     assert api("GET", "/ledger/nobody/entries").body == {"entries": [], "next_cursor": None}
 
@@ -393,11 +445,15 @@ def test_limits_of_history(api: LambdaApi) -> None:
         ("/ledger/%ff/entries", {}),
     ],
 )
-def test_bad_query_is_refused(api: LambdaApi, client: "DynamoDBClient", path: str, query: dict[str, str]) -> None:
+def test_bad_query_is_refused(
+    api: LambdaApi, client: "DynamoDBClient", path: str, query: dict[str, str]
+) -> None:
     """Everything bad in a path or a query is a 422 of the state Validating."""
     sent = wire(client)
     refusal = api("GET", path, query=query)
-    assert is_problem(refusal, 422, "unknown_operation" if "operation" in query else "invalid", "Validating")
+    assert is_problem(
+        refusal, 422, "unknown_operation" if "operation" in query else "invalid", "Validating"
+    )
     assert sent == []
 
 
@@ -408,12 +464,17 @@ def test_cursor_opens_no_other_owner_s_history(api: LambdaApi) -> None:
         post(api, {**SIGNUP, "nonce": nonce, "owner_id": "bob"})
     cursor = api("GET", "/ledger/ada/entries", query={"limit": "1"}).body["next_cursor"]
     assert api("GET", "/ledger/ada/entries", query={"cursor": cursor}).status == 200
-    assert is_problem(api("GET", "/ledger/bob/entries", query={"cursor": cursor}), 422, "invalid", "Validating")
+    assert is_problem(
+        api("GET", "/ledger/bob/entries", query={"cursor": cursor}), 422, "invalid", "Validating"
+    )
 
 
 def test_cursor_never_widens_the_interval(api: LambdaApi) -> None:
     """A cursor that lies after `to`, or before `from`, opens nothing of what is beyond them."""
-    ids = {number: post(api, {**SIGNUP, "nonce": f"n{number}"}).body["created_at"] for number in range(1, 6)}
+    ids = {
+        number: post(api, {**SIGNUP, "nonce": f"n{number}"}).body["created_at"]
+        for number in range(1, 6)
+    }
     late = cursor_at("ada", datetime.fromisoformat(ids[5]))
     early = cursor_at("ada", datetime.fromisoformat(ids[2]))
     for query, found in (
@@ -436,7 +497,9 @@ def test_strange_owners_can_be_read(api: LambdaApi) -> None:
 
 def test_operations_are_listed(api: LambdaApi) -> None:
     """The app says what it takes, and its OpenAPI document lists the names as an enum."""
-    operations = {entry["operation"]: entry for entry in api("GET", "/ledger/operations").body["operations"]}
+    operations = {
+        entry["operation"]: entry for entry in api("GET", "/ledger/operations").body["operations"]
+    }
     assert operations["CREDIT_SPEND"] == {
         "operation": "CREDIT_SPEND",
         "amount": -1,
@@ -445,7 +508,9 @@ def test_operations_are_listed(api: LambdaApi) -> None:
         "self_service": True,
     }
     document = api("GET", "/openapi.json").body
-    assert document["components"]["schemas"]["EntryRequest"]["properties"]["operation"]["enum"] == list(operations)
+    assert document["components"]["schemas"]["EntryRequest"]["properties"]["operation"][
+        "enum"
+    ] == list(operations)
 
 
 def test_health_asks_nothing_of_dynamodb(api: LambdaApi, client: "DynamoDBClient") -> None:
@@ -480,14 +545,21 @@ def test_app_s_own_endpoints_post_through_the_ledger(api: LambdaApi) -> None:
     stray = {"Idempotency-Key": "means nothing here"}
     assert api("PUT", "/content/c1", {"owner_id": "ada"}, headers=stray).status == 409
     repeated = {"Idempotency-Key": "one,two"}
-    assert is_problem(api("PUT", "/content/c1", {"owner_id": "ada"}, headers=repeated), 422, "invalid", "Validating")
+    assert is_problem(
+        api("PUT", "/content/c1", {"owner_id": "ada"}, headers=repeated),
+        422,
+        "invalid",
+        "Validating",
+    )
     for nonce in ("first", "second"):
         accessed = api("POST", "/content/c1/access", {"owner_id": "ada", "nonce": nonce})
         assert (accessed.body["amount"], accessed.body["metadata"]) == (0, {"content_id": "c1"})
     assert api("PUT", "/content/c%231", {"owner_id": "ada"}).status == 422
 
 
-def test_dynamodb_trouble_is_503_with_retry_after(monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient") -> None:
+def test_dynamodb_trouble_is_503_with_retry_after(
+    monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient"
+) -> None:
     """When DynamoDB does not answer, the client is told to come back, and in which state the request failed."""
     from botocore.exceptions import ReadTimeoutError
 
@@ -588,7 +660,9 @@ def test_what_nobody_foresaw_is_a_bare_500(
     if failure is None:
         client.delete_table(TableName=os.environ["LEDGER_ACCOUNTS_TABLE"])
     else:
-        monkeypatch.setattr(OperationProcessor, "settle", lambda *_, **__: (_ for _ in ()).throw(failure))
+        monkeypatch.setattr(
+            OperationProcessor, "settle", lambda *_, **__: (_ for _ in ()).throw(failure)
+        )
     answer = post(api)
     assert answer.status == 500
     assert answer.body["code"] == "internal"
@@ -597,18 +671,24 @@ def test_what_nobody_foresaw_is_a_bare_500(
     assert f"request_id={answer.body['request_id']}" in caplog.text
 
 
-def test_no_thread_is_paid_for_in_lambda(monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient") -> None:
+def test_no_thread_is_paid_for_in_lambda(
+    monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient"
+) -> None:
     """Through the handler every call to DynamoDB is made by the thread that called the handler."""
     api = LambdaApi(create_handler(create_app(client)))
     threads: set[int] = set()
-    client.meta.events.register("before-send.dynamodb", lambda **_: threads.add(threading.get_ident()))
+    client.meta.events.register(
+        "before-send.dynamodb", lambda **_: threads.add(threading.get_ident())
+    )
     post(api)
     api("GET", "/ledger/ada/balance")
     api("GET", "/ledger/ada/verify")
     assert threads == {threading.get_ident()}
 
 
-def test_index_is_asked_once_for_a_past_balance(client: "DynamoDBClient", api: LambdaApi, store: LedgerStore) -> None:
+def test_index_is_asked_once_for_a_past_balance(
+    client: "DynamoDBClient", api: LambdaApi, store: LedgerStore
+) -> None:
     """Requests of the reading routes: one each, but for an audit's three."""
     post(api)
     sent = wire(client)
@@ -643,9 +723,14 @@ def test_byte_order_mark_before_the_body_is_no_harm(api: LambdaApi) -> None:
     assert post(api, "\ufeff" + json.dumps(SIGNUP)).status == 200
 
 
-def test_client_that_leaves_in_the_middle_of_its_body_is_no_failure(client: "DynamoDBClient") -> None:
+def test_client_that_leaves_in_the_middle_of_its_body_is_no_failure(
+    client: "DynamoDBClient",
+) -> None:
     """It is told, if it still listens, that nothing could be read; and nobody is alarmed."""
-    messages = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+    messages = [
+        {"type": "http.request", "body": b"{", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
     answers: list[Any] = []
 
     async def receive() -> Any:
@@ -654,7 +739,13 @@ def test_client_that_leaves_in_the_middle_of_its_body_is_no_failure(client: "Dyn
     async def send(message: Any) -> None:
         answers.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": "/ledger/entry", "headers": [], "query_string": b""}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/ledger/entry",
+        "headers": [],
+        "query_string": b"",
+    }
     asyncio.run(create_app(client)(scope, receive, send))
     assert answers[0]["status"] == 422
 

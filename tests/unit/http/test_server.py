@@ -23,7 +23,9 @@ AUDITS = 100
 
 
 def signup(http: httpx.Client, owner_id: str, nonce: str = "n") -> httpx.Response:
-    return http.post("/ledger/entry", json={"owner_id": owner_id, "operation": "SIGNUP_CREDIT", "nonce": nonce})
+    return http.post(
+        "/ledger/entry", json={"owner_id": owner_id, "operation": "SIGNUP_CREDIT", "nonce": nonce}
+    )
 
 
 def test_requests_overlap(monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient") -> None:
@@ -63,7 +65,9 @@ def test_hot_owner_with_a_slow_call_blocks_nobody_else(
         assert len(gate.entries) < HOT_REQUESTS / 2
 
 
-def test_waiting_in_an_owner_s_line_ends_in_503(monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient") -> None:
+def test_waiting_in_an_owner_s_line_ends_in_503(
+    monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient"
+) -> None:
     """A request whose turn does not come in time is told to come back."""
     gate = Gate(monkeypatch, client, "hot")
     with serving(client) as http, ThreadPoolExecutor(1) as threads:
@@ -76,7 +80,9 @@ def test_waiting_in_an_owner_s_line_ends_in_503(monkeypatch: pytest.MonkeyPatch,
         assert first.result().status_code == 200
 
 
-def test_a_request_that_nobody_waits_for_is_given_up(monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient") -> None:
+def test_a_request_that_nobody_waits_for_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient"
+) -> None:
     """What was told to come back is not written by the next request of its owner, which might be its own second try."""
     gate = Gate(monkeypatch, client, "hot")
     with serving(client) as http, ThreadPoolExecutor(1) as threads:
@@ -123,7 +129,9 @@ def test_request_that_is_cancelled_while_it_waits_is_not_written(
 
 
 @pytest.mark.parametrize("path", ["/ledger/ada/verify", "/ledger/ada/entries"])
-def test_slow_audits_delay_no_post(monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient", path: str) -> None:
+def test_slow_audits_delay_no_post(
+    monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient", path: str
+) -> None:
     """While 100 audits hang, posts and balances are answered."""
     begun, opened = list[None](), threading.Event()
     query = client.query
@@ -157,9 +165,12 @@ def test_slow_audits_delay_no_post(monkeypatch: pytest.MonkeyPatch, client: "Dyn
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("POST", "/ledger/entry"), ("POST", "/content/c/access"), ("PUT", "/content/c")]
+    ("method", "path"),
+    [("POST", "/ledger/entry"), ("POST", "/content/c/access"), ("PUT", "/content/c")],
 )
-def test_idempotency_key_in_two_lines_is_refused(client: "DynamoDBClient", method: str, path: str) -> None:
+def test_idempotency_key_in_two_lines_is_refused(
+    client: "DynamoDBClient", method: str, path: str
+) -> None:
     """A server hands on every line of a header; a key that is sent twice is 422, be it the same or another."""
     body = {"owner_id": "ada"} | ({"operation": "SIGNUP_CREDIT"} if path == "/ledger/entry" else {})
     with serving(client) as http:

@@ -24,7 +24,12 @@ from tests.support import LambdaApi
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-SIGNUP = {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "secret-nonce", "metadata": {"k": "secret-value"}}
+SIGNUP = {
+    "owner_id": "ada",
+    "operation": "SIGNUP_CREDIT",
+    "nonce": "secret-nonce",
+    "metadata": {"k": "secret-value"},
+}
 SPEND = {"owner_id": "ada", "operation": "CREDIT_SPEND", "nonce": "order"}
 SECRETS = ("secret", "ada", "Bearer", "eyJ")
 
@@ -71,12 +76,20 @@ def test_line_of_an_accepted_entry(
     api: LambdaApi, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One line per request says who, what, how it ended and what it took; the owner is a hash, the rest is left out."""
-    monkeypatch.setenv("_X_AMZN_TRACE_ID", "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1")
+    monkeypatch.setenv(
+        "_X_AMZN_TRACE_ID",
+        "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1",
+    )
     api("POST", "/ledger/entry", SIGNUP, headers={"Authorization": "Bearer eyJsecret"})
     (line,) = lines(capfd)
-    told = {name: value for name, value in line.items() if name.islower() and not name.startswith("_")}
+    told = {
+        name: value for name, value in line.items() if name.islower() and not name.startswith("_")
+    }
     assert told.pop("latency_ms") >= told.pop("dynamodb_ms") > 0
-    assert (told.pop("read_units"), told.pop("write_units")) == (metrics(line).get("ReadUnits", 0), 0)  # moto says none
+    assert (told.pop("read_units"), told.pop("write_units")) == (
+        metrics(line).get("ReadUnits", 0),
+        0,
+    )  # moto says none
     assert told == {
         "service": "ledger",
         "request_id": "http-api-request",
@@ -115,26 +128,42 @@ def test_line_of_an_accepted_entry(
     ],
 )  # fmt: skip
 def test_each_request_is_counted_once(
-    api: LambdaApi, capfd: pytest.CaptureFixture[str], request_: Any, code: str, state: str, metric: str
+    api: LambdaApi,
+    capfd: pytest.CaptureFixture[str],
+    request_: Any,
+    code: str,
+    state: str,
+    metric: str,
 ) -> None:
     """Whatever becomes of a request, one line says so, and one metric of the outcomes counts it."""
     api("POST", "/ledger/entry", SIGNUP)
     lines(capfd)
     answer = api(*request_)
     (line,) = lines(capfd)
-    assert (line["code"], line["state"], line["status"], line["cold_start"]) == (code, state, answer.status, False)
+    assert (line["code"], line["state"], line["status"], line["cold_start"]) == (
+        code,
+        state,
+        answer.status,
+        False,
+    )
     assert metrics(line).keys() - {"ReadUnits", "WriteUnits"} == {metric}
     if "code" in answer.body:
         assert (answer.body["code"], answer.body["state"]) == (code, state)
 
 
-def test_replay_under_idempotency_key_is_a_duplicate(api: LambdaApi, capfd: pytest.CaptureFixture[str]) -> None:
+def test_replay_under_idempotency_key_is_a_duplicate(
+    api: LambdaApi, capfd: pytest.CaptureFixture[str]
+) -> None:
     """It is answered like the first time, but it is no new entry, and is not counted as one."""
     body = {"owner_id": "ada", "operation": "CREDIT_ADD"}
     for _ in range(2):
         assert api("POST", "/ledger/entry", body, headers={"Idempotency-Key": "key"}).status == 200
     first, again = lines(capfd)
-    assert (first["code"], again["code"], again["state"]) == ("accepted", "duplicate_nonce", "Completed")
+    assert (first["code"], again["code"], again["state"]) == (
+        "accepted",
+        "duplicate_nonce",
+        "Completed",
+    )
     assert (metrics(first)["Accepted"], metrics(again)["Duplicate"]) == (1, 1)
 
 
@@ -149,20 +178,36 @@ def test_refused_callers_are_counted(
         api.claims = claims
         api("GET", "/ledger/ada/balance")
         (line,) = lines(capfd)
-        assert (line["code"], line["state"], metrics(line)) == (code, "Received", {"FailedReceived": 1})
+        assert (line["code"], line["state"], metrics(line)) == (
+            code,
+            "Received",
+            {"FailedReceived": 1},
+        )
     api.claims = None
     api("GET", "/health")
     (line,) = lines(capfd)
-    assert (line["code"], line["state"], metrics(line)) == ("answered", "Completed", {"Answered": 1})
+    assert (line["code"], line["state"], metrics(line)) == (
+        "answered",
+        "Completed",
+        {"Answered": 1},
+    )
 
 
 @pytest.mark.parametrize(
     ("claims", "client_id", "caller"),
     [
-        ({"sub": "shop-id", "client_id": "shop", "azp": "other", "scope": "ledger/write"}, "shop", "shop-id"),
+        (
+            {"sub": "shop-id", "client_id": "shop", "azp": "other", "scope": "ledger/write"},
+            "shop",
+            "shop-id",
+        ),
         ({"sub": "", "azp": "shop", "scope": "ledger/write"}, "shop", None),
         ({"cid": "shop", "appid": "", "scope": "ledger/write"}, "shop", None),
-        ({"sub": "ops", "client_id": ["shop"], "appid": "c" * 200, "scope": "ledger/write"}, "c" * 128, "ops"),
+        (
+            {"sub": "ops", "client_id": ["shop"], "appid": "c" * 200, "scope": "ledger/write"},
+            "c" * 128,
+            "ops",
+        ),
         ({"sub": "ops", "client_id": 7, "scope": "ledger/write"}, None, "ops"),
     ],
 )
@@ -188,7 +233,10 @@ def test_who_posted_is_told(
 
 
 def test_trouble_with_dynamodb_is_told(
-    monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient", api: LambdaApi, capfd: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
+    client: "DynamoDBClient",
+    api: LambdaApi,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """A request that DynamoDB did not answer in time: every request sent is counted, and the operator's metric."""
 
@@ -201,25 +249,42 @@ def test_trouble_with_dynamodb_is_told(
     (line,) = lines(capfd)
     assert (line["code"], line["state"], line["attempts"]) == ("unavailable", "CheckingBalance", 0)
     assert line["retries"] == line["dynamodb_requests"] - 1 >= 1
-    assert metrics(line) == {"FailedCheckingBalance": 1, "Unavailable": 1, "Retries": line["retries"]}
+    assert metrics(line) == {
+        "FailedCheckingBalance": 1,
+        "Unavailable": 1,
+        "Retries": line["retries"],
+    }
 
 
-def test_bug_is_told(monkeypatch: pytest.MonkeyPatch, api: LambdaApi, capfd: pytest.CaptureFixture[str]) -> None:
+def test_bug_is_told(
+    monkeypatch: pytest.MonkeyPatch, api: LambdaApi, capfd: pytest.CaptureFixture[str]
+) -> None:
     """What nobody foresaw is counted as Internal; the reason is in a line of its own."""
     monkeypatch.setattr(OperationProcessor, "process", lambda *_, **__: 1 / 0)
     assert api("POST", "/ledger/entry", SIGNUP).status == 500
     (line,) = lines(capfd)
-    assert (line["code"], line["status"], metrics(line)) == ("internal", 500, {"FailedProcessing": 1, "Internal": 1})
+    assert (line["code"], line["status"], metrics(line)) == (
+        "internal",
+        500,
+        {"FailedProcessing": 1, "Internal": 1},
+    )
 
 
-def test_lost_race_is_told(client: "DynamoDBClient", api: LambdaApi, capfd: pytest.CaptureFixture[str]) -> None:
+def test_lost_race_is_told(
+    client: "DynamoDBClient", api: LambdaApi, capfd: pytest.CaptureFixture[str]
+) -> None:
     """A head that another process has moved costs one more attempt and is a stale head; no pause, no read."""
     api("POST", "/ledger/entry", SIGNUP)
     LambdaApi(create_handler(create_app(client)))("POST", "/ledger/entry", SPEND)
     lines(capfd)
     api("POST", "/ledger/entry", {**SPEND, "nonce": "order-2"})
     (line,) = lines(capfd)
-    assert [line[name] for name in ("attempts", "stale_heads", "retries", "dynamodb_requests")] == [2, 1, 0, 2]
+    assert [line[name] for name in ("attempts", "stale_heads", "retries", "dynamodb_requests")] == [
+        2,
+        1,
+        0,
+        2,
+    ]
     assert metrics(line)["StaleHeads"] == 1
 
 
@@ -228,11 +293,16 @@ def test_a_request_that_asks_is_told_what_it_consumed(real_client: "DynamoDBClie
     api = LambdaApi(create_handler(create_app(real_client)))
     assert "consumed-capacity" not in api("POST", "/ledger/entry", SIGNUP).headers
     asked = {"Return-Consumed-Capacity": "TOTAL"}
-    posted = api("POST", "/ledger/entry", {**SIGNUP, "nonce": "n"}, headers=asked).headers["consumed-capacity"]
+    posted = api("POST", "/ledger/entry", {**SIGNUP, "nonce": "n"}, headers=asked).headers[
+        "consumed-capacity"
+    ]
     assert re.fullmatch(r"read=0\.0, write=[1-9]\d*\.0, requests=1", posted)
     told = api("GET", "/ledger/ada/balance", headers=asked).headers["consumed-capacity"]
     assert told == "read=1.0, write=0.0, requests=1"
-    assert api("GET", "/health", headers=asked).headers["consumed-capacity"] == "read=0.0, write=0.0, requests=0"
+    assert (
+        api("GET", "/health", headers=asked).headers["consumed-capacity"]
+        == "read=0.0, write=0.0, requests=0"
+    )
 
 
 def test_a_line_that_cannot_be_written_harms_no_answer(
@@ -254,7 +324,10 @@ def test_requests_that_overlap_are_counted_apart(
         held = pool.submit(server.post, "/ledger/entry", json={**SIGNUP, "owner_id": "held"})
         assert gate.reached.wait(SECONDS_MAX)
         for number in range(3):
-            assert server.post("/ledger/entry", json={**SIGNUP, "nonce": f"n{number}"}).status_code == 200
+            assert (
+                server.post("/ledger/entry", json={**SIGNUP, "nonce": f"n{number}"}).status_code
+                == 200
+            )
         gate.opened.set()
         assert held.result().status_code == 200
     told = [(line["owner"], line["dynamodb_requests"], line["attempts"]) for line in lines(capfd)]
@@ -275,7 +348,9 @@ def test_nothing_of_a_request_is_on_the_next_one_s_line(
     assert not {"owner", "operation"} & line.keys()
 
 
-def test_who_is_cancelled_got_no_answer(client: "DynamoDBClient", capfd: pytest.CaptureFixture[str]) -> None:
+def test_who_is_cancelled_got_no_answer(
+    client: "DynamoDBClient", capfd: pytest.CaptureFixture[str]
+) -> None:
     """A request that a server cancels, as when it ends, is not told as answered."""
 
     async def cancelled(scope: Scope, receive: Receive, send: Send) -> None:

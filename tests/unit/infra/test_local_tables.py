@@ -47,7 +47,9 @@ ONE: Mapping[str, str] = {"LEDGER_ENTRIES_TABLE": "entries-1"}
 
 
 @pytest.mark.parametrize("kind", NO_ANSWERS)
-def test_answer_that_is_not_dynamodb_s_creates_nothing(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_answer_that_is_not_dynamodb_s_creates_nothing(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     """It is asked some times, and then told where the answers come from."""
     with impostor(NO_ANSWERS[kind]) as server:
         with pytest.raises(RuntimeError, match=f"what answers at {server.url} is not DynamoDB"):
@@ -56,7 +58,9 @@ def test_answer_that_is_not_dynamodb_s_creates_nothing(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("kind", NO_ANSWERS)
-def test_answer_that_is_not_dynamodb_s_is_asked_for_again(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_answer_that_is_not_dynamodb_s_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     """Once DynamoDB says that the table is there, be it new or not, it is."""
     for said in (Page(created("entries-1"), REQUEST_ID), Page(IN_USE, REQUEST_ID, 400)):
         with impostor(NO_ANSWERS[kind], said) as server:

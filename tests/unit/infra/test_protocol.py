@@ -27,7 +27,11 @@ OFFERS = {
     "h2c": H2C,
     "h2c and close": H2C | {"Connection": "Upgrade, HTTP2-Settings, close"},
     "several": {"Connection": "upgrade", "Upgrade": "TLS/1.0, h2c"},
-    "WebSocket": {"Connection": "keep-alive, Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"},
+    "WebSocket": {
+        "Connection": "keep-alive, Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+    },
     "unknown": {"CONNECTION": "UPGRADE", "UPGRADE": "gopher/9"},
     "without Connection": {"Upgrade": "h2c"},
     "none": {},
@@ -37,7 +41,11 @@ OFFERS = {
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers what it was sent."""
     request = Request(scope, receive)
-    got = {"method": request.method, "path": request.url.path, "body": (await request.body()).decode()}
+    got = {
+        "method": request.method,
+        "path": request.url.path,
+        "body": (await request.body()).decode(),
+    }
     await JSONResponse(got | {"headers": sorted(request.headers)})(scope, receive, send)
 
 
@@ -45,7 +53,9 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 def port() -> Iterator[int]:
     """Where `echo` is served, as `make run` serves the ledger."""
     port = free_port()
-    config = uvicorn.Config(echo, port=port, log_level="warning", lifespan="off", http=Http1Protocol, ws="none")
+    config = uvicorn.Config(
+        echo, port=port, log_level="warning", lifespan="off", http=Http1Protocol, ws="none"
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -56,9 +66,15 @@ def port() -> Iterator[int]:
     thread.join()
 
 
-def request(method: str, headers: dict[str, str], body: bytes = b"", *, chunked: bool = False) -> bytes:
+def request(
+    method: str, headers: dict[str, str], body: bytes = b"", *, chunked: bool = False
+) -> bytes:
     length = {"Transfer-Encoding": "chunked"} if chunked else {"Content-Length": str(len(body))}
-    lines = [f"{method} /ledger/entry HTTP/1.1", "Host: h", *(f"{n}: {v}" for n, v in (headers | length).items())]
+    lines = [
+        f"{method} /ledger/entry HTTP/1.1",
+        "Host: h",
+        *(f"{n}: {v}" for n, v in (headers | length).items()),
+    ]
     sent = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body
     return "\r\n".join([*lines, "", ""]).encode() + sent
 
@@ -101,13 +117,18 @@ def test_offer_is_not_taken_up_and_the_body_is_read(port: int, offer: str, chunk
 
 def test_offers_without_a_body_are_answered(port: int) -> None:
     """GET too."""
-    (got,) = answers(port, b"GET /health HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n")
+    (got,) = answers(
+        port, b"GET /health HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n"
+    )
     assert (got["method"], got["path"], got["body"]) == ("GET", "/health", "")
 
 
 def test_requests_behind_an_offer_are_answered_too(port: int) -> None:
     """On one connection, one after the other and all at once; there may be many."""
-    mixed = [request("POST", OFFERS[offer], offer.encode()) for offer in ("h2c", "none", "WebSocket", "h2c", "none")]
+    mixed = [
+        request("POST", OFFERS[offer], offer.encode())
+        for offer in ("h2c", "none", "WebSocket", "h2c", "none")
+    ]
     bodies = [got["body"] for got in answers(port, b"".join(mixed), count=5)]
     assert bodies == ["h2c", "none", "WebSocket", "h2c", "none"]
     assert len(answers(port, request("POST", OFFERS["unknown"]) * 1500, count=1500)) == 1500
@@ -120,7 +141,9 @@ def test_body_of_many_pieces_is_whole(port: int) -> None:
     assert got["body"] == body.decode()
 
 
-@pytest.mark.parametrize("line", [b"CONNECT h:443 HTTP/1.1\r\nHost: h", b"CONNECT / HTTP/1.1\r\nHost: h"])
+@pytest.mark.parametrize(
+    "line", [b"CONNECT h:443 HTTP/1.1\r\nHost: h", b"CONNECT / HTTP/1.1\r\nHost: h"]
+)
 def test_connect_is_refused_or_answered_and_never_hangs(port: int, line: bytes) -> None:
     """It is no offer, whatever its headers say."""
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:

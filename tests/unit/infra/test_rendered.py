@@ -37,7 +37,10 @@ CHOICES: dict[str, tuple[dict[str, str], ...]] = {
     ),
 }
 """What conditions of the template ask; each combination of these is deployed by somebody."""
-COMBINATIONS = [{name: value for part in parts for name, value in part.items()} for parts in product(*CHOICES.values())]
+COMBINATIONS = [
+    {name: value for part in parts for name, value in part.items()}
+    for parts in product(*CHOICES.values())
+]
 FAKED = {"cloudwatch", "dynamodb", "iam", "kms", "logs", "scheduler", "sqs"}
 """Of the services, those that the second fake makes the same things of."""
 REGIONS = ["us-east-1", "eu-central-1", "ap-southeast-2"]
@@ -75,7 +78,9 @@ def test_the_longest_parameters_and_name_are_taken_too() -> None:
         assert len(LONGEST[name]) == declared[name]["MaxLength"]
     longest = Rendered(stack="s" * 128, region="ap-southeast-2", **LONGEST)
     found = [one for call in calls(longest) for one in objections(*call)]
-    assert not [one for one in found if "Description" in one or "Dashboard" in one or "logGroupName" in one], found
+    assert not [
+        one for one in found if "Description" in one or "Dashboard" in one or "logGroupName" in one
+    ], found
 
 
 @pytest.mark.parametrize(
@@ -87,12 +92,19 @@ def test_the_longest_parameters_and_name_are_taken_too() -> None:
         ("logs", "CreateLogGroup", {"logGroupName": ""}, "is 0"),
         ("scheduler", "CreateSchedule", {"FlexibleTimeWindow": {"Mode": "off"}}, "none of"),
         ("lambda", "PublishVersion", {"FunctionName": "f", "Description": "d" * 257}, "is 257"),
-        ("lambda", "CreateAlias", {"FunctionName": "f", "Name": "7", "FunctionVersion": "7"}, "not as"),
+        (
+            "lambda",
+            "CreateAlias",
+            {"FunctionName": "f", "Name": "7", "FunctionVersion": "7"},
+            "not as",
+        ),
         ("sqs", "CreateQueue", {"QueueName": "q", "Attribute": {}}, "knows no Attribute"),
         ("apigatewayv2", "CreateApi", {"Name": "a", "ProtocolType": "HTTPS"}, "none of"),
     ],
 )
-def test_schemas_find_what_is_wrong(service: str, operation: str, arguments: dict[str, Any], objection: str) -> None:
+def test_schemas_find_what_is_wrong(
+    service: str, operation: str, arguments: dict[str, Any], objection: str
+) -> None:
     """What the schemas say is looked at: a wrong name, length, choice or form is told; dashboards' names have none."""
     found = objections(service, operation, arguments)
     assert not objection or [one for one in found if objection in one]
@@ -118,34 +130,57 @@ def documents() -> list[str]:
     return [json.dumps(stack.document()) for stack in rendered]
 
 
-def test_schemas_of_the_resources_take_them_in_every_region(documents: list[str], tmp_path: Path) -> None:
+def test_schemas_of_the_resources_take_them_in_every_region(
+    documents: list[str], tmp_path: Path
+) -> None:
     """CloudFormation's own schemas, with what regions lack, have nothing against what is deployed."""
     paths = [tmp_path / f"{number}.json" for number in range(len(documents))]
     for path, text in zip(paths, documents, strict=True):
         path.write_text(text)
-    command = [str(Path(sys.executable).with_name("cfn-lint")), "--regions", *REGIONS, "--ignore-checks", "W", "--"]
+    command = [
+        str(Path(sys.executable).with_name("cfn-lint")),
+        "--regions",
+        *REGIONS,
+        "--ignore-checks",
+        "W",
+        "--",
+    ]
     done = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True, check=False)
     assert done.stdout == ""
 
 
 def statements(rendered: Rendered) -> list[dict[str, Any]]:
     """The statements of all policies: of roles, and of what they are about."""
-    found = [one for one in walk(list(rendered.properties.values())) if isinstance(one, dict) and "Effect" in one]
+    found = [
+        one
+        for one in walk(list(rendered.properties.values()))
+        if isinstance(one, dict) and "Effect" in one
+    ]
     assert len(found) > 25
     return found
 
 
-NO_OPERATIONS = {"lambda:InvokeFunction", "sts:AssumeRole", "xray:PutTelemetryRecords", "xray:PutTraceSegments"}
+NO_OPERATIONS = {
+    "lambda:InvokeFunction",
+    "sts:AssumeRole",
+    "xray:PutTelemetryRecords",
+    "xray:PutTraceSegments",
+}
 PARTIQL = {"dynamodb:PartiQLInsert", "dynamodb:PartiQLUpdate", "dynamodb:PartiQLDelete"}
 
 
 def test_policies_name_actions_that_there_are() -> None:
     """An action that is misspelt allows nothing, or denies nothing, and nobody is told."""
     for statement in statements(Rendered()):
-        actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+        actions = (
+            statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+        )
         for action in actions:
             service, _, name = action.partition(":")
-            known = {f"{service}:{one}" for one in get_session().get_service_model(service).operation_names}
+            known = {
+                f"{service}:{one}"
+                for one in get_session().get_service_model(service).operation_names
+            }
             assert action in known | NO_OPERATIONS | PARTIQL, action
             assert name.isalpha()
 
@@ -190,16 +225,24 @@ def own_names(rendered: Rendered) -> dict[tuple[str, str], str]:
 
 def test_no_name_is_the_same_in_two_stacks() -> None:
     """Not in one region, nor in two, nor when a stack is made again beside what outlived the first."""
-    prod, dev, elsewhere = own_names(Rendered()), own_names(Rendered(stack="dev")), Rendered(region="eu-central-1")
+    prod, dev, elsewhere = (
+        own_names(Rendered()),
+        own_names(Rendered(stack="dev")),
+        Rendered(region="eu-central-1"),
+    )
     assert len(prod) == 5
     assert not {name for name in prod if prod[name] == dev[name]}
     there = own_names(elsewhere)
     assert not {
-        name for name in prod if elsewhere.resources[name[0]]["Type"] in OF_ALL_REGIONS and prod[name] == there[name]
+        name
+        for name in prod
+        if elsewhere.resources[name[0]]["Type"] in OF_ALL_REGIONS and prod[name] == there[name]
     }
     again = own_names(Rendered(created="again"))
     outliving = {
-        one for one, resource in elsewhere.resources.items() if resource.get("DeletionPolicy", "Delete") != "Delete"
+        one
+        for one, resource in elsewhere.resources.items()
+        if resource.get("DeletionPolicy", "Delete") != "Delete"
     }
     assert not {name for name in prod if name[0] in outliving and prod[name] == again[name]}
 
@@ -216,7 +259,8 @@ def test_queries_ask_for_what_the_log_has() -> None:
     queries = [one["properties"]["query"] for one in widgets if one["type"] == "log"]
     assert len(queries) == 2
     told = "".join(
-        (ROOT / name).read_text() for name in ("ledger_core/http/telemetry.py", "functions/daily_reward/function.py")
+        (ROOT / name).read_text()
+        for name in ("ledger_core/http/telemetry.py", "functions/daily_reward/function.py")
     )
     told += (ROOT / "ledger_core/rewards/progress.py").read_text()
     groups = {one["LogGroupName"] for one in stack.of_type("AWS::Logs::LogGroup").values()}
@@ -225,7 +269,10 @@ def test_queries_ask_for_what_the_log_has() -> None:
         assert re.fullmatch(r"SOURCE '([^']+)'", source)
         assert source.split("'")[1] in groups
         assert {part.split()[0] for part in rest} <= COMMANDS
-        names = set(re.findall(r"(?<![@\w])[a-z_]+", " ".join(part.partition(" ")[2] for part in rest))) - WORDS
+        names = (
+            set(re.findall(r"(?<![@\w])[a-z_]+", " ".join(part.partition(" ")[2] for part in rest)))
+            - WORDS
+        )
         assert {name for name in names if not re.search(rf"\b{name}\b", told)} == set()
 
 
@@ -240,14 +287,17 @@ def test_metrics_of_the_dashboard_are_rows_that_cloudwatch_reads() -> None:
                 searches.append(row[0]["expression"])
                 continue
             words = [one for one in row if isinstance(one, str)]
-            full = [*above[: len(above) - len(words) + 1], *words[1:]] if words[0] == "..." else words
+            full = (
+                [*above[: len(above) - len(words) + 1], *words[1:]] if words[0] == "..." else words
+            )
             full = [above[at] if one == "." else one for at, one in enumerate(full)]
             assert len(full) >= 4
             assert len(full) % 2 == 0
             assert all(full)
             above = full
     by_operation = (
-        r"SEARCH\('{SharedLedger,service,operation} service=\"ledger-prod\" MetricName=\"Rewards\w+\"', 'Sum', 300\)"
+        r"SEARCH\('{SharedLedger,service,operation} service=\"ledger-prod\" "
+        r"MetricName=\"Rewards\w+\"', 'Sum', 300\)"
     )
     assert len(searches) == 3
     assert all(re.fullmatch(by_operation, one) for one in searches)

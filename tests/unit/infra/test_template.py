@@ -28,14 +28,20 @@ OUTLIVING = {
 
 def test_what_cannot_be_made_again_outlives_the_stack() -> None:
     """Ledgers, their key, logs and dead letters are kept when the stack goes, but not of a first deploy that fails."""
-    kept = {name for name, one in source()["Resources"].items() if one.get("DeletionPolicy") == "RetainExceptOnCreate"}
+    kept = {
+        name
+        for name, one in source()["Resources"].items()
+        if one.get("DeletionPolicy") == "RetainExceptOnCreate"
+    }
     assert kept == OUTLIVING
     assert all(source()["Resources"][name]["UpdateReplacePolicy"] == "Retain" for name in kept)
 
 
 def test_versions_stay_for_going_back_to() -> None:
     """CloudFormation keeps a published version that another description, or another function, takes the place of."""
-    versions = [one for one in transformed()["Resources"].values() if one["Type"] == "AWS::Lambda::Version"]
+    versions = [
+        one for one in transformed()["Resources"].values() if one["Type"] == "AWS::Lambda::Version"
+    ]
     assert len(versions) == 2
     for version in versions:
         assert (version["DeletionPolicy"], version["UpdateReplacePolicy"]) == ("Retain", "Retain")
@@ -43,7 +49,9 @@ def test_versions_stay_for_going_back_to() -> None:
 
 def test_the_deployer_chooses_whether_credits_are_given_away() -> None:
     """No parameter that trusts somebody, or that spends credits every day, has a default."""
-    assert {name for name, one in source()["Parameters"].items() if "Default" not in one} == set(CHOSEN)
+    assert {name for name, one in source()["Parameters"].items() if "Default" not in one} == set(
+        CHOSEN
+    )
 
 
 def test_prod_refuses_alarms_that_tell_nobody() -> None:
@@ -52,14 +60,18 @@ def test_prod_refuses_alarms_that_tell_nobody() -> None:
     assert Rendered(Stage="prod", AlarmTopicArn=TOPIC).broken_rules() == []
     (refusal,) = Rendered(Stage="prod").broken_rules()
     assert "AlarmTopicArn" in refusal
-    for alarm in Rendered(Stage="prod", AlarmTopicArn=TOPIC).of_type("AWS::CloudWatch::Alarm").values():
+    for alarm in (
+        Rendered(Stage="prod", AlarmTopicArn=TOPIC).of_type("AWS::CloudWatch::Alarm").values()
+    ):
         assert (alarm["AlarmActions"], alarm["OKActions"]) == ([TOPIC], [TOPIC])
 
 
 def overrides(stage: str) -> dict[str, str]:
     """What infra/samconfig.toml gives a stage."""
     config = tomllib.loads((ROOT / "infra/samconfig.toml").read_text())
-    given = [one.partition("=") for one in config[stage]["deploy"]["parameters"]["parameter_overrides"]]
+    given = [
+        one.partition("=") for one in config[stage]["deploy"]["parameters"]["parameter_overrides"]
+    ]
     return {name: value for name, _, value in given}
 
 
@@ -67,7 +79,8 @@ def refused(parameters: dict[str, str]) -> set[str]:
     """The parameters whose values CloudFormation does not take."""
     declared = source()["Parameters"]
     choices = {
-        name: {str(one) for one in declared[name].get("AllowedValues", [value])} for name, value in parameters.items()
+        name: {str(one) for one in declared[name].get("AllowedValues", [value])}
+        for name, value in parameters.items()
     }
     patterns = {name: declared[name].get("AllowedPattern", ".*") for name in parameters}
     return {
@@ -81,13 +94,20 @@ def refused(parameters: dict[str, str]) -> set[str]:
     ("stage", "open_questions"),
     [("dev", {"JwtIssuer"}), ("prod", {"JwtIssuer", "AlarmTopicArn", "RewardsState"})],
 )
-def test_samconfig_is_refused_until_its_questions_are_answered(stage: str, open_questions: set[str]) -> None:
+def test_samconfig_is_refused_until_its_questions_are_answered(
+    stage: str, open_questions: set[str]
+) -> None:
     """Each stage names what it needs; what only the deployer knows stands there as a value that no stack takes."""
     given = overrides(stage)
     assert refused(given) == open_questions
     assert set(CHOSEN) <= given.keys()
     assert given["Stage"] == stage
-    answered = {**given, "JwtIssuer": "https://i.example", "AlarmTopicArn": TOPIC, "RewardsState": "DISABLED"}
+    answered = {
+        **given,
+        "JwtIssuer": "https://i.example",
+        "AlarmTopicArn": TOPIC,
+        "RewardsState": "DISABLED",
+    }
     assert refused(answered) == set()
     assert Rendered(**answered).broken_rules() == []
 
@@ -98,7 +118,9 @@ def test_cors_is_off_unless_somebody_names_origins() -> None:
     (api,) = stack.of_type("AWS::ApiGatewayV2::Api").values()
     assert "CorsConfiguration" not in api
     assert stack.properties["PreflightRoute"]["AuthorizationType"] == "JWT"
-    assert "LEDGER_ALLOWED_ORIGINS" not in stack.properties["ApiFunction"]["Environment"]["Variables"]
+    assert (
+        "LEDGER_ALLOWED_ORIGINS" not in stack.properties["ApiFunction"]["Environment"]["Variables"]
+    )
 
 
 def test_named_origins_are_told_what_they_may_send_and_read() -> None:
@@ -107,25 +129,38 @@ def test_named_origins_are_told_what_they_may_send_and_read() -> None:
     (api,) = stack.of_type("AWS::ApiGatewayV2::Api").values()
     cors = api["CorsConfiguration"]
     assert cors["AllowOrigins"] == ORIGINS.split(",")
-    assert (set(cors["AllowHeaders"]), set(cors["ExposeHeaders"])) == (set(ALLOWED_HEADERS), set(EXPOSED_HEADERS))
+    assert (set(cors["AllowHeaders"]), set(cors["ExposeHeaders"])) == (
+        set(ALLOWED_HEADERS),
+        set(EXPOSED_HEADERS),
+    )
     assert "AllowCredentials" not in cors
     preflight = stack.properties["PreflightRoute"]
     assert (preflight["RouteKey"], preflight["AuthorizationType"]) == ("OPTIONS /{proxy+}", "NONE")
     assert "AuthorizerId" not in preflight
-    assert stack.properties["ApiFunction"]["Environment"]["Variables"]["LEDGER_ALLOWED_ORIGINS"] == "*"
+    assert (
+        stack.properties["ApiFunction"]["Environment"]["Variables"]["LEDGER_ALLOWED_ORIGINS"] == "*"
+    )
 
 
 def test_the_function_answers_preflights_when_api_gateway_hands_them_on(
     client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The route of preflights ends at the function, which answers without a token what its variables make it answer."""
-    variables = Rendered(AllowedOrigins=ORIGINS).properties["ApiFunction"]["Environment"]["Variables"]
+    variables = Rendered(AllowedOrigins=ORIGINS).properties["ApiFunction"]["Environment"][
+        "Variables"
+    ]
     for name in ("LEDGER_AUTH", "LEDGER_ALLOWED_ORIGINS", "LEDGER_BASE_PATH"):
         monkeypatch.setenv(name, variables[name])
     api = LambdaApi(create_handler(create_app(client)))
     api.claims = None
-    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,idempotency-key"}
-    assert api("OPTIONS", "/ledger/entry", headers={"Origin": ORIGINS.split(",")[0], **asked}).status == 200
+    asked = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,idempotency-key",
+    }
+    assert (
+        api("OPTIONS", "/ledger/entry", headers={"Origin": ORIGINS.split(",")[0], **asked}).status
+        == 200
+    )
     assert api("OPTIONS", "/ledger/entry").status == 401
 
 
@@ -172,23 +207,33 @@ def test_dear_routes_cannot_use_up_the_account() -> None:
     assert {routes[key]["AuthorizationType"] for key in dear} == {"JWT"}
     seconds = stack.properties["ApiFunction"]["Timeout"]
     at_once = [
-        settings[key]["ThrottlingRateLimit"] * seconds + settings[key]["ThrottlingBurstLimit"] for key in sorted(dear)
+        settings[key]["ThrottlingRateLimit"] * seconds + settings[key]["ThrottlingBurstLimit"]
+        for key in sorted(dear)
     ]
     assert sum(at_once) < CONCURRENCY_OF_AN_ACCOUNT / 2
-    given = Rendered(VerifyRateLimit="1", VerifyBurstLimit="2", ReceiptRateLimit="3", ReceiptBurstLimit="4")
+    given = Rendered(
+        VerifyRateLimit="1", VerifyBurstLimit="2", ReceiptRateLimit="3", ReceiptBurstLimit="4"
+    )
     settings = given.properties["HttpApiStage"]["RouteSettings"]
     limits = [(settings[f"GET /ledger/{{owner_id}}/{name}"]) for name in DEAR]
-    assert [(one["ThrottlingRateLimit"], one["ThrottlingBurstLimit"]) for one in limits] == [(1, 2), (3, 4)]
+    assert [(one["ThrottlingRateLimit"], one["ThrottlingBurstLimit"]) for one in limits] == [
+        (1, 2),
+        (3, 4),
+    ]
 
 
 def test_routes_with_settings_are_there_before_the_stage() -> None:
     """API Gateway refuses a stage that names a missing route; a route without a token has a throttle."""
     stack = Rendered(AllowedOrigins=ORIGINS)
     order = stack.in_order()
-    routes = {one["RouteKey"]: name for name, one in stack.of_type("AWS::ApiGatewayV2::Route").items()}
+    routes = {
+        one["RouteKey"]: name for name, one in stack.of_type("AWS::ApiGatewayV2::Route").items()
+    }
     settings = stack.properties["HttpApiStage"]["RouteSettings"]
     assert all(order.index(routes[key]) < order.index("HttpApiStage") for key in settings)
-    open_to_all = {key for key, name in routes.items() if stack.properties[name]["AuthorizationType"] == "NONE"}
+    open_to_all = {
+        key for key, name in routes.items() if stack.properties[name]["AuthorizationType"] == "NONE"
+    }
     assert open_to_all == {"GET /health", "HEAD /health", "OPTIONS /{proxy+}"}
     assert all(settings[key]["ThrottlingRateLimit"] <= 50 for key in open_to_all)
 
@@ -208,7 +253,11 @@ def test_only_the_function_puts_segments_on_the_queue() -> None:
     (statement,) = policy["PolicyDocument"]["Statement"]
     assert policy["Queues"] == [stack.value({"Ref": "RewardsQueue"})]
     assert statement["Resource"] == stack.value({"Fn::GetAtt": ["RewardsQueue", "Arn"]})
-    assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "sqs:SendMessage")
+    assert (statement["Effect"], statement["Principal"], statement["Action"]) == (
+        "Deny",
+        "*",
+        "sqs:SendMessage",
+    )
     role = stack.value({"Fn::GetAtt": ["DailyRewardFunctionRole", "Arn"]})
     excepted, _emulators = statement["Condition"]["ArnNotLike"]["aws:PrincipalArn"]
     assert excepted == role
@@ -226,11 +275,17 @@ def test_a_day_without_a_sweep_is_told_within_the_day_after() -> None:
     """The alarm of a missing sweep looks every hour at the last 25 hours, in which nothing counts as zero."""
     alarm = source()["Resources"]["RewardsMissingAlarm"]["Properties"]
     by_id = {one["Id"]: one for one in alarm["Metrics"]}
-    assert by_id["filled"] == {"Id": "filled", "Expression": "FILL(complete, 0)", "ReturnData": True}
+    assert by_id["filled"] == {
+        "Id": "filled",
+        "Expression": "FILL(complete, 0)",
+        "ReturnData": True,
+    }
     complete = by_id["complete"]
     assert complete["ReturnData"] is False
     assert complete["MetricStat"]["Metric"]["MetricName"] == "RewardsRunsComplete"
-    assert {"Name": "operation", "Value": "DAILY_REWARD"} in complete["MetricStat"]["Metric"]["Dimensions"]
+    assert {"Name": "operation", "Value": "DAILY_REWARD"} in complete["MetricStat"]["Metric"][
+        "Dimensions"
+    ]
     assert (complete["MetricStat"]["Stat"], complete["MetricStat"]["Period"]) == ("Sum", 3600)
     assert (alarm["ComparisonOperator"], alarm["Threshold"]) == ("LessThanThreshold", 1)
     assert alarm["EvaluationPeriods"] == alarm["DatapointsToAlarm"] == 25

@@ -41,7 +41,9 @@ def account(
     if not entry_count:
         return NEW
     known = scripted_store.account(balance, entry_count)
-    return replace(known, created_at=MORNING, updated_at=updated_at, active_at=active_at, marks=marks or {})
+    return replace(
+        known, created_at=MORNING, updated_at=updated_at, active_at=active_at, marks=marks or {}
+    )
 
 
 def posting(

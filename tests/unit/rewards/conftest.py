@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 def patient_client(dynamodb_local_endpoint: str) -> "DynamoDBClient":
     """One for all tests: it takes as long to make as a test. It waits for DynamoDB Local's first, slow answers."""
     patient = SWEEP_CONFIG.merge(Config(read_timeout=60))
-    return boto3.client("dynamodb", endpoint_url=dynamodb_local_endpoint, region_name="us-east-1", config=patient)
+    return boto3.client(
+        "dynamodb", endpoint_url=dynamodb_local_endpoint, region_name="us-east-1", config=patient
+    )
 
 
 @pytest.fixture
@@ -33,7 +35,9 @@ def cloud(
     monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", dynamodb_local_endpoint)
     create_tables(patient_client, ledger_tables())
     with moto():
-        yield Cloud(patient_client, _session().client("sqs", region_name="us-east-1"), dict(os.environ))
+        yield Cloud(
+            patient_client, _session().client("sqs", region_name="us-east-1"), dict(os.environ)
+        )
 
 
 @cache

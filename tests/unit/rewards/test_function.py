@@ -35,7 +35,9 @@ def metrics(line: dict[str, Any]) -> set[str]:
     return {metric["Name"] for metric in directive["Metrics"]}
 
 
-def test_handler_of_the_environment_does_the_job(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_handler_of_the_environment_does_the_job(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The function that Lambda gets, made from variables only, takes the event and what it put on the queue."""
     monkeypatch.setenv("LEDGER_REWARDS_QUEUE_URL", cloud.url)
     owners = cloud.seed(30)
@@ -56,9 +58,9 @@ def test_event_of_the_schedule_becomes_segments(cloud: Cloud) -> None:
             cloud.sqs.delete_message(QueueUrl=cloud.url, ReceiptHandle=record["receiptHandle"])
     segments = [SegmentQueue.read(record) for record in found]
     assert sorted(one.segment for one in segments) == list(range(25))
-    assert {(one.operation, one.period, one.segments, one.start, one.finished) for one in segments} == {
-        ("DAILY_REWARD", DAY, 25, None, False)
-    }
+    assert {
+        (one.operation, one.period, one.segments, one.start, one.finished) for one in segments
+    } == {("DAILY_REWARD", DAY, 25, None, False)}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,9 @@ def test_event_of_the_schedule_becomes_segments(cloud: Cloud) -> None:
         ({"period": "2026-W40", "time": "2026-11-22T04:00:00Z"}, "2026-W40"),
     ],
 )
-def test_period_is_the_scheduled_time_s_or_a_certain_one(event: dict[str, Any], period: str | None) -> None:
+def test_period_is_the_scheduled_time_s_or_a_certain_one(
+    event: dict[str, Any], period: str | None
+) -> None:
     """Never the clock's: an event that does not tell is refused."""
     read = SweepEvent.read(event)
     if period is None:
@@ -114,13 +118,17 @@ def test_event_that_is_none_is_refused(cloud: Cloud, event: Any) -> None:
         ("America/New_York", ["2026-11-14", "2026-11-23"]),
     ],
 )
-def test_period_to_come_or_long_over_takes_force(cloud: Cloud, time_zone: str, in_doubt: list[str]) -> None:
+def test_period_to_come_or_long_over_takes_force(
+    cloud: Cloud, time_zone: str, in_doubt: list[str]
+) -> None:
     """Without it the event is refused, says why, and nothing is on the queue; with it, it is an event as any other."""
     cloud.clock = lambda: datetime(2026, 11, 22, 16, tzinfo=UTC)
     function = cloud.function()
     for period in in_doubt:
         event = {"period": period, "segments": 1, "time_zone": time_zone}
-        with pytest.raises(InvalidRequestError, match=f'^period: {period} .* in {time_zone}; with "force": true it'):
+        with pytest.raises(
+            InvalidRequestError, match=f'^period: {period} .* in {time_zone}; with "force": true it'
+        ):
             function(event, Context())
         assert cloud.records() == []
         assert function({**event, "force": True}, Context())["period"] == period
@@ -128,11 +136,15 @@ def test_period_to_come_or_long_over_takes_force(cloud: Cloud, time_zone: str, i
 
 
 @pytest.mark.parametrize(("time_zone", "days"), [("UTC", (15, 22)), ("Asia/Tokyo", (16, 23))])
-def test_periods_of_the_last_days_take_no_force(cloud: Cloud, time_zone: str, days: tuple[int, int]) -> None:
+def test_periods_of_the_last_days_take_no_force(
+    cloud: Cloud, time_zone: str, days: tuple[int, int]
+) -> None:
     """Today and seven days ago, by the calendar of the zone."""
     cloud.clock = lambda: datetime(2026, 11, 22, 16, tzinfo=UTC)
     for day in days:
-        begun = cloud.function()({"period": f"2026-11-{day}", "segments": 1, "time_zone": time_zone}, Context())
+        begun = cloud.function()(
+            {"period": f"2026-11-{day}", "segments": 1, "time_zone": time_zone}, Context()
+        )
         assert begun["period"] == f"2026-11-{day}"
 
 
@@ -156,7 +168,9 @@ def test_queue_that_does_not_take_all_is_a_failure(cloud: Cloud) -> None:
 
     def send(real: Callable[..., Any], **arguments: Any) -> Any:
         if next(sends) == 2:
-            raise ClientError({"Error": {"Code": "ServiceUnavailable", "Message": "no"}}, "SendMessage")
+            raise ClientError(
+                {"Error": {"Code": "ServiceUnavailable", "Message": "no"}}, "SendMessage"
+            )
         return real(**arguments)
 
     with patched(cloud.sqs, send_message=send):
@@ -170,7 +184,9 @@ def test_queue_that_does_not_take_all_is_a_failure(cloud: Cloud) -> None:
 @pytest.mark.parametrize("answer", [{}, {"ResponseMetadata": {"HTTPStatusCode": 200}}])
 def test_segment_is_on_the_queue_only_when_sqs_says_so(answer: dict[str, Any]) -> None:
     """A 200 without a message id is not SQS's: what was sent may be nowhere, and the event fails and comes again."""
-    (segment,) = Segment.all_of(Reward.of(ExampleAppOperations, "DAILY_REWARD", Period.parse("2026-11-22")), 1, NOON)
+    (segment,) = Segment.all_of(
+        Reward.of(ExampleAppOperations, "DAILY_REWARD", Period.parse("2026-11-22")), 1, NOON
+    )
     client: Any = SimpleNamespace(send_message=lambda **_: answer)
     with pytest.raises(UnavailableError):
         SegmentQueue(client, "http://queue").send(segment)
@@ -200,7 +216,12 @@ def test_segment_that_goes_on_failing_is_a_dead_letter_and_can_be_resumed(cloud:
     with patched(cloud.dynamodb, scan=scan):
         cloud.run(DAY, segments=2)
     (dead,) = cloud.dead_letters()
-    assert (dead["segment"], dead["segments"], dead["period"], len(tries)) == (1, 2, DAY, RECEIVES_MAX)
+    assert (dead["segment"], dead["segments"], dead["period"], len(tries)) == (
+        1,
+        2,
+        DAY,
+        RECEIVES_MAX,
+    )
     cloud.redrive()
     cloud.drain()
     cloud.check(owners, [DAY])
@@ -225,13 +246,19 @@ def test_lines_and_metrics_of_a_run(cloud: Cloud, capfd: pytest.CaptureFixture[s
     begun, *finished, complete = lines(capfd)
     assert (begun["sweep"], begun["period"], begun["segments"]) == ("begun", DAY, 2)
     assert [one["sweep"] for one in finished] == ["finished"] * 2
-    assert sum(one["granted"] for one in finished) == complete["granted"] == complete["rewarded"] == 20
+    assert (
+        sum(one["granted"] for one in finished) == complete["granted"] == complete["rewarded"] == 20
+    )
     assert complete["dynamodb_requests"] == sum(one["dynamodb_requests"] for one in finished) >= 4
     assert complete["owners_per_second"] > 0
     assert (complete["sweep"], complete["failed"], complete["already"]) == ("complete", 0, 0)
-    assert {"RewardsGranted", "RewardsRequests", "RewardsWriteUnits", "RewardsPerSecond", "RewardsRunTime"} <= {
-        name for one in finished for name in metrics(one)
-    }
+    assert {
+        "RewardsGranted",
+        "RewardsRequests",
+        "RewardsWriteUnits",
+        "RewardsPerSecond",
+        "RewardsRunTime",
+    } <= {name for one in finished for name in metrics(one)}
     assert metrics(complete) == {"RewardsRunsComplete"}  # there is no day before to compare with
 
 
@@ -248,12 +275,18 @@ def test_deviation_from_the_period_before(cloud: Cloud, capfd: pytest.CaptureFix
     lines(capfd)
     cloud.run("2026-11-22")
     complete = lines(capfd)[-1]
-    assert (complete["rewarded"], complete["rewarded_before"], complete["RewardsDeviation"]) == (10, 8, 25.0)
+    assert (complete["rewarded"], complete["rewarded_before"], complete["RewardsDeviation"]) == (
+        10,
+        8,
+        25.0,
+    )
     cloud.run("2026-11-23")
     assert lines(capfd)[-1]["RewardsDeviation"] == 0.0
 
 
-def test_run_before_that_cannot_be_read_is_left_out(cloud: Cloud, capfd: pytest.CaptureFixture[str]) -> None:
+def test_run_before_that_cannot_be_read_is_left_out(
+    cloud: Cloud, capfd: pytest.CaptureFixture[str]
+) -> None:
     """The line of the run is written all the same."""
     cloud.seed(3)
 
@@ -263,11 +296,17 @@ def test_run_before_that_cannot_be_read_is_left_out(cloud: Cloud, capfd: pytest.
     with patched(cloud.dynamodb, query=query):
         cloud.run(DAY, segments=1)
     complete = lines(capfd)[-1]
-    assert (complete["sweep"], complete["rewarded"], "rewarded_before" in complete) == ("complete", 3, False)
+    assert (complete["sweep"], complete["rewarded"], "rewarded_before" in complete) == (
+        "complete",
+        3,
+        False,
+    )
     assert cloud.records() == []
 
 
-def test_segment_that_is_finished_twice_counts_once(cloud: Cloud, capfd: pytest.CaptureFixture[str]) -> None:
+def test_segment_that_is_finished_twice_counts_once(
+    cloud: Cloud, capfd: pytest.CaptureFixture[str]
+) -> None:
     """A message that comes again after the run was complete makes no second line of it."""
     cloud.seed(5)
     function = cloud.function()
@@ -279,11 +318,18 @@ def test_segment_that_is_finished_twice_counts_once(cloud: Cloud, capfd: pytest.
     assert [(one["granted"], one["already"]) for one in told] == [(5, 0)]
 
 
-def test_metrics_of_a_segment_that_is_put_back_count_once(cloud: Cloud, capfd: pytest.CaptureFixture[str]) -> None:
+def test_metrics_of_a_segment_that_is_put_back_count_once(
+    cloud: Cloud, capfd: pytest.CaptureFixture[str]
+) -> None:
     """A line has all that was done for a segment, its metrics only what was done since the last one."""
     (owner,) = cloud.seed(1)
     segment = Segment(
-        operation="DAILY_REWARD", period=DAY, segment=0, segments=1, started_at=NOON, tally=Tally(granted=7)
+        operation="DAILY_REWARD",
+        period=DAY,
+        segment=0,
+        segments=1,
+        started_at=NOON,
+        tally=Tally(granted=7),
     )
     cloud.sqs.send_message(QueueUrl=cloud.url, MessageBody=segment.model_dump_json())
     cloud.drain()

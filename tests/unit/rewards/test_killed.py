@@ -79,7 +79,12 @@ def test_messages_come_twice_and_out_of_order(cloud: Cloud) -> None:
         seen += records
         copies = [*reversed(records), *records]
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda one: cloud.function()({"Records": [one]}, Context(STOP_SECONDS + 1)), copies))
+            list(
+                pool.map(
+                    lambda one: cloud.function()({"Records": [one]}, Context(STOP_SECONDS + 1)),
+                    copies,
+                )
+            )
         for record in records:
             cloud.sqs.delete_message(QueueUrl=cloud.url, ReceiptHandle=record["receiptHandle"])
     cloud.drain()
@@ -133,7 +138,9 @@ def test_owners_spend_while_they_are_rewarded(cloud: Cloud) -> None:
     store = cloud.store()
     for owner_id in owners:
         entries, _ = store.page(owner_id, limit=1000)
-        cloud.check([owner_id], days, others=sum(one.operation != "DAILY_REWARD" for one in entries))
+        cloud.check(
+            [owner_id], days, others=sum(one.operation != "DAILY_REWARD" for one in entries)
+        )
 
 
 def test_owners_appear_during_the_scan(cloud: Cloud) -> None:
@@ -157,7 +164,12 @@ def test_owners_appear_during_the_scan(cloud: Cloud) -> None:
 def test_clock_passes_midnight(cloud: Cloud) -> None:
     """The day is the one of the scheduled time, however late it gets."""
     owners = cloud.seed(10)
-    times = iter([datetime(2026, 11, 22, 23, 59, 59, tzinfo=UTC) + timedelta(seconds=step) for step in range(1000)])
+    times = iter(
+        [
+            datetime(2026, 11, 22, 23, 59, 59, tzinfo=UTC) + timedelta(seconds=step)
+            for step in range(1000)
+        ]
+    )
     cloud.clock = lambda: next(times)
     cloud.run("day", time="2026-11-22T23:59:00Z")
     cloud.check(owners, ["2026-11-22"])
@@ -186,12 +198,15 @@ def test_time_runs_out_again_and_again(cloud: Cloud, monkeypatch: pytest.MonkeyP
     rounds, places = 0, set[str | None]()
     finished: list[Segment] = []
     monkeypatch.setattr(
-        "functions.daily_reward.runs.Runs.finish", lambda _self, _nonce, segment: finished.append(segment)
+        "functions.daily_reward.runs.Runs.finish",
+        lambda _self, _nonce, segment: finished.append(segment),
     )
     while records := cloud.records():
         places |= {Segment.model_validate_json(one["body"]).start for one in records}
         for record in records:
-            assert function({"Records": [record]}, Context(STOP_SECONDS + 6)) == {"batchItemFailures": []}
+            assert function({"Records": [record]}, Context(STOP_SECONDS + 6)) == {
+                "batchItemFailures": []
+            }
             cloud.sqs.delete_message(QueueUrl=cloud.url, ReceiptHandle=record["receiptHandle"])
         rounds += 1
     assert rounds >= 3

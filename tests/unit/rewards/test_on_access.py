@@ -28,14 +28,22 @@ def sweep(client: "DynamoDBClient") -> Segment:
     return Sweep(create_account_store(client), REWARD).run(segment, seconds=60)
 
 
-def test_first_touch_of_a_day_grants_the_day_s_reward(processor: OperationProcessor, client: "DynamoDBClient") -> None:
+def test_first_touch_of_a_day_grants_the_day_s_reward(
+    processor: OperationProcessor, client: "DynamoDBClient"
+) -> None:
     """Under the sweep's nonce, with the sweep's mark; the next touch asks nobody, another process asks once."""
     processor.process(operation())
     here = grant_on_access(processor)
     entry = here.touch("ada")
     assert entry is not None
-    assert (entry.nonce, entry.operation, entry.balance_after) == ("ledger:daily-reward:2026-11-22", "DAILY_REWARD", 4)
-    assert processor.store.account("ada", consistent=True).marks == {"DAILY_REWARD:day": "2026-11-22"}
+    assert (entry.nonce, entry.operation, entry.balance_after) == (
+        "ledger:daily-reward:2026-11-22",
+        "DAILY_REWARD",
+        4,
+    )
+    assert processor.store.account("ada", consistent=True).marks == {
+        "DAILY_REWARD:day": "2026-11-22"
+    }
     sent = wire(client)
     assert here.touch("ada") is None
     assert sent == []
@@ -45,18 +53,27 @@ def test_first_touch_of_a_day_grants_the_day_s_reward(processor: OperationProces
     assert grant_on_access(processor, day=1).touch("ada") is not None
 
 
-def test_touch_and_sweep_grant_it_once(processor: OperationProcessor, client: "DynamoDBClient") -> None:
+def test_touch_and_sweep_grant_it_once(
+    processor: OperationProcessor, client: "DynamoDBClient"
+) -> None:
     """Whichever comes first: the other one finds it, by the mark."""
     for owner_id in ("ada", "eve"):
         processor.process(operation(owner_id=owner_id))
     assert grant_on_access(processor).touch("ada") is not None
     done = sweep(client)
     assert (done.tally.granted, done.tally.already) == (1, 1)
-    assert (grant_on_access(processor).touch("ada"), grant_on_access(processor).touch("eve")) == (None, None)
-    assert [processor.store.account(owner, consistent=True).balance for owner in ("ada", "eve")] == [4, 4]
+    assert (grant_on_access(processor).touch("ada"), grant_on_access(processor).touch("eve")) == (
+        None,
+        None,
+    )
+    assert [
+        processor.store.account(owner, consistent=True).balance for owner in ("ada", "eve")
+    ] == [4, 4]
 
 
-def test_touch_in_a_race_with_the_sweep(processor: OperationProcessor, client: "DynamoDBClient") -> None:
+def test_touch_in_a_race_with_the_sweep(
+    processor: OperationProcessor, client: "DynamoDBClient"
+) -> None:
     """A sweep between the look at the mark and the write is met as a duplicate, and remembered."""
     processor.process(operation())
     here = grant_on_access(processor)
@@ -85,7 +102,9 @@ def test_rule_of_the_app_decides(processor: OperationProcessor) -> None:
     class Operations(BaseLedgerOperations):
         SCHEDULED = {LedgerOperationType.DAILY_REWARD: active_within(days=2)}
 
-    past = OperationProcessor(processor.store, ExampleAppOperations, clock=lambda: NOON - timedelta(days=9))
+    past = OperationProcessor(
+        processor.store, ExampleAppOperations, clock=lambda: NOON - timedelta(days=9)
+    )
     past.process(operation())
     here = GrantOnAccess(processor, Operations, clock=lambda: datetime.now(UTC))
     assert here.touch("ada") is None
@@ -109,7 +128,9 @@ def test_what_cannot_be_granted_now_is_in_nobody_s_way(
     assert here.touch("ada") is not None
 
 
-def test_rule_that_fails_is_in_nobody_s_way(processor: OperationProcessor, caplog: pytest.LogCaptureFixture) -> None:
+def test_rule_that_fails_is_in_nobody_s_way(
+    processor: OperationProcessor, caplog: pytest.LogCaptureFixture
+) -> None:
     """The request that touches the owner is about something else."""
 
     class Operations(BaseLedgerOperations):
@@ -120,7 +141,9 @@ def test_rule_that_fails_is_in_nobody_s_way(processor: OperationProcessor, caplo
     assert "gets no reward at this touch" in caplog.text
 
 
-def test_memory_of_owners_is_bounded(processor: OperationProcessor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_owners_is_bounded(
+    processor: OperationProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A process remembers so many owners at most; one that it forgot costs a read."""
     monkeypatch.setattr("ledger_core.rewards.on_access.ACCOUNTS_MAX", 2)
     here = grant_on_access(processor)
@@ -150,12 +173,18 @@ def test_owner_s_request_grants_it_first(api: LambdaApi, processor: OperationPro
     assert api("GET", "/ledger/ada/balance").body["balance"] == 4
     processor.process(operation(owner_id="eve"))
     api.claims = {"sub": "eve"}
-    answer = api("POST", "/ledger/entry", spend(4, "all", owner_id="eve").model_dump(exclude_none=True))
+    answer = api(
+        "POST", "/ledger/entry", spend(4, "all", owner_id="eve").model_dump(exclude_none=True)
+    )
     assert (answer.status, answer.body["balance_after"]) == (200, 0)
 
 
-@pytest.mark.parametrize(("scope", "balance"), [("ledger/read", 3), ("ledger/read ledger/write", 4)])
-def test_others_look_without_granting(api: LambdaApi, processor: OperationProcessor, scope: str, balance: int) -> None:
+@pytest.mark.parametrize(
+    ("scope", "balance"), [("ledger/read", 3), ("ledger/read ledger/write", 4)]
+)
+def test_others_look_without_granting(
+    api: LambdaApi, processor: OperationProcessor, scope: str, balance: int
+) -> None:
     """A caller that may only read changes nothing; an app that may post acts for the owner."""
     processor.process(operation())
     api.claims = {"sub": "support", "scope": scope}

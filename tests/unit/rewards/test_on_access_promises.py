@@ -43,12 +43,16 @@ def another(processor: OperationProcessor) -> OperationProcessor:
 
 
 def api_of(processor: OperationProcessor, here: GrantOnAccess) -> LambdaApi:
-    return LambdaApi(create_handler(create_api("Test", LedgerRouter(processor, here), auth=AuthMode.JWT)))
+    return LambdaApi(
+        create_handler(create_api("Test", LedgerRouter(processor, here), auth=AuthMode.JWT))
+    )
 
 
 @pytest.mark.parametrize("met_before", [True, False])
 @pytest.mark.parametrize("stale_looks", [1, 9])
-def test_stale_look_sets_no_mark_back(processor: OperationProcessor, met_before: bool, stale_looks: int) -> None:
+def test_stale_look_sets_no_mark_back(
+    processor: OperationProcessor, met_before: bool, stale_looks: int
+) -> None:
     """The day after was granted since: this day's reward comes too, and the mark goes only forward."""
     processor.process(operation())
     before = processor.store.account("ada", consistent=True)
@@ -64,11 +68,15 @@ def test_stale_look_sets_no_mark_back(processor: OperationProcessor, met_before:
         entry = here.touch("ada")
     assert entry is not None
     assert (entry.nonce, entry.id) == (NONCE, 3)
-    assert processor.store.account("ada", consistent=True).marks == {"DAILY_REWARD:day": "2026-11-23"}
+    assert processor.store.account("ada", consistent=True).marks == {
+        "DAILY_REWARD:day": "2026-11-23"
+    }
 
 
 @pytest.mark.parametrize("met_before", [True, False])
-def test_touch_begins_no_ledger(processor: OperationProcessor, client: "DynamoDBClient", met_before: bool) -> None:
+def test_touch_begins_no_ledger(
+    processor: OperationProcessor, client: "DynamoDBClient", met_before: bool
+) -> None:
     """Whose account was erased since the look gets no new one, and nobody is warned of it."""
     processor.process(operation())
     before = processor.store.account("ada", consistent=True)
@@ -92,7 +100,11 @@ def test_touch_begins_no_ledger(processor: OperationProcessor, client: "DynamoDB
     ids=["no entry", "not by the rule", "too few credits"],
 )
 def test_who_is_not_eligible_is_asked_about_once_a_period(
-    processor: OperationProcessor, client: "DynamoDBClient", given: list[Any], operation_: str, looks: list[str]
+    processor: OperationProcessor,
+    client: "DynamoDBClient",
+    given: list[Any],
+    operation_: str,
+    looks: list[str],
 ) -> None:
     """As often as who is: at the first touch, however often they come, and again in the next period."""
     for request in given:
@@ -151,7 +163,12 @@ def test_who_becomes_eligible_is_granted_it_once_this_process_sees_it(
 
 @pytest.mark.parametrize(
     ("time_zone", "day"),
-    [("UTC", "2026-11-22"), ("Asia/Tokyo", "2026-11-23"), ("America/New_York", "2026-11-22"), (None, "2026-11-22")],
+    [
+        ("UTC", "2026-11-22"),
+        ("Asia/Tokyo", "2026-11-23"),
+        ("America/New_York", "2026-11-22"),
+        (None, "2026-11-22"),
+    ],
 )
 def test_day_is_the_zone_s(processor: OperationProcessor, time_zone: str | None, day: str) -> None:
     """Four o'clock in the afternoon in Greenwich is tomorrow in Tokyo; what is eligible is asked for that day."""
@@ -166,7 +183,9 @@ def test_day_is_the_zone_s(processor: OperationProcessor, time_zone: str | None,
 
     processor.process(operation())
     zone: Any = {"time_zone": time_zone} if time_zone else {}
-    here = GrantOnAccess(processor, Operations, clock=lambda: datetime(2026, 11, 22, 16, tzinfo=UTC), **zone)
+    here = GrantOnAccess(
+        processor, Operations, clock=lambda: datetime(2026, 11, 22, 16, tzinfo=UTC), **zone
+    )
     entry = here.touch("ada")
     assert entry is not None
     assert (entry.nonce, asked) == (f"ledger:daily-reward:{day}", {day})

@@ -23,7 +23,9 @@ class ButOneOperations(BaseLedgerOperations):
     """Everybody is rewarded but one."""
 
     APP_CONFIG = dict(ExampleAppOperations.APP_CONFIG)
-    SCHEDULED = {LedgerOperationType.DAILY_REWARD: lambda account, _day: account.owner_id != "owner-1"}
+    SCHEDULED = {
+        LedgerOperationType.DAILY_REWARD: lambda account, _day: account.owner_id != "owner-1"
+    }
 
 
 BUT_ONE = Reward.of(ButOneOperations, "DAILY_REWARD", DAY)
@@ -39,20 +41,30 @@ def one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
 class Writes:
     """Counts those to DynamoDB, which are the only time that passes, and does something before some of them."""
 
-    def __init__(self, before: Callable[[int, dict[str, Any]], object] = lambda _number, _arguments: None) -> None:
+    def __init__(
+        self, before: Callable[[int, dict[str, Any]], object] = lambda _number, _arguments: None
+    ) -> None:
         self.made = 0
         self._before = before
 
     def __call__(self, real: Callable[..., Any], **arguments: Any) -> Any:
-        if "ExpressionAttributeNames" not in arguments["TransactItems"][-1]["Update"]:  # without a mark: an owner's own
+        if (
+            "ExpressionAttributeNames" not in arguments["TransactItems"][-1]["Update"]
+        ):  # without a mark: an owner's own
             return real(**arguments)
         self.made += 1
         self._before(self.made, arguments)
         return real(**arguments)
 
-    def sweep(self, cloud: Cloud, segment: Segment, writes: int, reward: Reward = REWARD, **options: Any) -> Segment:
+    def sweep(
+        self, cloud: Cloud, segment: Segment, writes: int, reward: Reward = REWARD, **options: Any
+    ) -> Segment:
         """What becomes of a segment in the time of so many writes."""
-        timing: Any = {"monotonic": lambda: float(self.made), "sleep": lambda _seconds: None, "random": lambda: 0.0}
+        timing: Any = {
+            "monotonic": lambda: float(self.made),
+            "sleep": lambda _seconds: None,
+            "random": lambda: 0.0,
+        }
         return Sweep(cloud.store(), reward, **timing).run(segment, seconds=writes - 0.5, **options)
 
 
@@ -80,14 +92,20 @@ def test_time_that_cuts_pages_off_counts_each_owner_once(
     owners = ["owner-0", *cloud.seed(13, first=1)]
     spoil(cloud, owners[2], "balance", {"S": "lots"})
     hot, told, segment = set(owners[3:6]), list[Tally](), begun()
-    made = Writes(lambda number, arguments: in_conflict(hot if number <= hot_writes else set(), arguments))
+    made = Writes(
+        lambda number, arguments: in_conflict(hot if number <= hot_writes else set(), arguments)
+    )
     with patched(cloud.dynamodb, transact_write_items=made):
         while not segment.finished:
             message = Segment.model_validate_json(segment.model_dump_json())
-            segment = made.sweep(cloud, message, writes, BUT_ONE, on_page=lambda one: told.append(one.model_copy()))
+            segment = made.sweep(
+                cloud, message, writes, BUT_ONE, on_page=lambda one: told.append(one.model_copy())
+            )
             assert min(counts(segment)) >= 0
     assert counts(segment) == (11, 1, 1, 1)
-    for name, count in zip(("granted", "already", "skipped", "failed"), counts(segment), strict=True):
+    for name, count in zip(
+        ("granted", "already", "skipped", "failed"), counts(segment), strict=True
+    ):
         assert min(getattr(one, name) for one in told) >= 0
         assert sum(getattr(one, name) for one in told) == count
     cloud.check([owners[0], *owners[3:]], [str(DAY)])
@@ -116,7 +134,9 @@ def test_owner_put_off_and_erased_meanwhile_gets_no_new_ledger(cloud: Cloud) -> 
     spoil(cloud, empty, "mark:DAILY_REWARD:day", {"S": "2026-11-21"})
     done = swept_on(cloud, begun(scanned=True, postponed=[gone, left, empty]))
     assert (counts(done), done.finished) == ((1, 0, 2, 0), True)
-    assert [cloud.store().account(one, consistent=True).entry_count for one in (gone, left, empty)] == [0, 2, 0]
+    assert [
+        cloud.store().account(one, consistent=True).entry_count for one in (gone, left, empty)
+    ] == [0, 2, 0]
     assert cloud.store().owners_with(REWARD.nonce, [gone, left, empty]) == {left}
 
 
@@ -159,7 +179,9 @@ def test_page_is_complete_only_when_each_half_of_a_refused_batch_is_seen_to(
 
     def refused(_number: int, arguments: dict[str, Any]) -> None:
         if len(owners_of(arguments)) == 2:
-            raise ClientError({"Error": {"Code": "ValidationException", "Message": "no"}}, "TransactWriteItems")
+            raise ClientError(
+                {"Error": {"Code": "ValidationException", "Message": "no"}}, "TransactWriteItems"
+            )
 
     made = Writes(refused)
     with patched(cloud.dynamodb, transact_write_items=made):
@@ -199,5 +221,10 @@ def test_sweep_sees_what_was_written_just_before(cloud: Cloud) -> None:
 
     with patched(cloud.dynamodb, scan=old_page, get_item=old_row):
         assert counts(swept_on(cloud, begun())) == (4, 0, 0, 0)
-        assert counts(swept_on(cloud, begun(LATER, scanned=True, postponed=owners), LATER)) == (4, 0, 0, 0)
+        assert counts(swept_on(cloud, begun(LATER, scanned=True, postponed=owners), LATER)) == (
+            4,
+            0,
+            0,
+            0,
+        )
     cloud.check(owners, ["2026-11-22", "2026-11-23"])

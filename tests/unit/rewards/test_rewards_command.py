@@ -63,7 +63,9 @@ def test_rewards_are_counted_estimated_and_granted(cloud: Cloud, cli: Any) -> No
     code, done, told = cli(*DAY, "--yes")
     assert (code, done["granted"], done["already"], done["failed"]) == (0, 60, 0, 0)
     assert "DAILY_REWARD +1 for 2026-11-22, under the nonce ledger:daily-reward:2026-11-22" in told
-    assert "owners: 60, of whom get it: 60, have it: 0, are not eligible: 0, cannot get it: 0" in told
+    assert (
+        "owners: 60, of whom get it: 60, have it: 0, are not eligible: 0, cannot get it: 0" in told
+    )
     assert f"about {60 * WRITE_UNITS_PER_REWARD} write units" in told
     assert "$0.00 at list price" in told
     cloud.check(owners, ["2026-11-22"])
@@ -100,20 +102,26 @@ def test_other_periods(cloud: Cloud, cli: Any) -> None:
     ("typed", "granted"),
     [("y\n", True), ("Yes\n", True), ("n\n", False), ("\n", False), ("", False), ("\xff\n", False)],
 )
-def test_person_is_asked(cloud: Cloud, cli: Any, monkeypatch: pytest.MonkeyPatch, typed: str, granted: bool) -> None:
+def test_person_is_asked(
+    cloud: Cloud, cli: Any, monkeypatch: pytest.MonkeyPatch, typed: str, granted: bool
+) -> None:
     """After the count and before the first write; whatever is not yes is no, and then nothing is written."""
     owners = cloud.seed(3)
     monkeypatch.setattr(sys, "stdin", Terminal(typed))
     sent = wire(cloud.dynamodb)
     code, done, told = cli(*DAY)
     assert "Grant 1 credit to about 3 owners? [y/N] " in told
-    assert (code, done.get("granted"), "TransactWriteItems" in sent) == ((0, 3, True) if granted else (2, None, False))
+    assert (code, done.get("granted"), "TransactWriteItems" in sent) == (
+        (0, 3, True) if granted else (2, None, False)
+    )
     assert ("ledger: not confirmed: nothing was granted" in told) != granted
     cloud.check(owners, ["2026-11-22"] if granted else [])
 
 
 @pytest.mark.parametrize("stdin", [TextIOWrapper(BytesIO(b"y\n")), None])
-def test_nobody_can_be_asked(cloud: Cloud, cli: Any, monkeypatch: pytest.MonkeyPatch, stdin: Any) -> None:
+def test_nobody_can_be_asked(
+    cloud: Cloud, cli: Any, monkeypatch: pytest.MonkeyPatch, stdin: Any
+) -> None:
     """Where standard input is no terminal, or closed, it says which argument is missing, and does not even count."""
     owners = cloud.seed(3)
     monkeypatch.setattr(sys, "stdin", stdin)
@@ -130,13 +138,34 @@ def test_nobody_can_be_asked(cloud: Cloud, cli: Any, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("zone", "now", "recent", "in_doubt"),
     [
-        ("UTC", "2026-11-22T23:59:59Z", ["2026-11-15", "2026-11-22"], ["2026-11-14", "2026-11-23", "2031-01-01"]),
-        ("Asia/Tokyo", "2026-11-22T15:00:00Z", ["2026-11-16", "2026-11-23"], ["2026-11-15", "2026-11-24"]),
-        ("America/New_York", "2026-11-22T04:59:59Z", ["2026-11-14", "2026-11-21"], ["2026-11-13", "2026-11-22"]),
+        (
+            "UTC",
+            "2026-11-22T23:59:59Z",
+            ["2026-11-15", "2026-11-22"],
+            ["2026-11-14", "2026-11-23", "2031-01-01"],
+        ),
+        (
+            "Asia/Tokyo",
+            "2026-11-22T15:00:00Z",
+            ["2026-11-16", "2026-11-23"],
+            ["2026-11-15", "2026-11-24"],
+        ),
+        (
+            "America/New_York",
+            "2026-11-22T04:59:59Z",
+            ["2026-11-14", "2026-11-21"],
+            ["2026-11-13", "2026-11-22"],
+        ),
     ],
 )
 def test_period_to_come_or_long_over_takes_force(
-    cloud: Cloud, cli: Any, monkeypatch: pytest.MonkeyPatch, zone: str, now: str, recent: list[str], in_doubt: list[str]
+    cloud: Cloud,
+    cli: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    zone: str,
+    now: str,
+    recent: list[str],
+    in_doubt: list[str],
 ) -> None:
     """From tomorrow on, and before the day a week ago, by the calendar of the zone; not even a count is made."""
     (owner,) = cloud.seed(1)
@@ -156,11 +185,25 @@ def test_period_to_come_or_long_over_takes_force(
 def test_today_is_the_clock_s(cloud: Cloud, cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a test's hand on it."""
     monkeypatch.undo()
-    assert main(["rewards", "--app", APP, "--date", str(datetime.now(UTC).date() + timedelta(days=2)), "--yes"]) == 2
+    assert (
+        main(
+            [
+                "rewards",
+                "--app",
+                APP,
+                "--date",
+                str(datetime.now(UTC).date() + timedelta(days=2)),
+                "--yes",
+            ]
+        )
+        == 2
+    )
     assert main(["rewards", "--app", APP, "--date", str(date(2020, 1, 1)), "--yes"]) == 2
 
 
-def test_app_says_whose_rules_apply(cloud: Cloud, cli: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_app_says_whose_rules_apply(
+    cloud: Cloud, cli: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """By the argument or by LEDGER_APP, and from the folder one is in; what it takes is asked for as such."""
     cloud.seed(2)
     (tmp_path / "own_app.py").write_text(OWN_APP)
@@ -172,7 +215,10 @@ def test_app_says_whose_rules_apply(cloud: Cloud, cli: Any, monkeypatch: pytest.
     assert "Take 2 credits from about 2 owners? [y/N] " in told
     assert (code, done["granted"]) == (0, 2)
     code, _, told = cli(*DAY, "--operation", "FEE", "--yes")
-    assert (code, told) == (2, "ledger: operation: must be one that may be scheduled, DAILY_REWARD\n")
+    assert (code, told) == (
+        2,
+        "ledger: operation: must be one that may be scheduled, DAILY_REWARD\n",
+    )
 
 
 @pytest.mark.parametrize(
@@ -181,11 +227,20 @@ def test_app_says_whose_rules_apply(cloud: Cloud, cli: Any, monkeypatch: pytest.
         (None, "--app, or LEDGER_APP, has to say whose rules apply: module:Operations"),
         ("nothing_there:Operations", "--app: there is no module 'nothing_there'"),
         ("functions.nothing:Operations", "--app: there is no module 'functions.nothing'"),
-        ("broken:Operations", "--app: broken cannot be imported: Operations: SCHEDULED must map operations to who is"),
+        (
+            "broken:Operations",
+            "--app: broken cannot be imported: Operations: SCHEDULED must map operations to who is",
+        ),
         ("settings:Operations", "--app: settings cannot be imported: a setting is missing"),
         ("silent:Operations", "--app: silent cannot be imported: RuntimeError"),
-        ("misspelt:Operations", "--app: misspelt cannot be imported: expected ':' (misspelt.py, line 1)"),
-        (f"{APP}s", "--app: functions.example_app.operations has no class 'ExampleAppOperationss' of operations"),
+        (
+            "misspelt:Operations",
+            "--app: misspelt cannot be imported: expected ':' (misspelt.py, line 1)",
+        ),
+        (
+            f"{APP}s",
+            "--app: functions.example_app.operations has no class 'ExampleAppOperationss' of operations",
+        ),
         ("json:loads", "--app: json has no class 'loads' of operations"),
         ("json:JSONDecoder", "--app: json has no class 'JSONDecoder' of operations"),
         ("json", "--app: must be written as module:Operations: 'json'"),
@@ -194,7 +249,12 @@ def test_app_says_whose_rules_apply(cloud: Cloud, cli: Any, monkeypatch: pytest.
     ],
 )
 def test_app_that_is_none_is_refused(
-    cloud: Cloud, cli: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, app: str | None, told: str
+    cloud: Cloud,
+    cli: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    app: str | None,
+    told: str,
 ) -> None:
     """In one line that says what is wrong with it; nobody's rules apply instead."""
     owners = cloud.seed(1)
@@ -231,7 +291,10 @@ def test_operation_that_is_not_scheduled_is_refused(cloud: Cloud, cli: Any, oper
     [
         ([], "the following arguments are required: --date"),
         (["--date", "22.11.2026"], "argument --date: must be a day, as 2026-11-22: '22.11.2026'"),
-        ([*DAY, "--period", "year"], "argument --period: invalid choice: 'year' (choose from 'day', 'week', 'month')"),
+        (
+            [*DAY, "--period", "year"],
+            "argument --period: invalid choice: 'year' (choose from 'day', 'week', 'month')",
+        ),
         ([*DAY, "--segments", "9"], "argument --segments: invalid choice: 9 "),
     ],
 )
@@ -264,8 +327,17 @@ def test_person_at_a_real_terminal_is_asked(cloud: Cloud) -> None:
     """In a process of its own, whose standard input is a terminal; its output is what it is, a pipe."""
     owners = cloud.seed(2)
     person, terminal = pty.openpty()
-    command = [str(Path(sys.executable).parent / "ledger"), "rewards", "--app", APP, *DAY, "--force"]
-    with subprocess.Popen(command, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    command = [
+        str(Path(sys.executable).parent / "ledger"),
+        "rewards",
+        "--app",
+        APP,
+        *DAY,
+        "--force",
+    ]
+    with subprocess.Popen(
+        command, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
         os.close(terminal)
         os.write(person, b"y\n")
         out, told = process.communicate(timeout=60)

@@ -65,7 +65,9 @@ def test_run_is_told_of_whenever_its_last_worker_is_killed(
         assert len({one["granted"] for one in complete}) == 1
 
 
-def test_run_that_was_recorded_is_told_of_as_it_was_recorded(cloud: Cloud, capfd: pytest.CaptureFixture[str]) -> None:
+def test_run_that_was_recorded_is_told_of_as_it_was_recorded(
+    cloud: Cloud, capfd: pytest.CaptureFixture[str]
+) -> None:
     """A worker dies between record and line; the next one finds other counts, and tells those of the record."""
     cloud.seed(5)
     cloud.function()({"period": DAY, "segments": 1}, Context())
@@ -79,10 +81,14 @@ def test_run_that_was_recorded_is_told_of_as_it_was_recorded(cloud: Cloud, capfd
     cloud.drain()
     (complete,) = [one for one in lines(capfd) if one["sweep"] == "complete"]
     assert (complete["granted"], complete["already"], complete["rewarded"]) == (5, 0, 5)
-    assert complete["dynamodb_requests"] == 2  # of the worker that granted; the other one sent another
+    assert (
+        complete["dynamodb_requests"] == 2
+    )  # of the worker that granted; the other one sent another
 
 
-def test_record_that_is_not_answered_is_made_again(cloud: Cloud, capfd: pytest.CaptureFixture[str]) -> None:
+def test_record_that_is_not_answered_is_made_again(
+    cloud: Cloud, capfd: pytest.CaptureFixture[str]
+) -> None:
     """It is a matter of the runs' table whether somebody may be told twice, and no failure of the segment."""
     cloud.seed(3)
     updates = list[str]()
@@ -90,9 +96,13 @@ def test_record_that_is_not_answered_is_made_again(cloud: Cloud, capfd: pytest.C
     def update(real: Callable[..., Any], **arguments: Any) -> Any:
         updates.append(arguments["UpdateExpression"])
         if "reported" in updates[-1]:
-            raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "UpdateItem")
+            raise ClientError(
+                {"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "UpdateItem"
+            )
         if len(updates) == 1:
-            raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "no"}}, "UpdateItem")
+            raise ClientError(
+                {"Error": {"Code": "ThrottlingException", "Message": "no"}}, "UpdateItem"
+            )
         return real(**arguments)
 
     with patched(cloud.dynamodb, update_item=update):
@@ -124,22 +134,37 @@ def test_segment_that_is_finished_twice_counts_the_first_time(runs: Runs) -> Non
     assert runs.rewarded("n") == 7
 
 
-def test_last_complete_run_of_the_period_before_is_compared(cloud: Cloud, capfd: pytest.CaptureFixture[str]) -> None:
+def test_last_complete_run_of_the_period_before_is_compared(
+    cloud: Cloud, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Of two that are complete the later one, and not one that was begun after both and stopped halfway."""
     cloud.seed(10)
     function = cloud.function()
     runs = Runs(cloud.dynamodb, cloud.tables["LEDGER_RUNS_TABLE"])
     before = "ledger:daily-reward:2026-11-21"
-    for minutes, of, granted in ((10, 1, 8), (5, 1, 99), (20, 2, 7)):  # the second was recorded late
+    for minutes, of, granted in (
+        (10, 1, 8),
+        (5, 1, 99),
+        (20, 2, 7),
+    ):  # the second was recorded late
         runs.finish(before, finished(0, of, begun_minutes=minutes, granted=granted))
     assert runs.rewarded(before) == 8
     cloud.run(DAY, function=function)
     complete = lines(capfd)[-1]
-    assert (complete["rewarded"], complete["rewarded_before"], complete["RewardsDeviation"]) == (10, 8, 25.0)
+    assert (complete["rewarded"], complete["rewarded_before"], complete["RewardsDeviation"]) == (
+        10,
+        8,
+        25.0,
+    )
 
 
 @pytest.mark.parametrize(
-    "answer", [{}, {"ResponseMetadata": {"HTTPStatusCode": 200}}, {"ResponseMetadata": {"RequestId": "1"}, "Items": []}]
+    "answer",
+    [
+        {},
+        {"ResponseMetadata": {"HTTPStatusCode": 200}},
+        {"ResponseMetadata": {"RequestId": "1"}, "Items": []},
+    ],
 )
 def test_answer_that_is_not_dynamodb_s_is_a_lost_one(cloud: Cloud, answer: dict[str, Any]) -> None:
     """A 200 without a request id and the capacity that was asked for records nothing, and tells of no run before."""

@@ -28,7 +28,17 @@ from ledger_core.rewards import batch_writer as batches
 from ledger_core.rewards.progress import POSTPONED_MAX
 from ledger_core.rewards.sweep import PAGE_OWNERS_MAX
 from tests.fakes.cloud import Cloud, patched
-from tests.fakes.sweeps import BUSY, DAY, REWARD, cancellation, conflicting, counts, owners_of, spoil, swept
+from tests.fakes.sweeps import (
+    BUSY,
+    DAY,
+    REWARD,
+    cancellation,
+    conflicting,
+    counts,
+    owners_of,
+    spoil,
+    swept,
+)
 from tests.support import NOON, add, operation, spend, wire
 
 UTC_TEXT = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
@@ -78,7 +88,9 @@ def test_missed_period_is_granted_later_and_the_later_mark_stays(cloud: Cloud) -
     swept(cloud, later)
     assert (counts(swept(cloud)), counts(swept(cloud))) == ((3, 0, 0, 0), (0, 3, 0, 0))
     cloud.check(owners, ["2026-11-22", "2026-11-29"])
-    assert cloud.store().account(owners[0], consistent=True).marks == {"DAILY_REWARD:day": "2026-11-29"}
+    assert cloud.store().account(owners[0], consistent=True).marks == {
+        "DAILY_REWARD:day": "2026-11-29"
+    }
 
 
 def test_dry_run_writes_nothing(cloud: Cloud) -> None:
@@ -130,7 +142,9 @@ def test_conflict_sets_one_owner_back_and_shrinks_the_batches(cloud: Cloud) -> N
     monkey.setattr(batches, "TRANSACTIONS_MAX", 1)
     with monkey.context(), patched(cloud.dynamodb, transact_write_items=write):
         segment = Segment.all_of(REWARD, 1, NOON)[0]
-        done = Sweep(cloud.store(), REWARD, sleep=pauses.append, random=lambda: 1.0).run(segment, seconds=60)
+        done = Sweep(cloud.store(), REWARD, sleep=pauses.append, random=lambda: 1.0).run(
+            segment, seconds=60
+        )
     monkey.undo()
     assert counts(done) == (200, 0, 0, 0)
     assert sizes[:6] == [50, 25, 12, 17, 22, 27]
@@ -139,7 +153,9 @@ def test_conflict_sets_one_owner_back_and_shrinks_the_batches(cloud: Cloud) -> N
     cloud.check(owners[::4], [str(DAY)])
 
 
-@pytest.mark.parametrize("trouble", ["ThrottlingException", "ProvisionedThroughputExceededException", "answer lost"])
+@pytest.mark.parametrize(
+    "trouble", ["ThrottlingException", "ProvisionedThroughputExceededException", "answer lost"]
+)
 def test_whole_batch_in_trouble_is_sent_again_smaller(cloud: Cloud, trouble: str) -> None:
     """After throttling, or an answer that was lost, everybody has one reward, and is counted as granted now."""
     owners, sizes = cloud.seed(50), list[int]()
@@ -151,7 +167,9 @@ def test_whole_batch_in_trouble_is_sent_again_smaller(cloud: Cloud, trouble: str
         if trouble == "answer lost":
             real(**arguments)
             raise ReadTimeoutError(endpoint_url="http://dynamodb")
-        raise ClientError({"Error": {"Code": trouble, "Message": "slow down"}}, "TransactWriteItems")
+        raise ClientError(
+            {"Error": {"Code": trouble, "Message": "slow down"}}, "TransactWriteItems"
+        )
 
     with patched(cloud.dynamodb, transact_write_items=write):
         assert counts(swept(cloud)) == (50, 0, 0, 0)
@@ -174,7 +192,9 @@ def test_granted_by_another_worker_meanwhile(cloud: Cloud) -> None:
     cloud.check(owners, [str(DAY)])
 
 
-def test_balances_that_cannot_be_read_or_are_full_block_nobody(cloud: Cloud, caplog: pytest.LogCaptureFixture) -> None:
+def test_balances_that_cannot_be_read_or_are_full_block_nobody(
+    cloud: Cloud, caplog: pytest.LogCaptureFixture
+) -> None:
     """They are counted and logged by their hashes, and all others are granted."""
     owners = cloud.seed(20)
     spoil(cloud, owners[3], "balance", {"S": "lots"})
@@ -183,7 +203,9 @@ def test_balances_that_cannot_be_read_or_are_full_block_nobody(cloud: Cloud, cap
     with caplog.at_level(logging.ERROR):
         assert counts(swept(cloud)) == (17, 0, 0, 3)
     told = [record.getMessage() for record in caplog.records]
-    assert sorted(line.split()[1] for line in told) == sorted(owner_hash(owners[number]) for number in (3, 4, 5))
+    assert sorted(line.split()[1] for line in told) == sorted(
+        owner_hash(owners[number]) for number in (3, 4, 5)
+    )
     assert not [line for line in told if "owner-" in line]
     cloud.check([*owners[:3], *owners[6:]], [str(DAY)])
 
@@ -208,16 +230,31 @@ def test_balance_after_whose_time_nothing_can_come_blocks_nobody(cloud: Cloud, t
 
 
 @pytest.mark.parametrize(
-    "time", ["2026-11-22T13:00:00.000000+01:00", "2026-11-22T06:30:00-05:30", "20261122T120000Z", "2026-11-22T12:00+00"]
+    "time",
+    [
+        "2026-11-22T13:00:00.000000+01:00",
+        "2026-11-22T06:30:00-05:30",
+        "20261122T120000Z",
+        "2026-11-22T12:00+00",
+    ],
 )
 @pytest.mark.parametrize("attribute", ["updated_at", "active_at", "created_at"])
-def test_time_that_is_spelt_otherwise_stays_readable(cloud: Cloud, time: str, attribute: str) -> None:
+def test_time_that_is_spelt_otherwise_stays_readable(
+    cloud: Cloud, time: str, attribute: str
+) -> None:
     """Noon, written in another way, is read, and what a sweep writes is in UTC."""
     (owner_id,) = cloud.seed(1)
     table, key = cloud.tables["LEDGER_ACCOUNTS_TABLE"], {"account": {"S": owner_id}}
     spoil(cloud, owner_id, attribute, {"S": time})
     for day in (22, 23):
-        assert counts(swept(cloud, Reward.of(GameOperations, "DAILY_REWARD", Period.parse(f"2026-11-{day}"))))[0] == 1
+        assert (
+            counts(
+                swept(
+                    cloud, Reward.of(GameOperations, "DAILY_REWARD", Period.parse(f"2026-11-{day}"))
+                )
+            )[0]
+            == 1
+        )
     account = cloud.store().account(owner_id, consistent=True)
     assert (account.created_at, account.active_at, account.entry_count) == (NOON, NOON, 3)
     row = cloud.dynamodb.get_item(TableName=table, Key=key, ConsistentRead=True)["Item"]
@@ -231,7 +268,9 @@ def test_balance_that_is_erased_meanwhile_is_not_begun_anew(cloud: Cloud) -> Non
     owners = cloud.seed(3)
 
     def write(real: Callable[..., Any], **arguments: Any) -> Any:
-        cloud.dynamodb.delete_item(TableName=cloud.tables["LEDGER_ACCOUNTS_TABLE"], Key={"account": {"S": owners[1]}})
+        cloud.dynamodb.delete_item(
+            TableName=cloud.tables["LEDGER_ACCOUNTS_TABLE"], Key={"account": {"S": owners[1]}}
+        )
         return real(**arguments)
 
     with patched(cloud.dynamodb, transact_write_items=write):
@@ -250,7 +289,9 @@ def test_many_in_conflict_at_once_keep_nobody_else(cloud: Cloud) -> None:
     assert (counts(last), last.finished) == ((150, 0, 0, 0), True)
 
 
-def test_page_with_too_many_postponed_is_counted_once(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_with_too_many_postponed_is_counted_once(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The next worker reads it again. In the end each owner is counted once."""
     monkeypatch.setattr(sweep, "POSTPONED_MAX", 5)
     owners = cloud.seed(30)
@@ -273,7 +314,9 @@ def test_postponed_of_a_page_that_is_read_again_are_left_out(cloud: Cloud) -> No
 def test_place_does_not_go_by_the_order_of_postponed() -> None:
     """Else a segment that gets no further would seem to, for ever."""
     (segment,) = Segment.all_of(REWARD, 1, NOON)
-    one, other = (segment.model_copy(update={"postponed": owners}) for owners in (["a", "b"], ["b", "a"]))
+    one, other = (
+        segment.model_copy(update={"postponed": owners}) for owners in (["a", "b"], ["b", "a"])
+    )
     assert one.place == other.place
 
 
@@ -287,7 +330,9 @@ def test_owner_that_dynamodb_refuses_blocks_nobody(cloud: Cloud, told_by: str) -
         if owners[17] not in batch:
             return real(**arguments)
         if told_by == "whole request":
-            raise ClientError({"Error": {"Code": "ValidationException", "Message": "no"}}, "TransactWriteItems")
+            raise ClientError(
+                {"Error": {"Code": "ValidationException", "Message": "no"}}, "TransactWriteItems"
+            )
         reasons = [{"Code": "None"} for _ in arguments["TransactItems"]]
         reasons[2 * batch.index(owners[17]) + 1] = {"Code": "ItemCollectionSizeLimitExceeded"}
         raise cancellation(reasons)
@@ -321,7 +366,9 @@ def test_owner_in_conflict_all_the_time_is_put_off_and_told(cloud: Cloud) -> Non
         assert (done.scanned, done.finished) == (True, False)
         again = Sweep(cloud.store(), REWARD, sleep=lambda _: None).run(done, seconds=60)
         assert again.place == done.place
-    last = Sweep(cloud.store(), REWARD).run(Segment.model_validate_json(again.model_dump_json()), seconds=60)
+    last = Sweep(cloud.store(), REWARD).run(
+        Segment.model_validate_json(again.model_dump_json()), seconds=60
+    )
     assert (counts(last), last.finished) == ((50, 0, 0, 0), True)
     cloud.check(owners, [str(DAY)])
 
@@ -329,7 +376,9 @@ def test_owner_in_conflict_all_the_time_is_put_off_and_told(cloud: Cloud) -> Non
 def test_time_that_runs_out_over_postponed_leaves_them(cloud: Cloud) -> None:
     """Whom the time did not reach is put off again, and nobody is counted twice."""
     owners = cloud.seed(3)
-    segment = Segment.all_of(REWARD, 1, NOON)[0].model_copy(update={"scanned": True, "postponed": owners})
+    segment = Segment.all_of(REWARD, 1, NOON)[0].model_copy(
+        update={"scanned": True, "postponed": owners}
+    )
     read = list[str]()
 
     def get(real: Callable[..., Any], **arguments: Any) -> Any:
@@ -348,7 +397,9 @@ def test_straggler_that_cannot_be_read_blocks_nobody(cloud: Cloud) -> None:
     """It has failed, like any other; a table that is not there is another matter."""
     owners = cloud.seed(3)
     spoil(cloud, owners[1], "balance", {"S": "lots"})
-    segment = Segment.all_of(REWARD, 1, NOON)[0].model_copy(update={"scanned": True, "postponed": owners})
+    segment = Segment.all_of(REWARD, 1, NOON)[0].model_copy(
+        update={"scanned": True, "postponed": owners}
+    )
     done = Sweep(cloud.store(), REWARD).run(segment, seconds=60)
     assert (counts(done), done.finished) == ((2, 0, 0, 1), True)
     cloud.tables["LEDGER_ACCOUNTS_TABLE"] = "not-there"
@@ -363,11 +414,15 @@ def test_throttled_until_the_time_is_up(cloud: Cloud) -> None:
 
     def write(real: Callable[..., Any], **arguments: Any) -> Any:
         tries.append(1)
-        raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "no"}}, "TransactWriteItems")
+        raise ClientError(
+            {"Error": {"Code": "ThrottlingException", "Message": "no"}}, "TransactWriteItems"
+        )
 
     segment = Segment.all_of(REWARD, 1, NOON)[0]
     with patched(cloud.dynamodb, transact_write_items=write):
-        done = Sweep(cloud.store(), REWARD, monotonic=lambda: float(len(tries))).run(segment, seconds=0.5)
+        done = Sweep(cloud.store(), REWARD, monotonic=lambda: float(len(tries))).run(
+            segment, seconds=0.5
+        )
     assert (counts(done), done.place, len(tries)) == ((0, 0, 0, 0), segment.place, 1)
 
 
@@ -377,16 +432,23 @@ def test_too_many_put_off_is_a_failure(cloud: Cloud, monkeypatch: pytest.MonkeyP
     cloud.seed(6)
 
     def write(real: Callable[..., Any], **arguments: Any) -> Any:
-        raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "no"}}, "TransactWriteItems")
+        raise ClientError(
+            {"Error": {"Code": "ThrottlingException", "Message": "no"}}, "TransactWriteItems"
+        )
 
-    with patched(cloud.dynamodb, transact_write_items=write), pytest.raises(UnavailableError, match="too few"):
+    with (
+        patched(cloud.dynamodb, transact_write_items=write),
+        pytest.raises(UnavailableError, match="too few"),
+    ):
         swept(cloud)
 
 
 def test_postponed_of_the_longest_ids_fit_into_a_message() -> None:
     """SQS takes 256 KiB."""
     owner_id = "\U0001f600" * 128
-    segment = Segment.all_of(REWARD, 1, NOON)[0].model_copy(update={"postponed": [owner_id] * POSTPONED_MAX})
+    segment = Segment.all_of(REWARD, 1, NOON)[0].model_copy(
+        update={"postponed": [owner_id] * POSTPONED_MAX}
+    )
     assert len(segment.model_dump_json().encode()) < 256 * 1024
 
 
@@ -405,7 +467,9 @@ def test_page_that_fails_is_read_again(cloud: Cloud) -> None:
     cloud.check(owners, [str(DAY)])
 
 
-def test_page_that_goes_on_failing_keeps_the_place(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_that_goes_on_failing_keeps_the_place(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What was done before it stays done and is told; a segment that gets no further is a failure."""
     monkeypatch.setattr(sweep, "PAGE_OWNERS_MAX", 4)
     owners = cloud.seed(10)
@@ -432,9 +496,14 @@ def test_what_is_missing_altogether_is_told_at_once(cloud: Cloud) -> None:
 
     def write(real: Callable[..., Any], **arguments: Any) -> Any:
         sent.append("denied")
-        raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "TransactWriteItems")
+        raise ClientError(
+            {"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "TransactWriteItems"
+        )
 
-    with patched(cloud.dynamodb, transact_write_items=write), pytest.raises(StoreError, match="AccessDenied"):
+    with (
+        patched(cloud.dynamodb, transact_write_items=write),
+        pytest.raises(StoreError, match="AccessDenied"),
+    ):
         swept(cloud)
     assert sent.count("denied") <= batches.TRANSACTIONS_MAX
 
@@ -455,7 +524,9 @@ def test_owner_is_active_by_its_own_entries_not_by_rewards(cloud: Cloud) -> None
     idle, active = cloud.seed(2)  # both had their entry on the 22nd
     for day in range(22, 28):
         if day == 25:
-            processor = OperationProcessor(cloud.store(), ExampleAppOperations, clock=lambda: NOON + timedelta(days=3))
+            processor = OperationProcessor(
+                cloud.store(), ExampleAppOperations, clock=lambda: NOON + timedelta(days=3)
+            )
             processor.process(add(1, "comes back", owner_id=active))
         swept(cloud, Reward.of(GameOperations, "DAILY_REWARD", Period.parse(f"2026-11-{day}")))
     cloud.check([idle], ["2026-11-22", "2026-11-23", "2026-11-24"])
@@ -465,7 +536,9 @@ def test_owner_is_active_by_its_own_entries_not_by_rewards(cloud: Cloud) -> None
 def test_operation_that_takes_credits_skips_who_has_too_few(cloud: Cloud) -> None:
     """A fee is posted to those who can pay; nobody falls below zero, and each kind of period has a nonce of its own."""
     owners = cloud.seed(3)  # with 3 credits
-    OperationProcessor(cloud.store(), ExampleAppOperations).process(add(2, "rich", owner_id=owners[1]))
+    OperationProcessor(cloud.store(), ExampleAppOperations).process(
+        add(2, "rich", owner_id=owners[1])
+    )
     fee = Reward.of(GameOperations, "CONTENT_CREATION", Period.parse("2026-W47"))
     assert (fee.nonce, fee.amount) == ("ledger:content-creation:2026-W47", -5)
     assert (counts(swept(cloud, fee)), counts(swept(cloud, fee))) == ((1, 0, 2, 0), (0, 1, 2, 0))
@@ -499,7 +572,9 @@ def test_dry_run_skips_a_balance_that_is_too_low(cloud: Cloud) -> None:
 def test_rule_that_fails_on_an_owner_blocks_nobody(cloud: Cloud) -> None:
     """The app's rule is the app's; its failure is that owner's."""
     owners = cloud.seed(3)
-    OperationProcessor(cloud.store(), ExampleAppOperations).process(add(2, "n2", owner_id=owners[0]))
+    OperationProcessor(cloud.store(), ExampleAppOperations).process(
+        add(2, "n2", owner_id=owners[0])
+    )
     done = swept(cloud, Reward.of(GameOperations, "CREDIT_ADD", Period.parse("2026-11")))
     assert counts(done) == (1, 0, 0, 2)
 
@@ -526,7 +601,12 @@ def test_kinds_of_periods_of_one_operation_may_change(cloud: Cloud) -> None:
         ("2026-11-22", (0, 1, 0, 0)),
         ("2026-W47", (0, 1, 0, 0)),
     ]:
-        assert counts(swept(cloud, Reward.of(ExampleAppOperations, "DAILY_REWARD", Period.parse(period)))) == expected
+        assert (
+            counts(
+                swept(cloud, Reward.of(ExampleAppOperations, "DAILY_REWARD", Period.parse(period)))
+            )
+            == expected
+        )
     assert cloud.store().account(owner_id, consistent=True).entry_count == 4
 
 
@@ -543,14 +623,18 @@ def test_segments_divide_the_owners(cloud: Cloud) -> None:
 
 def test_owner_without_entries_is_none(cloud: Cloud) -> None:
     """A row without an entry count is not an owner of the ledger."""
-    cloud.dynamodb.put_item(TableName=cloud.tables["LEDGER_ACCOUNTS_TABLE"], Item={"account": {"S": "ghost"}})
+    cloud.dynamodb.put_item(
+        TableName=cloud.tables["LEDGER_ACCOUNTS_TABLE"], Item={"account": {"S": "ghost"}}
+    )
     assert counts(swept(cloud)) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("name", ["SIGNUP_CREDIT", "CREDIT_SPEND", "daily_reward", "", "NOTHING"])
 def test_only_what_an_app_schedules_is_posted(name: str) -> None:
     """An operation that the app does not name in SCHEDULED cannot be given to everybody by a wrong event."""
-    with pytest.raises(UnknownOperationError, match="must be one that may be scheduled, DAILY_REWARD"):
+    with pytest.raises(
+        UnknownOperationError, match="must be one that may be scheduled, DAILY_REWARD"
+    ):
         Reward.of(ExampleAppOperations, name, DAY)
 
 
@@ -578,7 +662,12 @@ def test_active_within_counts_days_before_the_period(cloud: Cloud) -> None:
     (owner_id,) = cloud.seed(1)
     account = cloud.store().account(owner_id, consistent=True)
     rule = active_within(days=7)
-    assert [rule(account, date(2026, 11, day)) for day in (20, 22, 29, 30)] == [True, True, True, False]
+    assert [rule(account, date(2026, 11, day)) for day in (20, 22, 29, 30)] == [
+        True,
+        True,
+        True,
+        False,
+    ]
     nobody = cloud.store().account("nobody", consistent=True)
     assert rule(nobody, date(2026, 11, 22)) is False
 
@@ -586,7 +675,9 @@ def test_active_within_counts_days_before_the_period(cloud: Cloud) -> None:
 def test_entry_of_an_owner_is_a_sign_of_life_and_a_reward_is_not(cloud: Cloud) -> None:
     """`active_at` is the time of the last entry that was posted for the owner."""
     (owner_id,) = cloud.seed(1)
-    assert cloud.store().account(owner_id, consistent=True).active_at == NOON  # rows from before have the last entry's
+    assert (
+        cloud.store().account(owner_id, consistent=True).active_at == NOON
+    )  # rows from before have the last entry's
     processor = OperationProcessor(cloud.store(), ExampleAppOperations)
     entry = processor.process(operation(nonce="n2", owner_id=owner_id))
     swept(cloud)

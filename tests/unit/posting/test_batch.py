@@ -1,4 +1,4 @@
-"""The requests of one account: what shares the next transaction, and how each is settled."""
+"""The waiting requests of an account: which share a transaction, and how each is settled."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from tests.fakes.scripted_store import NEW, stored
 from tests.support import NOON, add
 
 
-def pending(nonce: str, *, is_alone: bool = False) -> Pending:
+def make_pending(nonce: str, *, is_alone: bool = False) -> Pending:
     return Pending(Posting(add(1, nonce), 1, is_fixed=False), is_alone)
 
 
@@ -31,29 +31,30 @@ def pending(nonce: str, *, is_alone: bool = False) -> Pending:
     ],
 )  # fmt: skip
 def test_groups(waiting: str, group: str) -> None:
-    """A group has the first request and those up to one that is alone, each nonce once."""
+    """A group begins with the first request, ends before a lone one, and has each nonce once."""
     batch = Batch()
     for word in waiting.split():
-        one = pending(word.strip("!-"), is_alone="!" in word)
+        pending = make_pending(word.strip("!-"), is_alone="!" in word)
         if "-" in word:
-            one.fail(ContentionError("enough"))
-        batch.arrivals.append(one)
+            pending.fail(ContentionError("enough"))
+        batch.arrivals.append(pending)
     chosen = batch.next_group()
-    assert [one.posting.request.nonce for one in chosen] == group.split()
+    assert [pending.posting.request.nonce for pending in chosen] == group.split()
     assert not batch.arrivals
-    assert not any(one.is_settled for one in batch.pendings)
+    assert not any(pending.is_settled for pending in batch.pendings)
 
 
 def test_group_is_no_larger_than_a_transaction() -> None:
-    """The requests beyond it stay in their order."""
-    batch = Batch(pendings=[pending(f"n{number}") for number in range(ENTRIES_MAX + 1)])
+    """The requests beyond the limit wait in their order."""
+    batch = Batch(pendings=[make_pending(f"n{number}") for number in range(ENTRIES_MAX + 1)])
     assert batch.next_group() == batch.pendings[:ENTRIES_MAX]
     assert len(batch.pendings) == ENTRIES_MAX + 1
 
 
-def test_arrivals_stand_behind_those_that_wait() -> None:
-    """A group begins with the request that came first."""
-    first, second = pending("a"), pending("b")
+def test_arrivals_come_after_the_waiting_requests() -> None:
+    """A group has the requests in the order of their arrival."""
+    first = make_pending("a")
+    second = make_pending("b")
     batch = Batch(pendings=[first])
     batch.arrivals.append(second)
     assert batch.next_group() == [first, second]
@@ -61,9 +62,9 @@ def test_arrivals_stand_behind_those_that_wait() -> None:
 
 def test_attempt_is_kept_while_one_of_its_requests_waits() -> None:
     """An attempt is dropped once all of its requests are settled."""
-    pendings = [pending("a"), pending("b")]
+    pendings = [make_pending("a"), make_pending("b")]
     assert Batch().unsettled_attempt() is None
-    change, _ = plan_group([one.posting for one in pendings], NEW, NOON)
+    change, _ = plan_group([pending.posting for pending in pendings], NEW, NOON)
     attempt = Attempt(pendings, change, "token", 0.0, NOON)
     batch = Batch(attempt=attempt)
     pendings[0].fail(ContentionError("enough"))
@@ -75,16 +76,16 @@ def test_attempt_is_kept_while_one_of_its_requests_waits() -> None:
 
 def test_request_is_settled_once() -> None:
     """A request that failed or has its entry does not fail again."""
-    one = pending("a")
-    assert not one.is_settled
+    pending = make_pending("a")
+    assert not pending.is_settled
     first = ContentionError("first")
-    one.fail(first)
-    one.fail(UnavailableError("second"))
-    assert one.is_settled
+    pending.fail(first)
+    pending.fail(UnavailableError("second"))
+    assert pending.is_settled
     with pytest.raises(ContentionError) as failure:
-        one.result()
+        pending.result()
     assert failure.value is first
-    other = pending("b")
+    other = make_pending("b")
     other.entry = stored(add(1, "b"), 1)
     other.fail(first)
     assert other.result() == other.entry

@@ -1,6 +1,7 @@
-"""A write whose answer is lost: sent under one token while DynamoDB knows it, then looked up."""
+"""A write whose answer is lost: sent again while DynamoDB knows its token, then looked up."""
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -41,13 +42,15 @@ def bench_of(*answers: Any) -> Bench:
     """A bench whose answers may be late."""
     bench = Bench()
 
-    def late(answer: Late) -> Any:
-        bench.pauses.append(answer.seconds)
-        return answer.answer
+    def wait_for(late: Late) -> Any:
+        bench.pauses.append(late.seconds)
+        return late.answer
 
     for answer in answers:
-        is_late = isinstance(answer, Late)
-        bench.store.answers.append((lambda answer=answer: late(answer)) if is_late else answer)
+        if isinstance(answer, Late):
+            bench.store.answers.append(partial(wait_for, answer))
+        else:
+            bench.store.answers.append(answer)
     return bench
 
 
@@ -69,7 +72,7 @@ def test_token_is_used_no_longer_than_dynamodb_knows_it() -> None:
     ],
 )
 def test_long_doubt_is_looked_up(seconds: float, again: str) -> None:
-    """The request gets its entry; the time that counts begins before the first try."""
+    """A look-up gives the request its entry; the doubt begins before the first try."""
     answer: Any = DONE if again == "transact" else (OWN, account(9, 9))
     bench = bench_of(NEW, Late(seconds, LOST), answer)
     assert post(bench) == OWN
@@ -78,7 +81,7 @@ def test_long_doubt_is_looked_up(seconds: float, again: str) -> None:
 
 
 def test_doubt_is_counted_from_the_first_try() -> None:
-    """Tries in between do not prolong the time; a lost look-up is made again."""
+    """Later tries do not prolong the time; a lost look-up is made again."""
     half = TOKEN_SECONDS_MAX / 2
     found = (OWN, account_after(OWN))
     bench = bench_of(NEW, Late(half, LOST), Late(half, LOST), LOST, found)
@@ -95,7 +98,7 @@ def test_doubt_is_counted_from_the_first_try() -> None:
     ],
 )
 def test_conflict_that_lasts_is_no_doubt(conflict: Any) -> None:
-    """A transaction that DynamoDB has cancelled was not written, and may be sent for ever."""
+    """DynamoDB has cancelled the transaction, so it is sent again even after a long time."""
     bench = bench_of(NEW, Late(SECONDS / 2, conflict), DONE)
     assert post(bench) == OWN
     assert bench.calls == ["account", "transact", "transact"]
@@ -117,7 +120,7 @@ def test_transaction_that_was_not_written_is_planned_anew() -> None:
 
 
 def test_transaction_that_arrives_after_all_is_the_sender_s_own() -> None:
-    """The look-up does not find the first try, which is written later; the second try finds it."""
+    """The first try is written after the look-up; the second try finds its entry."""
     arrived = Cancelled((OWN,), account(8, 4))
     bench = bench_of(NEW, Late(600, LOST), (None, account(7, 3)), arrived)
     assert post(bench) == OWN
@@ -125,7 +128,7 @@ def test_transaction_that_arrives_after_all_is_the_sender_s_own() -> None:
 
 
 def test_every_lost_try_is_the_sender_s_own() -> None:
-    """The request recognises the entry of any try that it gave up, not of the last one only."""
+    """The request recognises the entry of each lost try, not only of the last."""
     arrived = Cancelled((OWN,), account(9, 5))
     first = (Late(600, LOST), (None, account(7, 3)))
     second = (Late(600, LOST), (None, account(8, 4)), account(8, 4))
@@ -136,7 +139,7 @@ def test_every_lost_try_is_the_sender_s_own() -> None:
 
 @pytest.mark.parametrize("seconds", [TOKEN_SECONDS_MAX, -TOKEN_SECONDS_MAX])
 def test_process_that_was_frozen_meanwhile_gives_the_sender_its_own(seconds: float) -> None:
-    """The token was forgotten while the process was frozen; the stored entry is its own."""
+    """The token expired while the process was frozen; the stored entry is the sender's own."""
     bench = Bench(NEW, LOST)
 
     def answer() -> Cancelled:
@@ -149,8 +152,8 @@ def test_process_that_was_frozen_meanwhile_gives_the_sender_its_own(seconds: flo
 
 
 @pytest.mark.parametrize("seconds", [TOKEN_SECONDS_MAX, -TOKEN_SECONDS_MAX])
-def test_process_that_was_frozen_before_looks_up(seconds: float) -> None:
-    """Its monotonic clock stood still, its time went on: the transaction is not sent again."""
+def test_process_that_was_frozen_before_a_retry_looks_up(seconds: float) -> None:
+    """If the time moved and the monotonic clock did not, the transaction is not sent again."""
     bench = Bench(NEW)
 
     def answer() -> Any:
@@ -163,7 +166,7 @@ def test_process_that_was_frozen_before_looks_up(seconds: float) -> None:
 
 
 def test_process_without_the_time_looks_up() -> None:
-    """A clock that is not sure of the time may have stood still: nothing is sent again."""
+    """If the clock is off, the transaction is not sent again."""
     bench = Bench(NEW)
 
     def off() -> Any:
@@ -179,7 +182,7 @@ def test_process_without_the_time_looks_up() -> None:
 
 
 def test_same_entry_of_another_process_is_a_duplicate() -> None:
-    """Two processes may make the same entry; under a known token the stored one is the other's."""
+    """If the token is known, the same entry in the table is another process's."""
     bench = bench_of(NEW, LOST, Cancelled((OWN,), account_after(OWN)))
     with pytest.raises(DuplicateNonceError):
         post(bench)
@@ -187,7 +190,7 @@ def test_same_entry_of_another_process_is_a_duplicate() -> None:
 
 @pytest.mark.parametrize("is_looked_up", [True, False])
 def test_entry_of_another_sender_is_a_duplicate(is_looked_up: bool) -> None:
-    """An entry that this process did not send is a duplicate, however it is found."""
+    """An entry that this process did not send is a duplicate, also after a lost answer."""
     found: Any = Cancelled(stored=(THEIRS,))
     if is_looked_up:
         found = (THEIRS, account_after(THEIRS))
@@ -198,15 +201,15 @@ def test_entry_of_another_sender_is_a_duplicate(is_looked_up: bool) -> None:
 
 
 def test_same_entry_is_a_duplicate_without_doubt() -> None:
-    """The same entry at the same instant is another sender's if no answer was lost."""
+    """If no answer was lost, the same entry in the table is another sender's."""
     with pytest.raises(DuplicateNonceError):
         post(bench_of(NEW, Cancelled((OWN,), account_after(OWN))))
-    with pytest.raises(DuplicateNonceError):  # however long the answer took
+    with pytest.raises(DuplicateNonceError):  # also if the answer took long
         post(bench_of(NEW, Late(600, Cancelled((OWN,), account_after(OWN)))))
 
 
 def test_group_is_looked_up_together() -> None:
-    """All of a transaction was written, or nothing; what was not written goes together again."""
+    """One look-up decides for the whole transaction; if it was not written, it is sent again."""
     cases: list[tuple[Any, list[list[str]]]] = [
         ((OWN, account(2, 2)), [["n", "m"]]),
         ((None, NEW), [["n", "m"], ["n", "m"]]),
@@ -216,11 +219,11 @@ def test_group_is_looked_up_together() -> None:
         waiting = [bench.group.join(add(1, nonce)) for nonce in ("n", "m")]
         bench.group.finish(waiting[0], timeout_seconds=SECONDS)
         assert bench.nonces == sent
-        assert [bench.group.finish(one).id for one in waiting] == [1, 2]
+        assert [bench.group.finish(caller).id for caller in waiting] == [1, 2]
 
 
-def test_whole_group_remembers_a_lost_try() -> None:
-    """The second request of a lost group recognises its entry too."""
+def test_each_request_of_a_group_remembers_a_lost_try() -> None:
+    """The second request of the group recognises its entry too."""
     batch = Batch()
     bench = bench_of(NEW, Late(600, LOST), (None, account(7, 3)))
     pendings = [bench.processor.accept(add(1, nonce)) for nonce in ("n", "m")]
@@ -234,7 +237,7 @@ def test_whole_group_remembers_a_lost_try() -> None:
 
 
 def test_duplicate_in_a_group_is_alone() -> None:
-    """The other requests of a looked-up group are written without the duplicate."""
+    """The other requests of the group are written without the duplicate."""
     found = (THEIRS, account_after(THEIRS))
     bench = bench_of(NEW, Late(600, LOST), found, DONE)
     waiting = [bench.group.join(add(1, nonce)) for nonce in ("n", "m")]
@@ -245,7 +248,7 @@ def test_duplicate_in_a_group_is_alone() -> None:
 
 
 def test_doubt_of_one_leader_is_looked_up_by_the_next() -> None:
-    """The next leader comes after an hour and does not send the old transaction again."""
+    """A leader that comes an hour later does not send the transaction again."""
     bench = bench_of(NEW, LOST, (OWN, account(2, 2)))
     waiting = [bench.group.join(add(1, nonce)) for nonce in ("n", "m")]
     with pytest.raises(UnavailableError):
@@ -256,18 +259,18 @@ def test_doubt_of_one_leader_is_looked_up_by_the_next() -> None:
 
 
 def test_look_up_that_dynamodb_refuses_is_final_for_all_in_doubt() -> None:
-    """No request is answered a duplicate of what may be its own entry."""
+    """Each request fails with the error, because its entry may be written."""
     bench = bench_of(NEW, Late(600, LOST), StoreError("malformed"))
     waiting = [bench.group.join(add(1, nonce)) for nonce in ("n", "m")]
-    for one in waiting:
+    for caller in waiting:
         with pytest.raises(StoreError, match=r"^malformed$"):
-            bench.group.finish(one, timeout_seconds=SECONDS)
+            bench.group.finish(caller, timeout_seconds=SECONDS)
     assert bench.calls == ["account", "transact", "look_up"]
     assert bench.processor.remembered("ada") is None
 
 
 def test_attempt_is_in_doubt_from_the_first_lost_answer() -> None:
-    """A batch keeps the attempt whose answer was lost, and only that."""
+    """A batch keeps its last attempt, which is in doubt only if its answer was lost."""
     for error, is_in_doubt in ((LOST, True), (ContentionError("conflict"), False)):
         bench = bench_of(NEW, error)
         batch = Batch()

@@ -1,4 +1,4 @@
-"""Group commit: requests to one account that wait at the same time share transactions."""
+"""Group commit: requests of an account that wait at the same time share transactions."""
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,29 +28,29 @@ LOST = UnavailableError("lost")
 ENOUGH = ContentionError("enough")
 MARK = Mark("DAILY_REWARD:day", "2026-11-22")
 SECONDS = 10.0
-"""How long a real thread is waited for before its test fails."""
+"""How long a test waits for a real thread before it fails."""
 
 
-def line(bench: Bench, *requests: OperationRequest) -> list[Waiting]:
-    """Requests that wait together; the first of them leads."""
+def join_all(bench: Bench, *requests: OperationRequest) -> list[Waiting]:
+    """Put requests in the queue; the first of them leads."""
     return [bench.group.join(request) for request in requests]
 
 
 def outcomes(waiting: list[Waiting]) -> list[Any]:
-    """The id of each request's entry, the code of its error, or None while it is pending."""
-    codes = [getattr(one.pending.error, "code", None) for one in waiting]
-    ids = [getattr(one.pending.entry, "id", None) for one in waiting]
+    """The id of each caller's entry, the code of its error, or None while it is pending."""
+    codes = [getattr(caller.pending.error, "code", None) for caller in waiting]
+    ids = [getattr(caller.pending.entry, "id", None) for caller in waiting]
     return [code or entry_id for code, entry_id in zip(codes, ids, strict=True)]
 
 
 def turns(waiting: list[Waiting]) -> list[bool]:
-    """Of each request, whether its turn is done."""
-    return [one.turn.done() for one in waiting]
+    """Whether each caller's turn has come."""
+    return [caller.turn.done() for caller in waiting]
 
 
 def leads(waiting: list[Waiting]) -> list[bool]:
-    """Of each request, whether it leads."""
-    return [one.turn.done() and not one.pending.is_settled for one in waiting]
+    """Whether each caller leads."""
+    return [caller.turn.done() and not caller.pending.is_settled for caller in waiting]
 
 
 def test_constants_are_what_operators_read() -> None:
@@ -58,13 +58,13 @@ def test_constants_are_what_operators_read() -> None:
     assert QUEUE_MAX == 1000
 
 
-# Several in one transaction
+# Several requests in a transaction
 
 
 def test_waiting_requests_are_written_together() -> None:
-    """A transaction has the entries of all, each upon the one before; each caller finds its own."""
+    """A transaction has the entries of all requests in their order; each caller gets its own."""
     bench = Bench(account(2, 1), DONE)
-    waiting = line(bench, add(1, "a"), spend(3, "b"), add(5, "c"))
+    waiting = join_all(bench, add(1, "a"), spend(3, "b"), add(5, "c"))
     assert turns(waiting) == [True, False, False]
     assert bench.group.finish(waiting[0]).balance_after == 3
     assert outcomes(waiting) == [2, 3, 4]
@@ -73,15 +73,15 @@ def test_waiting_requests_are_written_together() -> None:
     entries = change.entries
     assert [entry.balance_after for entry in entries] == [3, 0, 5]
     assert [entry.prev_hash for entry in entries[1:]] == [entry.hash for entry in entries[:-1]]
-    assert tuple(bench.group.finish(one, timeout_seconds=0) for one in waiting) == entries
+    assert tuple(bench.group.finish(caller, timeout_seconds=0) for caller in waiting) == entries
     assert bench.calls == ["account", "transact"]
     assert bench.group._queues == {}
 
 
-def test_request_that_does_not_fit_beside_others_is_tried_alone() -> None:
-    """It may fit after the others; it is refused alone, after a confirmation."""
+def test_request_that_does_not_fit_in_a_group_is_tried_alone() -> None:
+    """The request is refused only alone, after a confirmation."""
     bench = Bench(account(2, 1), DONE, (None, account(3, 2)))
-    waiting = line(bench, spend(9, "too much"), add(1, "a"), spend(3, "later"))
+    waiting = join_all(bench, spend(9, "too much"), add(1, "a"), spend(3, "later"))
     with pytest.raises(InsufficientBalanceError):
         bench.group.finish(waiting[0])
     assert outcomes(waiting) == ["insufficient_balance", 2, 3]
@@ -90,17 +90,17 @@ def test_request_that_does_not_fit_beside_others_is_tried_alone() -> None:
 
 
 def test_request_that_did_not_fit_fits_after_the_others() -> None:
-    """The credits that a later request added are enough for it."""
+    """A later request of the group adds enough credits for it."""
     bench = Bench(account(2, 1), DONE, DONE)
-    waiting = line(bench, spend(3, "a"), add(1, "b"))
+    waiting = join_all(bench, spend(3, "a"), add(1, "b"))
     assert bench.group.finish(waiting[0]).balance_after == 0
     assert bench.nonces == [["b"], ["a"]]
 
 
 def test_several_that_do_not_fit_are_tried_alone() -> None:
-    """No transaction is empty; each request is confirmed by itself."""
+    """No empty transaction is sent; each request is confirmed alone."""
     bench = Bench(account(2, 1), (None, account(2, 1)), (None, account(7, 2)), DONE)
-    waiting = line(bench, spend(9, "a"), spend(7, "b"))
+    waiting = join_all(bench, spend(9, "a"), spend(7, "b"))
     with pytest.raises(InsufficientBalanceError):
         bench.group.finish(waiting[0])
     assert leads(waiting) == [False, True]
@@ -109,16 +109,16 @@ def test_several_that_do_not_fit_are_tried_alone() -> None:
     assert bench.calls == ["account", "look_up", "look_up", "transact"]
 
 
-def test_request_that_did_not_fit_is_not_passed_by_later_ones() -> None:
-    """It is tried before the next transaction, however many requests keep coming."""
+def test_request_that_did_not_fit_comes_before_later_requests() -> None:
+    """It is tried before the next group is written."""
     bench = Bench(account(2, 1))
-    waiting = line(bench, spend(9, "too much"), add(1, "a"))
+    waiting = join_all(bench, spend(9, "too much"), add(1, "a"))
 
-    def written_while_another_comes() -> list[Cancelled]:
-        waiting.extend(line(bench, add(1, "b")))
+    def written_while_another_arrives() -> list[Cancelled]:
+        waiting.extend(join_all(bench, add(1, "b")))
         return DONE
 
-    bench.store.answers += [written_while_another_comes, (None, account(3, 2)), DONE]
+    bench.store.answers += [written_while_another_arrives, (None, account(3, 2)), DONE]
     with pytest.raises(InsufficientBalanceError):
         bench.group.finish(waiting[0])
     assert outcomes(waiting) == ["insufficient_balance", 2, None]
@@ -127,10 +127,10 @@ def test_request_that_did_not_fit_is_not_passed_by_later_ones() -> None:
 
 
 def test_second_use_of_a_nonce_waits_for_the_first() -> None:
-    """No transaction has two entries under one key."""
+    """A transaction has at most one entry under a key."""
     original = account(2, 1).next_entry(add(1, "a"), amount=1, now=NOON)
     bench = Bench(account(2, 1), DONE, Cancelled(stored=(original,)))
-    waiting = line(bench, add(1, "a"), add(1, "a"), add(1, "b"))
+    waiting = join_all(bench, add(1, "a"), add(1, "a"), add(1, "b"))
     assert bench.group.finish(waiting[0]) == original
     with pytest.raises(DuplicateNonceError) as duplicate:
         bench.group.finish(waiting[1])
@@ -138,11 +138,11 @@ def test_second_use_of_a_nonce_waits_for_the_first() -> None:
     assert bench.nonces == [["a", "b"], ["a"]]
 
 
-def test_duplicates_are_answered_and_the_others_sent_again_at_once() -> None:
-    """The reasons name every duplicate; no race was lost, so there is no pause and no read."""
+def test_duplicates_are_answered_and_the_other_requests_sent_again_at_once() -> None:
+    """The reasons name every duplicate; no race was lost, so no pause and no read follow."""
     originals = tuple(stored(add(1, nonce), 1) for nonce in ("a", "c"))
     bench = Bench(account(2, 2), Cancelled(stored=originals), DONE)
-    waiting = line(bench, add(1, "b"), add(1, "a"), add(1, "c"), add(1, "d"))
+    waiting = join_all(bench, add(1, "b"), add(1, "a"), add(1, "c"), add(1, "d"))
     assert bench.group.finish(waiting[0]).id == 3
     assert outcomes(waiting) == [3, "duplicate_nonce", "duplicate_nonce", 4]
     assert bench.nonces == [["b", "a", "c", "d"], ["b", "d"]]
@@ -154,17 +154,17 @@ def test_conflict_beside_a_duplicate_pauses_the_others() -> None:
     """After the pause the account is read strongly consistent."""
     both = Cancelled(stored=(stored(add(1, "a"), 1),), busy=ContentionError("conflict"))
     bench = Bench(account(2, 1), both, account(3, 2), DONE)
-    waiting = line(bench, add(1, "b"), add(1, "a"))
+    waiting = join_all(bench, add(1, "b"), add(1, "a"))
     assert bench.group.finish(waiting[0]).id == 3
     assert bench.befores == [account(2, 1), account(3, 2)]
     assert (bench.reads, len(bench.pauses)) == ([False, True], 1)
 
 
 def test_leader_that_is_a_duplicate_leaves_the_others_to_the_next() -> None:
-    """A settled leader neither pauses nor writes for the others."""
+    """A settled leader neither pauses nor writes for the other requests."""
     both = Cancelled((stored(add(1, "a"), 1),), account(3, 2), ContentionError("conflict"))
     bench = Bench(account(2, 1), both, DONE)
-    waiting = line(bench, add(1, "a"), add(1, "b"))
+    waiting = join_all(bench, add(1, "a"), add(1, "b"))
     with pytest.raises(DuplicateNonceError):
         bench.group.finish(waiting[0])
     assert leads(waiting) == [False, True]
@@ -173,10 +173,10 @@ def test_leader_that_is_a_duplicate_leaves_the_others_to_the_next() -> None:
     assert bench.pauses == []
 
 
-def test_lost_race_is_lost_by_all() -> None:
-    """All are planned anew on the moved account, with a pause from the second loss on."""
+def test_group_that_lost_a_race_is_planned_anew() -> None:
+    """The whole group is planned on the moved account, with a pause from the second loss on."""
     bench = Bench(NEW, moved(7, 3), moved(8, 4), account(9, 5), DONE)
-    waiting = line(bench, add(1, "a"), add(1, "b"))
+    waiting = join_all(bench, add(1, "a"), add(1, "b"))
     with measure_request() as metrics:
         bench.group.finish(waiting[0])
     assert outcomes(waiting) == [6, 7]
@@ -185,13 +185,13 @@ def test_lost_race_is_lost_by_all() -> None:
 
 
 def test_request_with_a_mark_is_written_alone() -> None:
-    """Neither those before it nor those behind it share its transaction."""
+    """Neither earlier nor later requests share its transaction."""
     bench = Bench(account(2, 1), DONE, DONE, DONE)
-    waiting = line(bench, add(1, "a"), add(1, "a2"))
+    waiting = join_all(bench, add(1, "a"), add(1, "a2"))
     waiting.append(bench.group.join(add(1, "b"), mark=MARK))
-    waiting += line(bench, add(1, "c"))
-    for one in (waiting[0], waiting[2], waiting[3]):
-        bench.group.finish(one)
+    waiting += join_all(bench, add(1, "c"))
+    for caller in (waiting[0], waiting[2], waiting[3]):
+        bench.group.finish(caller)
     assert bench.nonces == [["a", "a2"], ["b"], ["c"]]
     noted = {MARK.name: MARK.period}
     assert [change.after.marks for change in bench.changes] == [{}, noted, noted]
@@ -199,16 +199,16 @@ def test_request_with_a_mark_is_written_alone() -> None:
 
 
 def test_request_that_opens_no_account_is_refused_without_one() -> None:
-    """A request of a group keeps whether it may be the first entry."""
+    """A queued request keeps `begins`."""
     bench = Bench(NEW, (None, NEW))
     with pytest.raises(InvalidRequestError, match="has no account"):
         bench.group.process(add(1, "n"), begins=False)
 
 
 def test_transaction_takes_as_many_entries_as_dynamodb_does() -> None:
-    """A transaction has a hundred items, one of which is the account; the rest comes next."""
+    """A transaction has 100 items, of which 1 is the account; the other requests wait."""
     bench = Bench(account(2, 1), DONE, DONE)
-    waiting = line(bench, *(add(1, f"n{number}") for number in range(ENTRIES_MAX + 1)))
+    waiting = join_all(bench, *(add(1, f"n{number}") for number in range(ENTRIES_MAX + 1)))
     bench.group.finish(waiting[0])
     assert outcomes(waiting) == [*range(2, ENTRIES_MAX + 2), None]
     bench.group.finish(waiting[-1])
@@ -220,27 +220,27 @@ def test_transaction_takes_as_many_entries_as_dynamodb_does() -> None:
 
 
 def test_lead_is_passed_on_in_the_order_of_arrival() -> None:
-    """Each request that is left over leads in its turn; one leads at any time."""
+    """The first waiting request leads; only one leads at a time."""
     bench = Bench(account(2, 1), *[DONE] * 3)
     waiting = [bench.group.join(add(1, nonce), mark=MARK) for nonce in "abc"]
-    for number, one in enumerate(waiting):
+    for number, caller in enumerate(waiting):
         assert leads(waiting) == [number == other for other in range(3)]
-        assert bench.group.finish(one).id == 2 + number
+        assert bench.group.finish(caller).id == 2 + number
     assert leads(waiting) == [False, False, False]
     assert bench.group._queues == {}
 
 
 def test_request_that_arrives_during_a_transaction_leads_after_it() -> None:
-    """It does not lead while another does, and is not left without a leader."""
+    """It does not lead during the transaction, and leads after it."""
     bench = Bench(account(2, 1))
-    waiting = line(bench, add(1, "a"))
+    waiting = join_all(bench, add(1, "a"))
 
-    def written_while_another_comes() -> list[Cancelled]:
-        waiting.extend(line(bench, add(1, "b")))
+    def written_while_another_arrives() -> list[Cancelled]:
+        waiting.extend(join_all(bench, add(1, "b")))
         assert turns(waiting) == [True, False]
         return DONE
 
-    bench.store.answers += [written_while_another_comes, DONE]
+    bench.store.answers += [written_while_another_arrives, DONE]
     bench.group.finish(waiting[0])
     assert leads(waiting) == [False, True]
     assert bench.group.finish(waiting[1]).id == 3
@@ -249,14 +249,14 @@ def test_request_that_arrives_during_a_transaction_leads_after_it() -> None:
 
 @pytest.mark.parametrize("leaves", [False, True])
 def test_only_the_leader_passes_the_lead_on(leaves: bool) -> None:
-    """A settled leader leads until it finishes: its thread may still be busy with the outcome."""
+    """A settled leader leads until it finishes, because its thread may still settle the group."""
     bench = Bench(account(2, 1), DONE)
-    waiting = line(bench, add(1, "a"), add(1, "b"))
+    waiting = join_all(bench, add(1, "a"), add(1, "b"))
     waiting += [bench.group.join(add(1, nonce), mark=MARK) for nonce in "cd"]
     bench.group.finish(waiting[0])
     leader = waiting[2]
     assert leads(waiting) == [False, False, True, False]
-    leader.pending.fail(ENOUGH)  # as its own thread does, before it is done with all of its group
+    leader.pending.fail(ENOUGH)  # as its thread does before it has settled the group
     if leaves:
         bench.group.leave(waiting[1], ENOUGH)
     assert bench.group.finish(waiting[1]).id == 3
@@ -267,9 +267,9 @@ def test_only_the_leader_passes_the_lead_on(leaves: bool) -> None:
 
 
 def test_accounts_do_not_wait_for_each_other() -> None:
-    """Each account has its queue and its leader."""
+    """Each account has its own queue and leader."""
     bench = Bench(Account(owner_id="bob"), DONE, NEW, DONE)
-    ada, bob = line(bench, add(1, "n"), add(1, "n", owner_id="bob"))
+    ada, bob = join_all(bench, add(1, "n"), add(1, "n", owner_id="bob"))
     assert leads([ada, bob]) == [True, True]
     assert bench.group.finish(bob).owner_id == "bob"
     assert set(bench.group._queues) == {"ada"}
@@ -281,9 +281,9 @@ def test_accounts_do_not_wait_for_each_other() -> None:
 
 
 def test_request_that_leaves_before_its_turn_is_not_written() -> None:
-    """A request that leaves is not written; leaving once it is settled changes nothing."""
+    """A request that leaves is not written; to leave after it is settled changes nothing."""
     bench = Bench(account(2, 1), DONE)
-    waiting = line(bench, add(1, "a"), add(1, "b"), add(1, "c"))
+    waiting = join_all(bench, add(1, "a"), add(1, "b"), add(1, "c"))
     bench.group.leave(waiting[1], ENOUGH)
     assert leads(waiting) == [True, False, False]
     bench.group.finish(waiting[0])
@@ -297,9 +297,9 @@ def test_request_that_leaves_before_its_turn_is_not_written() -> None:
 
 
 def test_request_that_leaves_at_its_turn_passes_the_lead_on() -> None:
-    """A leader that leaves is not written, and the next one leads."""
+    """The request of a leader that leaves is not written, and the next request leads."""
     bench = Bench(account(2, 1), DONE)
-    waiting = line(bench, add(1, "a"), add(1, "b"))
+    waiting = join_all(bench, add(1, "a"), add(1, "b"))
     bench.group.leave(waiting[0], ENOUGH)
     assert leads(waiting) == [False, True]
     assert bench.group.finish(waiting[1]).id == 2
@@ -308,10 +308,10 @@ def test_request_that_leaves_at_its_turn_passes_the_lead_on() -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
-def test_queue_is_gone_when_all_have_left(order: tuple[int, ...]) -> None:
-    """In whatever order they leave, nothing is kept and nothing was called."""
+def test_queue_ends_when_all_requests_have_left(order: tuple[int, ...]) -> None:
+    """The requests leave in any order: no queue is kept, and DynamoDB is not called."""
     bench = Bench()
-    waiting = line(bench, add(1, "a"), add(1, "b"), add(1, "c"))
+    waiting = join_all(bench, add(1, "a"), add(1, "b"), add(1, "c"))
     for number in order:
         bench.group.leave(waiting[number], ENOUGH)
     assert outcomes(waiting) == ["contention"] * 3
@@ -319,20 +319,20 @@ def test_queue_is_gone_when_all_have_left(order: tuple[int, ...]) -> None:
 
 
 def test_request_that_leaves_twice_leaves_the_next_queue_alone() -> None:
-    """A later queue of the same account keeps its leader."""
+    """The next queue of the account keeps its leader."""
     bench = Bench(account(2, 1), DONE)
-    (early,) = line(bench, add(1, "a"))
+    (early,) = join_all(bench, add(1, "a"))
     bench.group.leave(early, ENOUGH)
-    waiting = line(bench, add(1, "b"), add(1, "c"))
+    waiting = join_all(bench, add(1, "b"), add(1, "c"))
     bench.group.leave(early, ENOUGH)
     assert leads(waiting) == [True, False]
     assert bench.group.finish(waiting[0]).id == 2
 
 
-def test_request_that_leaves_while_it_is_written_may_be_stored() -> None:
-    """Its caller gets the reason to stop, though the transaction has its entry."""
+def test_request_that_leaves_during_its_transaction_may_be_stored() -> None:
+    """Its caller gets the reason for leaving, although the transaction has its entry."""
     bench = Bench(account(2, 1))
-    waiting = line(bench, add(1, "a"), add(1, "b"))
+    waiting = join_all(bench, add(1, "a"), add(1, "b"))
 
     def written_while_one_leaves() -> list[Cancelled]:
         bench.group.leave(waiting[1], ENOUGH)
@@ -348,22 +348,22 @@ def test_request_that_leaves_while_it_is_written_may_be_stored() -> None:
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_queue_is_bounded(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    """A full queue refuses a request at once, and other accounts' queues do not."""
+    """A full queue refuses a request at once; the queues of other accounts do not."""
     monkeypatch.setattr("ledger_core.posting.group_commit.QUEUE_MAX", size)
     bench = Bench(account(2, 1), DONE)
-    waiting = line(bench, *(add(1, f"n{number}") for number in range(size)))
+    waiting = join_all(bench, *(add(1, f"n{number}") for number in range(size)))
     full = f"^{size} operations of this owner are waiting already.$"
     with pytest.raises(ContentionError, match=full):
-        bench.group.join(add(1, "more"))
+        bench.group.join(add(1, "beyond"))
     bench.group.leave(bench.group.join(add(1, "n", owner_id="bob")), ENOUGH)
     bench.group.finish(waiting[0])
     assert bench.nonces == [[f"n{number}" for number in range(size)]]
     assert bench.group._queues == {}
-    bench.group.leave(bench.group.join(add(1, "more")), ENOUGH)
+    bench.group.leave(bench.group.join(add(1, "beyond")), ENOUGH)
 
 
 def test_refused_request_joins_no_queue() -> None:
-    """An unknown operation and an invalid amount are refused before anything is kept."""
+    """An unknown operation and an invalid amount are refused before they are queued."""
     bench = Bench()
     unknown = add(1, "n").model_copy(update={"operation": "LEVEL_UP"})
     with pytest.raises(UnknownOperationError):
@@ -376,13 +376,13 @@ def test_refused_request_joins_no_queue() -> None:
 # Failures
 
 
-def test_doubt_that_a_leader_leaves_is_settled_by_the_next() -> None:
-    """The leader's time is up; the next sends the same transaction again for all of it."""
+def test_next_leader_settles_the_doubt_of_the_last() -> None:
+    """The time of the leader is up; the next leader sends the same transaction again."""
     bench = Bench(account(2, 1), LOST, DONE, DONE)
-    waiting = line(bench, add(1, "a"), add(1, "b"))
+    waiting = join_all(bench, add(1, "a"), add(1, "b"))
     with pytest.raises(UnavailableError):
         bench.group.finish(waiting[0], timeout_seconds=0.01)
-    waiting += line(bench, add(1, "c"))
+    waiting += join_all(bench, add(1, "c"))
     assert leads(waiting) == [False, True, False]
     assert bench.group.finish(waiting[1]).id == 3
     assert bench.group.finish(waiting[2]).id == 4
@@ -393,10 +393,10 @@ def test_doubt_that_a_leader_leaves_is_settled_by_the_next() -> None:
     assert bench.calls == ["account", "transact", "transact", "transact"]
 
 
-def test_doubt_that_is_no_longer_waited_for_is_dropped() -> None:
-    """A transaction without a waiting caller is not sent again, and the account is read anew."""
+def test_doubt_without_a_waiting_caller_is_dropped() -> None:
+    """A transaction that no caller waits for is not sent again, and the account is read anew."""
     bench = Bench(account(2, 1), LOST)
-    waiting = line(bench, add(1, "a"))
+    waiting = join_all(bench, add(1, "a"))
 
     def late() -> Account:
         return account(3, 2)
@@ -409,26 +409,26 @@ def test_doubt_that_is_no_longer_waited_for_is_dropped() -> None:
 
 
 def test_doubt_of_settled_requests_is_dropped_within_a_queue() -> None:
-    """The next leader writes its own request on the account as it is."""
+    """The next leader reads the account and writes its own request."""
     bench = Bench(account(2, 1))
-    waiting = line(bench, add(1, "a"))
+    waiting = join_all(bench, add(1, "a"))
 
-    def lost_while_another_comes() -> UnavailableError:
-        waiting.extend(line(bench, add(1, "b")))
+    def lost_while_another_arrives() -> UnavailableError:
+        waiting.extend(join_all(bench, add(1, "b")))
         return LOST
 
-    bench.store.answers += [lost_while_another_comes, account(3, 2), DONE]
+    bench.store.answers += [lost_while_another_arrives, account(3, 2), DONE]
     with pytest.raises(UnavailableError):
         bench.group.finish(waiting[0], timeout_seconds=0.01)
     assert bench.group.finish(waiting[1]).id == 3
     assert bench.nonces == [["a"], ["b"]]
 
 
-def test_refused_transaction_is_tried_one_by_one() -> None:
-    """The error meets the request that it is for, and the others are written."""
+def test_requests_of_a_refused_transaction_are_tried_one_by_one() -> None:
+    """Only the invalid request fails; the others are written."""
     refused = StoreError("too large")
     bench = Bench(account(2, 1), refused, account(2, 1), DONE, refused, account(3, 2), DONE)
-    waiting = line(bench, add(1, "a"), add(1, "b"), add(1, "c"))
+    waiting = join_all(bench, add(1, "a"), add(1, "b"), add(1, "c"))
     assert bench.group.finish(waiting[0]).id == 2
     with pytest.raises(StoreError, match=r"^too large$"):
         bench.group.finish(waiting[1])
@@ -438,9 +438,9 @@ def test_refused_transaction_is_tried_one_by_one() -> None:
 
 
 def test_malformed_entry_fails_its_own_request() -> None:
-    """A confirmation that finds a malformed entry fails the request that it was made for."""
+    """A malformed entry that a confirmation finds fails only the request that is confirmed."""
     bench = Bench(account(2, 1), DONE, StoreError("malformed"))
-    waiting = line(bench, spend(9, "a"), add(1, "b"))
+    waiting = join_all(bench, spend(9, "a"), add(1, "b"))
     with pytest.raises(StoreError, match=r"^malformed$"):
         bench.group.finish(waiting[0])
     assert outcomes(waiting) == ["internal", 2]
@@ -448,19 +448,19 @@ def test_malformed_entry_fails_its_own_request() -> None:
 
 
 def test_refusal_in_doubt_is_final_for_all() -> None:
-    """Under another token, a request that was written would be answered as its own duplicate."""
+    """All requests fail: under another token, a written request would be its own duplicate."""
     bench = Bench(account(2, 1), LOST, StoreError("the credentials have expired"))
-    waiting = line(bench, add(1, "a"), add(1, "b"))
-    for one in waiting:
+    waiting = join_all(bench, add(1, "a"), add(1, "b"))
+    for caller in waiting:
         with pytest.raises(StoreError):
-            bench.group.finish(one)
+            bench.group.finish(caller)
     assert bench.nonces == [["a", "b"]] * 2
 
 
 def test_leader_that_is_interrupted_passes_the_lead_on() -> None:
-    """Its transaction goes out again under the same token, as another request waits for it."""
+    """The next leader sends the transaction again under the same token."""
     bench = Bench(account(2, 1), KeyboardInterrupt(), DONE)
-    waiting = line(bench, add(1, "a"), add(1, "b"))
+    waiting = join_all(bench, add(1, "a"), add(1, "b"))
     with pytest.raises(KeyboardInterrupt):
         bench.group.finish(waiting[0])
     assert leads(waiting) == [False, True]
@@ -473,8 +473,8 @@ def test_leader_that_is_interrupted_passes_the_lead_on() -> None:
 
 
 @pytest.mark.parametrize("timeout_seconds", [3.0, 0.0, -1.0])
-def test_wait_takes_the_time_that_there_is(timeout_seconds: float) -> None:
-    """A caller whose turn does not come in its time gets a contention error."""
+def test_wait_ends_when_the_time_is_up(timeout_seconds: float) -> None:
+    """A caller whose turn does not come in time gets a contention error."""
     bench = Bench()
     asked: list[tuple[bool, float]] = []
 
@@ -493,8 +493,8 @@ def test_wait_takes_the_time_that_there_is(timeout_seconds: float) -> None:
     assert (group._queues, bench.calls) == ({}, [])
 
 
-def test_request_that_is_settled_as_its_time_ends_has_its_entry() -> None:
-    """The entry is the answer, though the wait ended without the turn."""
+def test_request_that_is_settled_as_its_time_ends_gets_its_entry() -> None:
+    """The entry is the answer, although the turn did not come in time."""
     bench = Bench(account(2, 1), DONE)
 
     def wait(turn: "Future[None]", seconds: float) -> bool:
@@ -507,7 +507,7 @@ def test_request_that_is_settled_as_its_time_ends_has_its_entry() -> None:
 
 
 def test_wait_is_part_of_the_time() -> None:
-    """What a caller waited for its turn is taken from the time of its calls."""
+    """The wait for the turn counts as time of the request."""
     bench = Bench(NEW, DONE)
 
     def wait(turn: "Future[None]", seconds: float) -> bool:
@@ -521,7 +521,7 @@ def test_wait_is_part_of_the_time() -> None:
 
 
 def test_request_has_the_default_time() -> None:
-    """A caller that gives no time waits as long as a processor's caller."""
+    """The default timeout of a group commit is that of the processor."""
     asked: list[float] = []
 
     def wait(turn: "Future[None]", seconds: float) -> bool:
@@ -541,7 +541,7 @@ def test_request_has_the_default_time() -> None:
 
 
 def test_request_that_is_interrupted_while_it_waits_is_not_written() -> None:
-    """The others are written without it."""
+    """The other requests are written without it."""
     bench = Bench(account(2, 1), DONE)
 
     def wait(turn: "Future[None]", seconds: float) -> bool:
@@ -558,8 +558,8 @@ def test_request_that_is_interrupted_while_it_waits_is_not_written() -> None:
     assert group._queues == {}
 
 
-def test_turn_is_waited_for_no_longer_than_there_is_time() -> None:
-    """A turn that is done is done at once, even without time; another is not."""
+def test_wait_for_a_turn_ends_in_time() -> None:
+    """The wait says whether the turn came; a turn that has come needs no time."""
     turn: Future[None] = Future()
     assert not wait_for(turn, 0.001)
     assert not wait_for(turn, -1)
@@ -568,7 +568,7 @@ def test_turn_is_waited_for_no_longer_than_there_is_time() -> None:
 
 
 class Gate:
-    """An answer that is held back until a test opens the gate."""
+    """An answer that waits until a test opens the gate."""
 
     def __init__(self) -> None:
         self.arrived = threading.Event()
@@ -581,7 +581,7 @@ class Gate:
 
 
 def in_thread(bench: Bench, threads: ThreadPoolExecutor, nonce: str) -> "Future[LedgerEntry]":
-    """A request that is posted in a thread of its own, once it waits in the queue."""
+    """Post a request in a thread, and return once it waits in the queue."""
     joined = threading.Event()
     join = bench.group.join
 
@@ -598,7 +598,7 @@ def in_thread(bench: Bench, threads: ThreadPoolExecutor, nonce: str) -> "Future[
 
 
 def test_threads_that_wait_for_a_transaction_share_the_next() -> None:
-    """While a transaction is on its way two threads come; the next one has the entries of both."""
+    """Two threads arrive during a transaction; the next transaction has the entries of both."""
     gate = Gate()
     bench = Bench(NEW, gate, DONE)
     with ThreadPoolExecutor(3) as threads:
@@ -614,7 +614,7 @@ def test_threads_that_wait_for_a_transaction_share_the_next() -> None:
 
 
 def test_thread_whose_time_is_up_leaves_the_others_alone() -> None:
-    """A thread that waits in vain leaves; the transaction on its way is not disturbed."""
+    """A thread whose turn does not come leaves; the transaction in progress is not disturbed."""
     gate = Gate()
     bench = Bench(NEW, gate)
     with ThreadPoolExecutor(1) as threads:
@@ -628,8 +628,8 @@ def test_thread_whose_time_is_up_leaves_the_others_alone() -> None:
     assert bench.group._queues == {}
 
 
-def test_one_leads_at_any_time() -> None:
-    """Many threads post to one account: no two transactions are on their way at once."""
+def test_only_one_thread_leads_at_a_time() -> None:
+    """Many threads post to an account, and no two of its transactions overlap."""
     bench = Bench(NEW)
     under_way = threading.Lock()
     sent: list[tuple[LedgerEntry, ...]] = []

@@ -54,12 +54,12 @@ def posting(
     begins: bool = True,
     is_active: bool = True,
 ) -> Posting:
-    """A request for some credits; its operation is of no consequence."""
+    """A posting of CREDIT_ADD; its amount may be anything."""
     return Posting(add(1, nonce), amount, False, mark, begins, is_active)
 
 
 def planned(posting: Posting, account: Account, now: datetime = NOON) -> Plan:
-    """The plan of a posting that may happen."""
+    """The plan of a posting that is not refused."""
     outcome = make_plan(posting, account, now)
     assert isinstance(outcome, Plan)
     return outcome
@@ -67,8 +67,8 @@ def planned(posting: Posting, account: Account, now: datetime = NOON) -> Plan:
 
 ACCEPTED = ("accepted", None)
 INSUFFICIENT = ("insufficient_balance", RequestState.CHECKING_BALANCE)
-OPENS_NONE = ("invalid", RequestState.VALIDATING)
-TOO_MUCH = ("invalid", RequestState.CHECKING_BALANCE)
+NO_ACCOUNT = ("invalid", RequestState.VALIDATING)
+TOO_LARGE = ("invalid", RequestState.CHECKING_BALANCE)
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ TOO_MUCH = ("invalid", RequestState.CHECKING_BALANCE)
         (0,           0,  1,    True,   ACCEPTED,     1,               1),
         (0,           0,  0,    True,   ACCEPTED,     0,               1),
         (0,           0,  -1,   True,   INSUFFICIENT, None,            None),
-        (0,           0,  1,    False,  OPENS_NONE,   None,            None),
-        (0,           0,  -1,   False,  OPENS_NONE,   None,            None),
+        (0,           0,  1,    False,  NO_ACCOUNT,   None,            None),
+        (0,           0,  -1,   False,  NO_ACCOUNT,   None,            None),
         (0,           1,  1,    False,  ACCEPTED,     1,               2),
         (0,           1,  -1,   False,  INSUFFICIENT, None,            None),
         (0,           9,  0,    True,   ACCEPTED,     0,               10),
@@ -89,8 +89,8 @@ TOO_MUCH = ("invalid", RequestState.CHECKING_BALANCE)
         (BALANCE_MAX - 1, 1, 1, True,   ACCEPTED,     BALANCE_MAX,     2),
         (BALANCE_MAX, 1,  0,    True,   ACCEPTED,     BALANCE_MAX,     2),
         (BALANCE_MAX, 1,  -1,   True,   ACCEPTED,     BALANCE_MAX - 1, 2),
-        (BALANCE_MAX, 1,  1,    True,   TOO_MUCH,     None,            None),
-        (BALANCE_MAX - 1, 1, 2, True,   TOO_MUCH,     None,            None),
+        (BALANCE_MAX, 1,  1,    True,   TOO_LARGE,     None,            None),
+        (BALANCE_MAX - 1, 1, 2, True,   TOO_LARGE,     None,            None),
     ],
 )  # fmt: skip
 def test_balances(
@@ -115,15 +115,15 @@ def test_balances(
 
 
 def test_refusals_name_the_field_and_the_numbers() -> None:
-    """Each refusal says which field is wrong, or which balance is missing how much."""
+    """A refusal names the wrong field, or the balance and the amount that is required."""
     insufficient = make_plan(posting(-6), account(5, 3), NOON)
     assert isinstance(insufficient, InsufficientBalanceError)
     assert (insufficient.balance, insufficient.required) == (5, 6)
-    opens_none = make_plan(posting(1, begins=False), account(0, 0), NOON)
-    assert str(opens_none) == "owner_id: has no account, and this operation opens none"
-    too_much = make_plan(posting(7), account(BALANCE_MAX - 1, 3), NOON)
+    no_account = make_plan(posting(1, begins=False), account(0, 0), NOON)
+    assert str(no_account) == "owner_id: has no account, and this operation opens none"
+    too_large = make_plan(posting(7), account(BALANCE_MAX - 1, 3), NOON)
     limit = f"the balance is {BALANCE_MAX - 1} and cannot exceed {BALANCE_MAX}"
-    assert str(too_much) == f"amount: {limit}"
+    assert str(too_large) == f"amount: {limit}"
 
 
 def test_entry_is_the_request_on_the_account() -> None:
@@ -162,7 +162,7 @@ def test_entry_is_the_request_on_the_account() -> None:
 
 
 def test_first_entry_opens_the_account() -> None:
-    """The first entry has no entry before it, and is when the account was created and active."""
+    """The account is created and active at the time of its first entry, which links to genesis."""
     result = planned(posting(1, is_active=False), account(0, 0))
     after = result.changes[0].after
     assert result.entry.prev_hash == GENESIS_HASH
@@ -235,7 +235,7 @@ def test_marks_never_go_back(
     ],
 )  # fmt: skip
 def test_only_the_owner_is_active(is_active: bool, active_at: datetime) -> None:
-    """What a schedule posts moves the time of the last entry, and not that of the last activity."""
+    """An entry that a schedule posts moves `updated_at` and not `active_at`."""
     after = planned(posting(1, is_active=is_active), account(5, 3)).changes[0].after
     assert (after.active_at, after.updated_at, after.created_at) == (active_at, NOON, MORNING)
 
@@ -266,11 +266,11 @@ def test_groups(
     fitting: list[int],
     balances: list[int],
 ) -> None:
-    """Each posting is planned upon those before it; those that do not fit are left out."""
+    """Each posting is planned after those before it; a posting that does not fit is left out."""
     before = account(balance, entry_count)
     postings = [posting(amount, f"n{number}") for number, amount in enumerate(amounts)]
     change, fit = plan_group(postings, before, NOON)
-    assert fit == [postings[number] for number in fitting]  # the very same
+    assert fit == [postings[number] for number in fitting]  # the same objects
     assert [entry.balance_after for entry in change.entries] == balances
     assert [entry.nonce for entry in change.entries] == [f"n{number}" for number in fitting]
     assert change.before is before
@@ -278,15 +278,15 @@ def test_groups(
     assert change.after.entry_count == entry_count + len(fitting)
 
 
-def test_group_that_fits_nowhere_changes_nothing() -> None:
+def test_group_in_which_no_posting_fits_changes_nothing() -> None:
     """Without a posting that fits, the account after is the account before."""
     before = account(2, 1)
     change, fit = plan_group([posting(-3)], before, NOON)
     assert (change.entries, change.after, fit) == ((), before, [])
 
 
-def test_group_is_a_chain() -> None:
-    """The entries of a group follow each other by id, hash and time, in one instant."""
+def test_entries_of_a_group_follow_each_other() -> None:
+    """The entries of a group have consecutive ids and times, and each links to the one before."""
     change, _ = plan_group([posting(1, nonce) for nonce in "abc"], account(5, 3), NOON)
     assert [entry.id for entry in change.entries] == [4, 5, 6]
     hashes = [f"{3:064}", *(entry.hash for entry in change.entries)]
@@ -296,14 +296,14 @@ def test_group_is_a_chain() -> None:
     assert times == [NOON, NOON + MICROSECOND, NOON + 2 * MICROSECOND]
 
 
-def test_group_carries_marks_and_the_first_entry_on() -> None:
-    """A posting that opens no account fits behind the one that opens it, and keeps its mark."""
+def test_posting_of_a_group_fits_on_the_account_after_the_postings_before_it() -> None:
+    """A posting that opens no account fits after a posting that opens it, and keeps its mark."""
     mark = Mark(DAY, "2026-11-22")
     early = posting(1, "early", begins=False)
     late = posting(2, "late", mark=mark, begins=False, is_active=False)
     first = posting(5, "first")
     change, fit = plan_group([early, first, late, posting(1, "last")], account(0, 0), NOON)
-    assert [one.request.nonce for one in fit] == ["first", "late", "last"]
+    assert [fitting.request.nonce for fitting in fit] == ["first", "late", "last"]
     assert change.after.marks == {DAY: "2026-11-22"}
     assert change.after.balance == 8
 
@@ -342,7 +342,7 @@ def test_postings(
 
 
 def test_posting_of_a_schedule() -> None:
-    """A posting keeps its mark, and whether it opens an account and is a sign of life."""
+    """A posting keeps its mark, `begins` and `is_active`."""
     mark = Mark(DAY, "2026-11-22")
     result = Posting.of(operation(), FIXED, mark=mark, begins=False, is_active=False)
     assert (result.mark, result.begins, result.is_active) == (mark, False, False)
@@ -361,7 +361,7 @@ def test_posting_of_a_schedule() -> None:
     ],
 )  # fmt: skip
 def test_duplicates(is_fixed: bool, amount: int, order: str, replay: bool) -> None:
-    """A duplicate is a replay if it asks for the same; an amount that the app sets may differ."""
+    """A duplicate is a replay if its request is the same, but for an amount that the app sets."""
     request = add(4, "n").model_copy(update={"metadata": {"order": "7"}})
     entry = account(5, 3).next_entry(request, amount=4, now=NOON)
     again = request.model_copy(update={"metadata": {"order": order}})

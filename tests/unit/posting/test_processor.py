@@ -30,9 +30,12 @@ from tests.fakes.scripted_store import DONE, NEW, Bench, ScriptedStore, account,
 from tests.support import NOON, add, operation, spend
 
 AnyOperation = ExampleAppOperationType | LedgerOperationType
-SIGNUP, DAILY = LedgerOperationType.SIGNUP_CREDIT, LedgerOperationType.DAILY_REWARD
-SPEND, ADD = LedgerOperationType.CREDIT_SPEND, LedgerOperationType.CREDIT_ADD
-CREATE, ACCESS = ExampleAppOperationType.CONTENT_CREATION, ExampleAppOperationType.CONTENT_ACCESS
+SIGNUP = LedgerOperationType.SIGNUP_CREDIT
+DAILY = LedgerOperationType.DAILY_REWARD
+SPEND = LedgerOperationType.CREDIT_SPEND
+ADD = LedgerOperationType.CREDIT_ADD
+CREATE = ExampleAppOperationType.CONTENT_CREATION
+ACCESS = ExampleAppOperationType.CONTENT_ACCESS
 BUSY = Cancelled(busy=ContentionError("conflict"))
 MARK = Mark("DAILY_REWARD:day", "2026-11-22")
 
@@ -67,7 +70,7 @@ def test_answers(
     code: str,
     balance_after: int,
 ) -> None:
-    """The literal table: a balance, a request, the answer, the balance after."""
+    """Each operation is answered by its configuration and the balance before it."""
     if balance:
         processor.process(add(balance, "before"))
     answer = "accepted"
@@ -104,7 +107,7 @@ def test_account_is_read_at_half_the_cost_and_written_with_its_mark() -> None:
 
 
 def test_mark_that_is_overtaken_is_left_out() -> None:
-    """The entry is written all the same when a later period was noted meanwhile."""
+    """If a later period was noted meanwhile, the entry is written without its mark."""
     known = account(7, 3)
     later = Account(
         owner_id="ada",
@@ -123,7 +126,7 @@ def test_mark_that_is_overtaken_is_left_out() -> None:
 
 
 def test_stale_account_is_replaced_by_the_reason_without_a_read() -> None:
-    """The plan is made anew on the account in the reason, and sent at once under a new token."""
+    """A new plan on the account in the reason is sent at once under a new token."""
     bench = Bench(NEW, moved(7, 3), DONE)
     entry = bench.processor.process(add(1, "n"))
     assert bench.calls == ["account", "transact", "transact"]
@@ -133,7 +136,7 @@ def test_stale_account_is_replaced_by_the_reason_without_a_read() -> None:
 
 
 def test_pauses_begin_at_the_second_lost_race_and_grow() -> None:
-    """From the second lost race on, writers pause, then read strongly consistent."""
+    """From the second lost race on, a writer pauses, then reads strongly consistent."""
     races = [moved(0, 1)]
     for count in (2, 4, 6):
         races += [moved(0, count), account(0, count + 1)]  # type: ignore[list-item]  # a script
@@ -145,7 +148,7 @@ def test_pauses_begin_at_the_second_lost_race_and_grow() -> None:
 
 
 def test_conflict_beside_a_stale_account_pauses_before_the_first_retry() -> None:
-    """With a conflict among the reasons even the first retry waits."""
+    """If a reason is a conflict, a pause comes before the first retry too."""
     bench = Bench(NEW, moved(7, 3, is_busy=True), account(8, 4), DONE)
     assert bench.processor.process(add(1, "n")).id == 5
     assert bench.calls == ["account", "transact", "account", "transact"]
@@ -164,7 +167,7 @@ def test_conflict_alone_sends_the_same_transaction_again(busy: LedgerError) -> N
 
 
 def test_conflict_alone_is_the_answer_when_the_time_is_up() -> None:
-    """The error of the last try is raised, in the state of the processing."""
+    """The error of the last try is raised, with the state Processing."""
     bench = Bench(NEW, Cancelled(busy=UnavailableError("throttled")))
     with pytest.raises(UnavailableError, match=r"^throttled$") as failure:
         bench.processor.process(add(1, "n"), timeout_seconds=0.01)
@@ -195,8 +198,8 @@ def test_duplicate_with_another_amount_is_no_replay(amount: int, replay: bool) -
     assert duplicate.value.replay is replay
 
 
-def test_replay_of_a_fixed_amount_is_the_same_request_whatever_it_costs_now() -> None:
-    """An app may change what an operation costs; a retry from before is still a replay."""
+def test_replay_of_a_fixed_amount_ignores_the_amount_configured_now() -> None:
+    """A retry is a replay even if the app has changed the amount of the operation."""
     original = stored(operation(CREATE), -4)
     bench = Bench(account(9, 1), Cancelled(stored=(original,)))
     with pytest.raises(DuplicateNonceError) as duplicate:
@@ -205,7 +208,7 @@ def test_replay_of_a_fixed_amount_is_the_same_request_whatever_it_costs_now() ->
 
 
 def test_unknown_outcome_is_resolved_under_the_same_token() -> None:
-    """A lost answer may hide a success: the same entry goes out again under the same token."""
+    """After a lost answer, the same entry is sent again under the same token."""
     bench = Bench(NEW, UnavailableError("lost"), ContentionError("conflict"), DONE)
     entry = bench.processor.process(add(1, "n"))
     assert len(set(bench.tokens)) == 1
@@ -226,7 +229,7 @@ def test_account_is_forgotten_after_an_unknown_outcome() -> None:
 
 @pytest.mark.parametrize("cause", [UnavailableError, ContentionError])
 def test_retries_end_inside_the_deadline(cause: Callable[[str], LedgerError]) -> None:
-    """No pause would end after the deadline; the last error is the answer."""
+    """A pause ends before the deadline, or the last error is raised."""
     bench = Bench(NEW, *[cause("busy")] * 50)
     with pytest.raises(LedgerError) as failure:
         bench.processor.process(add(1, "n"), timeout_seconds=5)
@@ -236,8 +239,8 @@ def test_retries_end_inside_the_deadline(cause: Callable[[str], LedgerError]) ->
     assert max(bench.pauses) <= PAUSE_SECONDS_MAX
 
 
-def test_first_call_is_made_even_when_there_is_no_time_left() -> None:
-    """A deadline in the past leaves one call, and no pause."""
+def test_first_call_is_made_even_if_no_time_is_left() -> None:
+    """With a deadline in the past, the first call is made and no pause."""
     bench = Bench(NEW, DONE)
     with pytest.raises(UnavailableError) as failure:
         bench.processor.process(add(1, "n"), timeout_seconds=-1)
@@ -247,7 +250,7 @@ def test_first_call_is_made_even_when_there_is_no_time_left() -> None:
 
 @pytest.mark.parametrize("answered", range(1, 5))
 def test_no_call_begins_after_the_deadline(monkeypatch: pytest.MonkeyPatch, answered: int) -> None:
-    """Calls that succeed slowly use up the time too: no call is made after the deadline."""
+    """Slow calls that succeed use up the time too."""
     bench = Bench(NEW, moved(0, 1), moved(0, 2), account(0, 2), DONE)
     answer = bench.store._answer
 
@@ -261,8 +264,8 @@ def test_no_call_begins_after_the_deadline(monkeypatch: pytest.MonkeyPatch, answ
     assert len(bench.store.calls) == answered
 
 
-def test_tries_are_bounded_however_much_time_there_is() -> None:
-    """An account that others keep moving ends in contention, not in an endless loop."""
+def test_tries_are_bounded_even_if_much_time_is_left() -> None:
+    """If other writers keep moving the account, the request fails with contention."""
     counts = range(2, 2 * PAUSES_MAX)
     lost = itertools.chain.from_iterable([moved(0, count), account(0, count)] for count in counts)
     bench = Bench(NEW, moved(0, 1), *lost)
@@ -273,7 +276,7 @@ def test_tries_are_bounded_however_much_time_there_is() -> None:
 
 
 def test_account_that_cannot_be_read_fails_while_checking_the_balance() -> None:
-    """The state of a failure is where the request was."""
+    """The failure has the state CheckingBalance."""
     bench = Bench(UnavailableError("down"))
     with pytest.raises(UnavailableError) as failure:
         bench.processor.process(add(1, "n"), timeout_seconds=0)
@@ -296,7 +299,7 @@ def test_read_that_dynamodb_refuses_is_not_tried_again() -> None:
     ],
 )
 def test_write_that_dynamodb_refuses_is_not_tried_again(refusal: Any) -> None:
-    """A transaction that DynamoDB refuses is sent once, and leaves nothing remembered."""
+    """A transaction that DynamoDB refuses is sent once, and its account is forgotten."""
     bench = Bench(NEW, refusal)
     with pytest.raises(StoreError, match=r"^no permission$") as failure:
         bench.processor.process(add(1, "n"))
@@ -306,7 +309,7 @@ def test_write_that_dynamodb_refuses_is_not_tried_again(refusal: Any) -> None:
 
 
 def test_refusal_is_confirmed_before_it_is_given() -> None:
-    """One read finds a duplicate after all, credits enough after all, or really too few."""
+    """A read before the refusal finds a duplicate, enough credits, or too few credits."""
     original = stored(spend(5, "n"), -5)
     bench = Bench(NEW, (original, account(0, 2)))
     with pytest.raises(DuplicateNonceError) as duplicate:
@@ -324,7 +327,7 @@ def test_refusal_is_confirmed_before_it_is_given() -> None:
 
 
 def test_account_that_confirms_a_refusal_is_remembered() -> None:
-    """The next request does not read again what the refusal read."""
+    """The next request does not read the account again."""
     bench = Bench(NEW, (None, account(4, 2)), DONE)
     with pytest.raises(InsufficientBalanceError):
         bench.processor.process(spend(5, "n"))
@@ -333,8 +336,8 @@ def test_account_that_confirms_a_refusal_is_remembered() -> None:
     assert bench.calls == ["account", "look_up", "transact"]
 
 
-def test_confirmation_that_fails_fails_while_checking_the_nonce() -> None:
-    """The confirmation asks for the nonce first; its failure says so and stores nothing."""
+def test_failed_confirmation_fails_while_checking_the_nonce() -> None:
+    """The failure has the state CheckingNonce, and nothing is written."""
     for error in (UnavailableError("down"), ContentionError("conflict"), StoreError("malformed")):
         bench = Bench(NEW, error)
         with pytest.raises(type(error)) as failure:
@@ -344,7 +347,7 @@ def test_confirmation_that_fails_fails_while_checking_the_nonce() -> None:
 
 
 def test_operation_that_opens_no_account_needs_an_account() -> None:
-    """It is refused without an account, even an erased one, and written once there is one."""
+    """It is refused if the owner has no account or an erased account, and written otherwise."""
     bench = Bench(NEW, (None, NEW))
     with pytest.raises(InvalidRequestError, match="has no account"):
         bench.processor.process(add(1, "n"), begins=False)
@@ -370,7 +373,7 @@ def test_balance_stops_at_its_limit() -> None:
 
 
 def test_attempts_and_stale_accounts_are_counted() -> None:
-    """The metrics count each transaction that was begun, and each that met a moved account."""
+    """The metrics count each attempt, and each attempt that met a moved account."""
     lost = UnavailableError("lost")
     bench = Bench(NEW, moved(0, 1), BUSY, moved(0, 2), account(0, 2), lost, DONE)
     with measure_request() as metrics:
@@ -400,7 +403,7 @@ def test_read_is_tried_again() -> None:
 
 
 def clock_that(*times: Any) -> Callable[[], datetime]:
-    """A clock that gives some times, one after the other, and raises those that are errors."""
+    """A clock that gives or raises the next of `times` at each call."""
     left = iter(times)
 
     def tell() -> datetime:
@@ -417,7 +420,7 @@ OFF = UnavailableError("the clock is off")
 
 
 def test_clock_that_is_off_fails_before_a_refusal() -> None:
-    """A process without the time answers 503, even to a request that would be refused."""
+    """If the clock is off, even a request that would be refused fails with 503."""
     for request in (add(1, "n"), spend(5, "n")):
         bench = Bench(NEW)
         bench.clock = clock_that(OFF)
@@ -426,7 +429,7 @@ def test_clock_that_is_off_fails_before_a_refusal() -> None:
         assert bench.calls == ["account"]
 
 
-def test_clock_that_is_off_is_held_against_another_answer() -> None:
+def test_clock_that_is_off_is_compared_with_another_answer() -> None:
     """A remembered account is read again: the answer may show that the clock is right."""
     bench = Bench(NEW, DONE, account(1, 1), DONE)
     bench.clock = clock_that(NOON, OFF, NOON)
@@ -436,7 +439,7 @@ def test_clock_that_is_off_is_held_against_another_answer() -> None:
 
 
 def test_clock_that_stays_off_fails() -> None:
-    """The account is read again once; nothing is written and nothing remembered."""
+    """The account is read again once and then forgotten, and nothing is written."""
     bench = Bench(NEW, DONE, account(1, 1))
     bench.clock = clock_that(NOON, OFF, OFF)
     bench.processor.process(add(1, "a"))
@@ -447,7 +450,7 @@ def test_clock_that_stays_off_fails() -> None:
 
 
 def test_time_is_utc_wherever_the_process_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time zone of a machine moves no entry."""
+    """The time zone of the machine does not change the time of an entry."""
     store: Any = ScriptedStore(NEW, DONE)
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
@@ -460,11 +463,12 @@ def test_time_is_utc_wherever_the_process_runs(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_token_fits_dynamodb() -> None:
-    """A token has at most 36 characters, and every transaction has another."""
+    """A token has at most 36 characters, and each transaction has its own."""
     bench = Bench(account(2, 1), DONE, DONE)
     for nonce in ("a", "b"):
         bench.processor.process(add(1, nonce))
-    assert (len(set(bench.tokens)), {len(token) for token in bench.tokens}) == (2, {32})
+    assert len(set(bench.tokens)) == 2
+    assert {len(token) for token in bench.tokens} == {32}
 
 
 def read_owners(bench: Bench) -> list[str]:
@@ -485,7 +489,7 @@ def test_account_is_remembered_after_its_entry() -> None:
 
 
 def test_process_remembers_the_accounts_used_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The account that was not used for longest is forgotten, and read again."""
+    """The least recently used account is forgotten, and read again."""
     monkeypatch.setattr("ledger_core.posting.processor.ACCOUNTS_MAX", 2)
     ada, bob, eve = (Account(owner_id=owner_id) for owner_id in ("ada", "bob", "eve"))
     bench = Bench(ada, DONE, bob, DONE, DONE, eve, DONE, bob, DONE)
@@ -495,8 +499,8 @@ def test_process_remembers_the_accounts_used_last(monkeypatch: pytest.MonkeyPatc
     assert read_owners(bench) == ["ada", "bob", "eve", "bob"]
 
 
-def test_account_that_is_looked_at_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A look at a remembered account counts as its use."""
+def test_remembered_account_that_is_asked_for_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call of `remembered` counts as a use of the account."""
     monkeypatch.setattr("ledger_core.posting.processor.ACCOUNTS_MAX", 2)
     bench = Bench()
     for owner_id in ("ada", "bob", "eve"):

@@ -1,4 +1,4 @@
-"""How long and how often a request tries again: the pauses, and where they end."""
+"""The retry budget: how long a request pauses, and how often."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,7 +31,7 @@ class Clock:
 
 
 def answering(*answers: Any) -> Callable[[], Any]:
-    """A call that raises or gives the next answer, and fails the test when it has none left."""
+    """A function that raises or gives the next answer, and fails the test after the last."""
     left = iter(answers)
 
     def call() -> Any:
@@ -44,13 +44,13 @@ def answering(*answers: Any) -> Callable[[], Any]:
 
 
 def test_constants_are_what_operators_read() -> None:
-    """The first pause is at most 25 ms, no pause is above a second, and tries are a hundred."""
+    """The first pause takes at most 25 ms, each at most 1 s, and a request makes at most 100."""
     assert (PAUSE_SECONDS_BASE, PAUSE_SECONDS_MAX, PAUSES_MAX) == (0.025, 1.0, 100)
 
 
 @pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
 def test_pauses_double_up_to_their_limit(chance: float) -> None:
-    """A pause is a random part of a length that doubles until it is a second."""
+    """A pause is a random part of a length that doubles up to 1 s."""
     clock = Clock()
     budget = clock.budget(1e6, random=chance)
     for _ in range(8):
@@ -60,7 +60,7 @@ def test_pauses_double_up_to_their_limit(chance: float) -> None:
 
 
 def test_pause_may_end_at_the_deadline_and_not_after_it() -> None:
-    """A pause that would end after the deadline is not made: its reason is raised at once."""
+    """If a pause would end after the deadline, its reason is raised at once."""
     clock = Clock()
     clock.budget(PAUSE_SECONDS_BASE).pause(BUSY)
     assert clock.slept == [PAUSE_SECONDS_BASE]
@@ -72,8 +72,8 @@ def test_pause_may_end_at_the_deadline_and_not_after_it() -> None:
     assert clock.slept == [PAUSE_SECONDS_BASE]
 
 
-def test_pauses_are_counted_to_their_limit() -> None:
-    """The last pause that is allowed is made; the next one raises, however much time is left."""
+def test_pauses_are_limited() -> None:
+    """After the last allowed pause, the next raises even if time is left."""
     clock = Clock()
     budget = clock.budget(1e6, pauses=PAUSES_MAX - 2)
     budget.pause(BUSY)
@@ -83,7 +83,7 @@ def test_pauses_are_counted_to_their_limit() -> None:
 
 
 def test_pauses_are_counted_as_retries() -> None:
-    """The metrics count every pause that was made, and not the pause that was not."""
+    """The metrics count each pause that was made."""
     clock = Clock()
     budget = clock.budget(0.2)
     with measure_request() as metrics:
@@ -111,7 +111,7 @@ def test_call_is_tried_again_until_it_answers(state: RequestState) -> None:
 
 
 def test_call_changes_no_error_that_another_holds() -> None:
-    """The error with the state is a copy: the error that the call raised keeps its own state."""
+    """The error with the new state is a copy; the error that the call raised keeps its state."""
     last = UnavailableError("lost")
     with pytest.raises(UnavailableError):
         Clock().budget(0).call(answering(last), RequestState.CHECKING_NONCE)
@@ -119,14 +119,14 @@ def test_call_changes_no_error_that_another_holds() -> None:
 
 
 def test_call_fails_in_processing_unless_it_says_otherwise() -> None:
-    """Without a state, a call is part of the processing."""
+    """The default state of a call is Processing."""
     with pytest.raises(UnavailableError) as failure:
         Clock().budget(0).call(answering(UnavailableError("x", state=RequestState.RECEIVED)))
     assert failure.value.state == RequestState.PROCESSING
 
 
-def test_call_that_will_not_succeed_is_not_tried_again() -> None:
-    """An error that DynamoDB raises for good ends the call, however much time there is."""
+def test_call_with_a_permanent_error_is_not_tried_again() -> None:
+    """A permanent error of DynamoDB ends the call, even if time is left."""
     clock = Clock()
     with pytest.raises(StoreError):
         clock.budget(1e6).call(answering(StoreError("no such table"), 7))
@@ -134,7 +134,7 @@ def test_call_that_will_not_succeed_is_not_tried_again() -> None:
 
 
 def test_calls_share_their_time() -> None:
-    """The first call is made however little time there is; none begins at the deadline or later."""
+    """The first call is always made; no other call begins at the deadline or later."""
     clock = Clock()
     budget = clock.budget(1)
     clock.now = 2
@@ -147,7 +147,7 @@ def test_calls_share_their_time() -> None:
 
 
 def test_budget_is_spent_at_its_deadline() -> None:
-    """Just before the deadline there is time left, at the deadline there is none."""
+    """Time is left just before the deadline, and no longer at it."""
     clock = Clock()
     budget = clock.budget(1)
     assert (budget.is_spent, budget.seconds_left) == (False, 1)

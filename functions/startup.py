@@ -1,6 +1,7 @@
-"""Imported first by what Lambda starts. Imports make no garbage, so Python looks for none until `finish_startup`.
+"""Turns garbage collection off while the modules of a Lambda function are imported.
 
-The objects of the imports stay. Garbage collection leaves them out afterwards, in Lambda and in a server.
+Import this module first, and call `finish_startup` last. Imports create no garbage, and their
+objects stay: garbage collection skips them from then on, in Lambda and in a server.
 """
 
 import gc
@@ -11,6 +12,6 @@ gc.disable()
 
 
 def finish_startup() -> None:
-    """Turn garbage collection on; call it once all is imported."""
+    """Turn garbage collection on again. Call it after the last import."""
     gc.freeze()
     gc.enable()

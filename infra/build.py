@@ -1,7 +1,7 @@
-"""What `sam build` calls, through make: fill a folder with what a function needs in Lambda, and nothing else.
+"""`sam build` calls this through make: it fills a folder with all that a function needs in Lambda.
 
-One artifact runs on both architectures: the one compiled dependency carries its architecture in its file names, so that
-both lie side by side. That costs 5 MB, and a stack cannot be deployed to an architecture that was not built for.
+One artifact runs on both architectures: the only compiled dependency has its architecture in its
+file names, so that the files of both fit in one folder. That costs 5 MB.
 """
 
 import gzip
@@ -20,48 +20,36 @@ PACKAGES = ("ledger_core", "functions")
 PLATFORMS = ("aarch64-manylinux_2_28", "x86_64-manylinux_2_28")
 """Lambda's Amazon Linux 2023 has glibc 2.34."""
 SERVICES = {"dynamodb", "kms", "sqs"}
-"""Those of boto3 that are used; what it knows of all the others is more than half of its size."""
+"""The services that the functions call. The other services are more than half of boto3's size."""
 MODELS = ("service-2.json.gz", "endpoint-rule-set-1.json.gz", "paginators-1.json")
-"""What a client is made from."""
+"""The files from which boto3 creates a client."""
+
+EXPORT = ("export", "--frozen", "--no-default-groups", "--no-emit-project", "--output-file")
+INSTALL = (
+    *("pip", "install", "--python-version", "3.13", "--only-binary", ":all:"),
+    *("--no-deps", "--require-hashes"),
+)
+# Lambda neither compiles the modules at a start nor compares bytecode with its source.
+COMPILE = (
+    *("-m", "compileall", "-q", "-f", "-j", "0"),
+    *("--invalidation-mode", "unchecked-hash"),
+)
 
 
 def main(artifact: Path) -> None:
     """Build the artifact from uv.lock and this source tree, in an empty folder."""
     if not artifact.is_absolute() or any(artifact.iterdir()):
-        sys.exit(
-            "ledger: an artifact is built into an empty folder, which `sam build` gives; run `make build`"
-        )
+        sys.exit("ledger: the artifact needs an empty folder, which `sam build` makes: make build")
     with tempfile.TemporaryDirectory() as folder:
         requirements = Path(folder) / "requirements.txt"
-        _uv(
-            "export",
-            "--frozen",
-            "--no-default-groups",
-            "--no-emit-project",
-            "--output-file",
-            str(requirements),
-        )
+        _uv(*EXPORT, str(requirements))
         for platform in PLATFORMS:
             target = Path(folder) / platform
             _uv(
-                *(
-                    "pip",
-                    "install",
-                    "--target",
-                    str(target),
-                    "--python-platform",
-                    platform,
-                    "--python-version",
-                    "3.13",
-                ),
-                *(
-                    "--only-binary",
-                    ":all:",
-                    "--no-deps",
-                    "--require-hashes",
-                    "--requirements",
-                    str(requirements),
-                ),
+                *INSTALL,
+                *("--target", str(target)),
+                *("--python-platform", platform),
+                *("--requirements", str(requirements)),
             )
             _merge(target, artifact)
     _prune(artifact)
@@ -72,19 +60,8 @@ def main(artifact: Path) -> None:
             ignore=shutil.ignore_patterns("__pycache__", "openapi.json", "*.md"),
             dirs_exist_ok=True,
         )
-    # Bytecode that is never checked against its source: nothing is compiled, nor looked at, when a function starts.
-    compiling = [
-        str(LAMBDA_PYTHON),
-        "-m",
-        "compileall",
-        "-q",
-        "-f",
-        "-j",
-        "0",
-        "--invalidation-mode",
-        "unchecked-hash",
-    ]
-    subprocess.run([*compiling, "-s", str(artifact), "-p", "/var/task", str(artifact)], check=True)
+    paths = ("-s", str(artifact), "-p", "/var/task", str(artifact))
+    subprocess.run([str(LAMBDA_PYTHON), *COMPILE, *paths], check=True)
 
 
 def _uv(*arguments: str) -> None:
@@ -92,7 +69,7 @@ def _uv(*arguments: str) -> None:
 
 
 def _merge(source: Path, artifact: Path) -> None:
-    """Add the files of one platform; two platforms may have the same file only if it is not compiled."""
+    """Add the files of one platform. A compiled file must be the same on both platforms."""
     for path in source.rglob("*"):
         place = artifact / path.relative_to(source)
         if path.is_dir():
@@ -101,17 +78,16 @@ def _merge(source: Path, artifact: Path) -> None:
             shutil.copy2(path, place)
         elif ".so" in path.suffixes and path.read_bytes() != place.read_bytes():
             raise RuntimeError(
-                f"{path.name} differs between {' and '.join(PLATFORMS)}: one artifact cannot hold both"
+                f"{path.name}: differs between {' and '.join(PLATFORMS)}; "
+                "one artifact cannot hold both"
             )
 
 
 def _prune(artifact: Path) -> None:
-    """Leave out scripts, what pydantic has for its first version, and what boto3 knows of other services."""
+    """Delete scripts, pydantic's copy of version 1, and boto3's data of unused services."""
     shutil.rmtree(artifact / "bin", ignore_errors=True)
-    (artifact / ".lock").unlink(missing_ok=True)  # uv's
-    shutil.rmtree(
-        artifact / "pydantic/v1"
-    )  # FastAPI imports it to see that no model is one of these
+    (artifact / ".lock").unlink(missing_ok=True)  # written by uv
+    shutil.rmtree(artifact / "pydantic/v1")  # without it FastAPI looks for no models of version 1
     shutil.rmtree(artifact / "boto3/examples")
     for data in (artifact / "botocore/data", artifact / "boto3/data"):
         for service in data.iterdir():
@@ -122,10 +98,8 @@ def _prune(artifact: Path) -> None:
         if model.name not in MODELS:
             model.unlink()
         elif model.suffix == ".gz":
-            _write(
-                model.with_suffix(""),
-                _without_documentation(json.loads(gzip.decompress(model.read_bytes()))),
-            )
+            definition = json.loads(gzip.decompress(model.read_bytes()))
+            _write(model.with_suffix(""), _without_documentation(definition))
             model.unlink()
     endpoints = json.loads((data / "endpoints.json").read_text())
     for partition in endpoints["partitions"]:
@@ -135,19 +109,16 @@ def _prune(artifact: Path) -> None:
 
 
 def _without_documentation(model: Any) -> Any:
-    """A service's model less the texts in it, which are most of what a client would read when it is made."""
-    if isinstance(model, dict):
-        texts = {
-            name
-            for name, value in model.items()
-            if name == "documentation" and isinstance(value, str)
-        }
-        return {
-            name: _without_documentation(value)
-            for name, value in model.items()
-            if name not in texts
-        }
-    return [_without_documentation(one) for one in model] if isinstance(model, list) else model
+    """A service's model without its texts, which are most of the data that a new client reads."""
+    if isinstance(model, list):
+        return [_without_documentation(value) for value in model]
+    if not isinstance(model, dict):
+        return model
+    return {
+        name: _without_documentation(value)
+        for name, value in model.items()
+        if name != "documentation" or not isinstance(value, str)
+    }
 
 
 def _write(path: Path, data: Any) -> None:

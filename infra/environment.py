@@ -1,7 +1,7 @@
-"""What of this machine's environment reaches the ledger and its clients, when its store is on this machine: nothing.
+"""Keeps the environment of this machine away from a ledger whose store is on this machine.
 
-A profile that is gone, an endpoint that is left over from another emulator, or a proxy that answers for everybody would
-send what is for DynamoDB Local elsewhere, at worst to AWS.
+A deleted profile, the endpoint of another emulator or a proxy would send the requests for DynamoDB
+Local elsewhere, at worst to AWS.
 """
 
 import os
@@ -12,25 +12,25 @@ __all__ = ["CREDENTIALS", "ENDPOINT", "OWN", "REGION", "keep_to_this_machine", "
 ENDPOINT = "AWS_ENDPOINT_URL_DYNAMODB"
 REGION = "us-east-1"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
-"""AWS's fakes take any, but that DynamoDB Local takes letters and digits only."""
+"""The fakes of AWS accept any credentials; DynamoDB Local accepts only letters and digits."""
 OWN = {
     **CREDENTIALS,
-    "AWS_REGION": REGION,  # which is the ledger's, and that of most SDKs
-    "AWS_DEFAULT_REGION": REGION,  # which is boto3's and the command line's
+    "AWS_REGION": REGION,  # the ledger and most SDKs read this one
+    "AWS_DEFAULT_REGION": REGION,  # boto3 and the command line read this one
     "AWS_PROFILE": "default",
     "AWS_DEFAULT_PROFILE": "default",  # boto3 reads this one first
     "AWS_CONFIG_FILE": str(Path(__file__).parent / "aws.ini"),
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "false",
 }
-"""All that AWS's tools have to be told beside the endpoint, so that nothing else tells them."""
+"""Every setting of AWS's tools except the endpoint, so that they read no other source."""
 
 
 def keep_to_this_machine(endpoint: str | None = None) -> None:
-    """No variable and no file of AWS's says anything to this process and to those that it starts, nor is there a proxy.
+    """Remove AWS's variables and the proxies from this process and from those that it starts.
 
     Args:
-        endpoint: where DynamoDB is, if it is not in this process.
+        endpoint: the URL of DynamoDB, if it is not in this process.
     """
     for name in list(os.environ):
         if name.startswith("AWS_"):
@@ -42,7 +42,10 @@ def keep_to_this_machine(endpoint: str | None = None) -> None:
 
 
 def point_at(endpoint: str) -> None:
-    """The store is at `endpoint`; AWS's variables say the rest, but that a fake, by plain HTTP, need not be told it."""
+    """Use the store at `endpoint`, with AWS's variables for the rest.
+
+    An endpoint by plain HTTP is a fake: it gets fake credentials if the environment has none.
+    """
     os.environ |= {ENDPOINT: endpoint, "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "false"}
     if endpoint.startswith("http://"):
         _forget_proxies()

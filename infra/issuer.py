@@ -1,6 +1,7 @@
-"""A JWT issuer and an authorizer on this machine, for `make run AUTH=jwt`, `make run-stack` and the tests.
+"""A JWT issuer and an authorizer for `make run AUTH=jwt`, `make run-stack` and the tests.
 
-A reader of its key can make any token, so it listens on the loopback interface only, and no deployed stack trusts it.
+Any program of this machine can read its key and make any token, so the issuer listens on the
+loopback interface only, and no stack on AWS may trust it.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from infra.dynamodb import CACHE
 __all__ = ["AUDIENCE", "PORT", "Issuer", "JwtAuthorizer", "kept_key", "make_token", "new_key"]
 
 PORT = 8010
-"""Where `make token` takes the issuer to be."""
+"""The port at which `make token` expects the issuer."""
 AUDIENCE = "ledger"
 ALGORITHM = "RS256"
 KEY_ID = "local"
@@ -36,7 +37,10 @@ Key = TypeVar("Key", rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey)
 
 
 class Issuer:
-    """Signs tokens with the key in `folder`, which is made the first time, and publishes the public half of it."""
+    """Signs tokens with the key in `folder`, and publishes the public key.
+
+    The first issuer in a folder makes the key.
+    """
 
     def __init__(self, port: int = PORT, folder: Path = CACHE) -> None:
         self.url = f"http://127.0.0.1:{port}"
@@ -56,63 +60,59 @@ class Issuer:
         expires_seconds: int = EXPIRES_SECONDS,
         key: rsa.RSAPrivateKey | None = None,
     ) -> str:
-        """A token for an owner, or for an application that has a scope; another `key` than the issuer's forges one."""
+        """A token for an owner, or for an app with a scope. Another `key` forges a token."""
         now = int(time.time())
         claims = {
             "iss": self.url,
+            "sub": owner_id,
             "aud": audience,
             "iat": now,
             "exp": now + expires_seconds,
             "scope": scope,
         }
-        return jwt.encode(
-            claims | {"sub": owner_id}, key or self._key, ALGORITHM, headers={"kid": KEY_ID}
-        )
+        return jwt.encode(claims, key or self._key, ALGORITHM, headers={"kid": KEY_ID})
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:
-        """Answer for the discovery document and the key set, as an OpenID Connect issuer does."""
-        key_set = {
-            **json.loads(RSAAlgorithm.to_jwk(self.public_key)),
-            "kid": KEY_ID,
-            "alg": ALGORITHM,
-        }
-        documents = {
+        """Serve the discovery document and the key set, as an OpenID Connect issuer does."""
+        public_key = json.loads(RSAAlgorithm.to_jwk(self.public_key))
+        key = {**public_key, "kid": KEY_ID, "alg": ALGORITHM, "use": "sig"}
+        key_set_path = "/.well-known/jwks.json"
+        answers = {
             "/.well-known/openid-configuration": {
                 "issuer": self.url,
-                "jwks_uri": f"{self.url}/.well-known/jwks.json",
+                "jwks_uri": f"{self.url}{key_set_path}",
             },
-            "/.well-known/jwks.json": {"keys": [{**key_set, "use": "sig"}]},
+            key_set_path: {"keys": [key]},
         }
 
-        class Documents(small_server.Handler):
+        class Handler(small_server.Handler):
             def respond(self) -> None:
-                body = json.dumps(documents.get(self.path, {})).encode()
-                self.answer(
-                    body,
-                    {"content-type": "application/json"},
-                    200 if self.path in documents else 404,
-                )
+                body = json.dumps(answers.get(self.path, {})).encode()
+                status = 200 if self.path in answers else 404
+                self.answer(body, {"content-type": "application/json"}, status)
 
-        with small_server.serving(Documents, self._port):
+        with small_server.serving(Handler, self._port):
             yield
 
 
 class JwtAuthorizer:
-    """ASGI middleware that does what API Gateway's JWT authorizer does: only a valid token's claims reach the app."""
+    """ASGI middleware with the rules of API Gateway's JWT authorizer.
+
+    Only the claims of a valid token reach the app.
+    """
 
     def __init__(self, app: ASGIApp, issuer: Issuer, audience: str = AUDIENCE) -> None:
         self._app = app
         self._issuer = issuer.url
         self._audience = audience
-        self._key = issuer.public_key  # not asked for over HTTP, where a proxy might answer instead
+        self._key = issuer.public_key  # not read by HTTP, where a proxy can answer instead
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            claims = self._claims(
-                dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
-            )
-            scope["aws.event"] = {"requestContext": {"authorizer": {"jwt": {"claims": claims}}}}
+            header = dict(scope["headers"]).get(b"authorization", b"")
+            jwt_context = {"claims": self._claims(header.decode("latin-1"))}
+            scope["aws.event"] = {"requestContext": {"authorizer": {"jwt": jwt_context}}}
         await self._app(scope, receive, send)
 
     def _claims(self, authorization: str) -> Mapping[str, Any]:
@@ -135,7 +135,9 @@ class JwtAuthorizer:
 
 def make_token(port: int) -> str:
     """The command that prints tokens of the issuer at `port`."""
-    return "make -s token" + ("" if port == PORT else f" ISSUER_PORT={port}")
+    if port == PORT:
+        return "make -s token"
+    return f"make -s token ISSUER_PORT={port}"
 
 
 def new_key() -> rsa.RSAPrivateKey:
@@ -143,7 +145,7 @@ def new_key() -> rsa.RSAPrivateKey:
 
 
 def kept_key(path: Path, make: Callable[[], Key]) -> Key:
-    """The key that is in a file, where it is put the first time."""
+    """The key in a file; the first call makes the key."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         pem = make().private_bytes(
@@ -154,27 +156,31 @@ def kept_key(path: Path, make: Callable[[], Key]) -> Key:
         with tempfile.NamedTemporaryFile(dir=path.parent) as file:  # readable by its owner only
             file.write(pem)
             file.flush()
-            with contextlib.suppress(FileExistsError):  # somebody else was faster
+            with contextlib.suppress(FileExistsError):  # another process was faster
                 os.link(file.name, path)
     return cast(Key, serialization.load_pem_private_key(path.read_bytes(), password=None))
 
 
 def main() -> None:
-    """Print a token: `make token OWNER=ada`, `make token OWNER=shop SCOPE="ledger/read ledger/write"`."""
+    """Print a token: `make token OWNER=ada`, `make token OWNER=shop SCOPE=ledger/write`."""
     parser = argparse.ArgumentParser(prog="python -m infra.issuer", description=main.__doc__)
     parser.add_argument("--owner", required=True, help="the token's sub")
     parser.add_argument("--scope", default="")
     parser.add_argument("--audience", default=AUDIENCE)
     parser.add_argument(
-        "--expires-seconds", type=int, default=EXPIRES_SECONDS, help="negative: it has expired"
+        "--expires-seconds", type=int, default=EXPIRES_SECONDS, help="negative: already expired"
     )
-    parser.add_argument("--port", type=int, default=PORT, help="the issuer's")
+    parser.add_argument("--port", type=int, default=PORT, help="the issuer's port")
     options = parser.parse_args()
     if not options.owner:
-        sys.exit("ledger: who is the token for? As in: make token OWNER=ada")
-    issuer = Issuer(options.port)
-    audience, expires = options.audience, options.expires_seconds
-    print(issuer.token(options.owner, options.scope, audience=audience, expires_seconds=expires))
+        sys.exit("ledger: the token needs an owner, as in: make token OWNER=ada")
+    token = Issuer(options.port).token(
+        options.owner,
+        options.scope,
+        audience=options.audience,
+        expires_seconds=options.expires_seconds,
+    )
+    print(token)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What `make openapi` calls: write the Example App's OpenAPI document, as a deployed stack has it."""
+"""`make openapi`: write the Example App's OpenAPI document, as a deployed stack serves it."""
 
 import json
 import os
@@ -23,19 +23,19 @@ SERVERS = (
     },
     {"url": "http://127.0.0.1:8000", "description": "`make run` on this machine."},
 )
-"""A served document names no server but its own, by leaving them out."""
+"""The servers of the file. A served document has no such list: its own server is meant."""
 
 
 def document_text(app: FastAPI) -> str:
-    """The document of `app`, for a file that people compare line by line."""
+    """The OpenAPI document of `app` as the text of the file."""
     document = {**app.openapi(), "servers": SERVERS}
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def main() -> None:
-    """Write the file anew."""
+    """Write the file."""
     os.environ.update(ENVIRONMENT, LEDGER_AUTH="jwt")
-    # Only now: an app reads its settings when it is imported.
+    # An app reads its settings when it is imported.
     from functions.example_app.app import app
 
     PATH.write_text(document_text(app))

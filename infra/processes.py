@@ -1,4 +1,4 @@
-"""Servers that run beside us on this machine: on loopback ports, and ended when we end."""
+"""Runs servers on loopback ports of this machine. They end with this process."""
 
 import contextlib
 import os
@@ -12,8 +12,9 @@ from pathlib import Path
 __all__ = ["free_port", "has_port", "own_port", "running"]
 
 START_SECONDS_MAX = 60
-# The server, and a watch that ends it when the pipe ends; whichever ends first, the other follows.
-BESIDE = """
+# The shell runs the server, and a watch that ends the server when the pipe ends.
+# When the server ends first, the shell ends the watch.
+SERVE_UNTIL_PIPE_ENDS = """
 exec 3<&0
 "$@" </dev/null 3<&- & server=$!
 { cat <&3; kill $server; } 2>/dev/null & watch=$!
@@ -24,14 +25,14 @@ kill $watch 2>/dev/null
 
 
 def free_port() -> int:
-    """A loopback port that nobody has just now."""
+    """A loopback port that no process uses now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def has_port(port: int) -> bool:
-    """Whether the loopback port can be had."""
+    """Whether the loopback port is free."""
     try:
         _try(port)
         return True
@@ -40,12 +41,18 @@ def has_port(port: int) -> bool:
 
 
 def own_port(port: int, name: str = "PORT") -> int:
-    """The port, if it can be had; else this ends the program with one line, which names make's variable for it."""
+    """The port, if it is free; else end the program with an error.
+
+    Args:
+        port: the port that the user wants.
+        name: make's variable for it, which the error names.
+    """
     try:
         _try(port)
     except (OSError, OverflowError) as error:
         sys.exit(
-            f"ledger: port {port} cannot be had ({error}); choose another, as in: make run {name}=8001"
+            f"ledger: port {port} is not free ({error}); "
+            f"choose another, as in: make run {name}=8001"
         )
     return port
 
@@ -61,20 +68,21 @@ def running(
     environment: Mapping[str, str] = os.environ,
     pass_fds: Sequence[int] = (),
 ) -> Iterator[None]:
-    """Run a server until the end of the block, which begins when it listens on `port`.
+    """Run a server until the end of the block, which begins when the server listens on `port`.
 
-    It ends with this process however that ends: a shell beside it waits for the end of a pipe that we hold.
+    The server ends with this process, also when this process is killed: a shell beside the server
+    waits for the end of a pipe that this process holds.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(
-            ["sh", "-c", BESIDE, name, *command],
+            ["sh", "-c", SERVE_UNTIL_PIPE_ENDS, name, *command],
             cwd=folder,
             env=environment,
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
-            start_new_session=True,  # so that Ctrl-C reaches us alone, and we end in order
+            start_new_session=True,  # Ctrl-C reaches only this process, which ends the server
             pass_fds=pass_fds,
         )
         assert process.stdin is not None

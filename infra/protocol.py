@@ -1,6 +1,6 @@
-"""HTTP/1.1 for uvicorn, which reads a request that offers to go on in another protocol as any other request.
+"""HTTP/1.1 for uvicorn that ignores a request's offer to change the protocol (`Upgrade`).
 
-Java's HttpClient and `curl --http2` offer HTTP/2 with each first request, and send its body all the same.
+Java's HttpClient and `curl --http2` offer HTTP/2 with each first request, and send its body too.
 """
 
 from array import array
@@ -13,7 +13,7 @@ __all__ = ["Http1Protocol"]
 
 
 class Http1Protocol(HttpToolsProtocol):
-    """Takes up no offer, as a server may (RFC 9110, 7.8): not HTTP/2's, and not that of WebSocket."""
+    """Accepts no offer, as RFC 9110, 7.8 allows: neither of HTTP/2 nor of WebSocket."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -21,16 +21,15 @@ class Http1Protocol(HttpToolsProtocol):
 
     @property
     def is_offered(self) -> bool:
-        """Whether the head that was read ends in an offer. (CONNECT does as well, and has no header for it.)"""
+        """Whether the head offers another protocol. (CONNECT does so without a header.)"""
         return self.parser.should_upgrade() and any(name == b"upgrade" for name, _ in self.headers)
 
     def head_without_offer(self) -> bytes:
-        """The same request's head, as it was read, less the header."""
-        start = b" ".join(
-            [self.parser.get_method(), self.url, b"HTTP/" + self.parser.get_http_version().encode()]
-        )
+        """The head of the request without the header of the offer."""
+        version = self.parser.get_http_version().encode()
+        start = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, version)
         headers = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
-        return b"%b\r\n%b\r\n" % (start, b"".join(headers))
+        return b"%b%b\r\n" % (start, b"".join(headers))
 
     def on_headers_complete(self) -> None:
         if not self.is_offered:
@@ -42,11 +41,14 @@ class Http1Protocol(HttpToolsProtocol):
 
 
 class _Parser(httptools.HttpRequestParser):
-    """Stops behind a head with an offer, as what follows is in the other protocol for it; then it begins anew."""
+    """Parses a request with an offer again, without the offer.
+
+    httptools stops after a head with an offer, because it expects the other protocol next.
+    """
 
     def __init__(self, protocol: Http1Protocol) -> None:
         super().__init__(protocol)
-        self.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+        self.set_dangerous_leniencies(lenient_data_after_close=True)  # as in uvicorn
         self._protocol = protocol
 
     def feed_data(self, data: "bytes | bytearray | memoryview[int] | array[int]") -> None:
@@ -56,6 +58,6 @@ class _Parser(httptools.HttpRequestParser):
             except httptools.HttpParserUpgrade as stopped:
                 if not self._protocol.is_offered:
                     raise
-                (at,) = stopped.args
-                data = self._protocol.head_without_offer() + bytes(data[at:])
-                self.__init__(self._protocol)  # type: ignore[misc]  # what httptools has instead of a reset
+                (head_length,) = stopped.args
+                data = self._protocol.head_without_offer() + bytes(data[head_length:])
+                self.__init__(self._protocol)  # type: ignore[misc]  # httptools has no reset

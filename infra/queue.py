@@ -1,4 +1,4 @@
-"""SQS for the scheduled function under `sam local`: moto, in a container, with the queue that the function is told."""
+"""SQS for the scheduled function under `sam local`: moto in a container, with the queue."""
 
 import threading
 
@@ -11,7 +11,8 @@ PORT = 9324
 
 
 def main() -> None:
-    server = ThreadedMotoServer("0.0.0.0", PORT)  # noqa: S104  # of its container; the port is published nowhere
+    # The container publishes no port, so only its own network reaches the server.
+    server = ThreadedMotoServer("0.0.0.0", PORT)  # noqa: S104
     server.start()
     keep_to_this_machine()
     boto3.client("sqs", endpoint_url=f"http://127.0.0.1:{PORT}").create_queue(QueueName="rewards")

@@ -1,4 +1,4 @@
-"""`make run`: the Example App at 127.0.0.1:8000 over a DynamoDB of its own on this machine, or over a named one."""
+"""`make run`: the Example App at 127.0.0.1:8000, on a DynamoDB that it starts or on another."""
 
 import argparse
 import contextlib
@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,63 +35,69 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 LOOPBACK = "127.0.0.1"
+SHUTDOWN_SECONDS_MAX = 5
+MOTO = (
+    "moto, in this process, because Java or npm is missing: a fake that forgets everything at the "
+    "end, grows slower with every entry and knows no contention; good for a first look only"
+)
+NO_TOKENS = "LEDGER_AUTH=none: every caller may do everything. With tokens: make run AUTH=jwt"
+SHOP = 'OWNER=shop SCOPE="ledger/read ledger/write"'
+
+
+@dataclass
+class Store:
+    """The DynamoDB that the app uses.
+
+    Args:
+        client: a client of it.
+        description: says what it is, for the user.
+        is_own: whether this program started it.
+        is_fake: whether it is in this process.
+    """
+
+    client: "DynamoDBClient"
+    description: str
+    is_own: bool = True
+    is_fake: bool = False
 
 
 def main() -> None:
     options = _options()
     port = own_port(options.port)
-    if options.auth:
-        os.environ["LEDGER_AUTH"] = options.auth
-    os.environ[LOG_VARIABLE] = options.log
-    for name, value in ENVIRONMENT.items():
-        if name.startswith("LEDGER_"):
-            os.environ.setdefault(name, value)
-    _keep_receipt_key(options.data.resolve() / "receipts.pem", is_own=not options.endpoint)
+    _set_environment(options)
     with contextlib.ExitStack() as stack:
-        client, fake, where = _store(options, stack)
+        store = _store(options, stack)
         try:
-            create_tables(client, os.environ)
+            create_tables(store.client, os.environ)
         except (BotoCoreError, ClientError, RuntimeError) as error:
             sys.exit(f"ledger: the tables cannot be created: {error}")
-        served: ASGIApp | str
-        if options.reload:
-            served = "functions.example_app.app:app"  # which another process imports, anew after each edit
-        else:
-            from functions.example_app.app import (
-                app,
-                create_app,
-            )  # reads its settings from the environment made above
-
-            served = create_app(fake) if fake else app
-        auth, header = (
-            "LEDGER_AUTH=none: everybody may do everything. With tokens: make run AUTH=jwt",
-            "",
-        )
+        app: ASGIApp | str = _app(options, store)
+        auth = NO_TOKENS
+        header = ""
         if os.environ["LEDGER_AUTH"] == AuthMode.JWT:
-            if isinstance(served, str):
-                sys.exit("ledger: --reload serves without tokens only: LEDGER_AUTH has to be none")
-            local_issuer = issuer.Issuer(own_port(options.issuer_port, "ISSUER_PORT"))
-            stack.enter_context(local_issuer.serving())
-            served = issuer.JwtAuthorizer(served, local_issuer)
-            token = f'{issuer.make_token(options.issuer_port)} OWNER=shop SCOPE="ledger/read ledger/write"'
-            auth = f"LEDGER_AUTH=jwt, as for everything here but /health: {token}"
+            app = _with_authorizer(app, options, stack)
+            token = f"{issuer.make_token(options.issuer_port)} {SHOP}"
+            auth = f"LEDGER_AUTH=jwt: every route except /health needs a token: {token}"
             header = f' -H "Authorization: Bearer $({token})"'
+        tools = ""
+        if options.host == LOOPBACK and not store.is_fake:
+            tools = _for_tools(is_own=store.is_own)
         print(
             f"""
 The ledger answers at http://127.0.0.1:{port}, its interactive docs at http://127.0.0.1:{port}/docs
-Store: {where}.
+Store: {store.description}.
 Auth:  {auth}.
 
 Try it, and end it with Ctrl-C:
   curl http://127.0.0.1:{port}/ledger/entry -H 'Content-Type: application/json'{header} \\
     -d '{{"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "signup"}}'
-{_for_tools(is_own=not options.endpoint) if options.host == LOOPBACK and not fake else ""}""",
+{tools}""",
             flush=True,
         )
         if options.one_cpu:
             _keep_to_one_cpu(port)
         uvicorn.run(
-            served,
+            app,
             host=options.host,
             port=port,
             reload=options.reload,
@@ -98,20 +105,18 @@ Try it, and end it with Ctrl-C:
             log_level="warning",
             http=Http1Protocol,
             ws="none",
-            workers=1,  # whatever WEB_CONCURRENCY says
-            timeout_graceful_shutdown=5,
+            workers=1,  # also if WEB_CONCURRENCY says more
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS_MAX,
         )
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m infra.run", description=__doc__)
     parser.add_argument(
-        "--host", default=LOOPBACK, help="where to listen; in a container 0.0.0.0, elsewhere never"
+        "--host", default=LOOPBACK, help="where to listen; only in a container 0.0.0.0"
     )
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument(
-        "--endpoint", help="the URL of another DynamoDB, to be used instead of one of its own"
-    )
+    parser.add_argument("--endpoint", help="the URL of another DynamoDB; by default it starts one")
     parser.add_argument(
         "--reload", action="store_true", help="serve an edit as soon as it is saved"
     )
@@ -119,54 +124,77 @@ def _options() -> argparse.Namespace:
         "--data",
         type=Path,
         default=CACHE / "data",
-        help="where DynamoDB Local keeps what is posted, and the key of receipts is",
+        help="the folder of DynamoDB Local's data and of the receipts' key",
     )
     parser.add_argument(
-        "--auth", choices=list(AuthMode), help="LEDGER_AUTH; jwt brings an issuer of tokens with it"
+        "--auth", choices=list(AuthMode), help="LEDGER_AUTH; jwt starts an issuer of tokens too"
     )
     parser.add_argument("--issuer-port", type=int, default=issuer.PORT)
     parser.add_argument(
-        "--log", choices=list(LogStyle), default=LogStyle.SHORT, help="what is logged of a request"
+        "--log", choices=list(LogStyle), default=LogStyle.SHORT, help="how a request is logged"
     )
     parser.add_argument(
-        "--one-cpu", action="store_true", help="keep to one CPU, to measure what a request costs"
+        "--one-cpu", action="store_true", help="use one CPU, to measure what a request costs"
     )
     return parser.parse_args()
 
 
-def _store(
-    options: argparse.Namespace, stack: contextlib.ExitStack
-) -> "tuple[DynamoDBClient, DynamoDBClient | None, str]":
-    """A client of the store, the same again if the store is in this process, and what to tell people of it."""
+def _set_environment(options: argparse.Namespace) -> None:
+    """Set the ledger's settings: the options first, then what is set already, then the defaults."""
+    if options.auth:
+        os.environ["LEDGER_AUTH"] = options.auth
+    os.environ[LOG_VARIABLE] = options.log
+    for name, value in ENVIRONMENT.items():
+        if name.startswith("LEDGER_"):
+            os.environ.setdefault(name, value)
+    _keep_receipt_key(options.data.resolve() / "receipts.pem", is_own=not options.endpoint)
+
+
+def _store(options: argparse.Namespace, stack: contextlib.ExitStack) -> Store:
+    """The named DynamoDB, or DynamoDB Local, or moto where DynamoDB Local cannot run."""
     if options.endpoint:
         point_at(options.endpoint)
-        return create_client(), None, f"the DynamoDB at {options.endpoint}"
+        return Store(create_client(), f"the DynamoDB at {options.endpoint}", is_own=False)
     if has_dynamodb_local():
         try:
             endpoint = stack.enter_context(dynamodb_local(options.data.resolve()))
         except (OSError, RuntimeError) as error:
-            sys.exit(f"ledger: DynamoDB Local cannot be had: {error}")
+            sys.exit(f"ledger: DynamoDB Local cannot start: {error}")
         keep_to_this_machine(endpoint)
         client = create_client()
-        assert client.meta.endpoint_url == endpoint  # or tables would be created elsewhere
-        return client, None, f"DynamoDB Local, which keeps its data in {options.data}"
+        assert client.meta.endpoint_url == endpoint  # else the tables are created elsewhere
+        return Store(client, f"DynamoDB Local, which keeps its data in {options.data}")
     if options.reload:
-        sys.exit(
-            "ledger: --reload needs Java and npm, or --endpoint: the fake would forget with every edit"
-        )
+        sys.exit("ledger: --reload needs Java and npm, or --endpoint: moto forgets at each edit")
     keep_to_this_machine()
-    fake = stack.enter_context(moto())
-    where = (
-        "moto, in this process, because Java or npm is not here: a fake that forgets everything at the end, "
-        "grows slower with every entry and knows no contention; good for a first look only"
-    )
-    return fake, fake, where
+    return Store(stack.enter_context(moto()), MOTO, is_fake=True)
+
+
+def _app(options: argparse.Namespace, store: Store) -> ASGIApp | str:
+    """The Example App; with `--reload` its name, for another process imports it after each edit."""
+    if options.reload:
+        return "functions.example_app.app:app"
+    # The app reads its settings when it is imported, so the environment must be complete now.
+    from functions.example_app.app import app, create_app
+
+    return create_app(store.client) if store.is_fake else app
+
+
+def _with_authorizer(
+    app: ASGIApp | str, options: argparse.Namespace, stack: contextlib.ExitStack
+) -> ASGIApp:
+    """The app behind an authorizer, which accepts the tokens of a local issuer."""
+    if isinstance(app, str):
+        sys.exit("ledger: --reload works without tokens only: set LEDGER_AUTH=none")
+    local_issuer = issuer.Issuer(own_port(options.issuer_port, "ISSUER_PORT"))
+    stack.enter_context(local_issuer.serving())
+    return issuer.JwtAuthorizer(app, local_issuer)
 
 
 def _keep_to_one_cpu(port: int) -> None:
-    """Python runs one thread at a time; on several CPUs they fight for their turn, for a third of the CPU time.
+    """Use one CPU. On several, Python's threads spend a third of the CPU time on their turns.
 
-    Where Linux is, the choice is among those that this process may use; servers on several ports have several.
+    Works on Linux only. Servers on neighbouring ports use different CPUs.
     """
     if hasattr(os, "sched_setaffinity"):
         cpus = sorted(os.sched_getaffinity(0))
@@ -174,31 +202,38 @@ def _keep_to_one_cpu(port: int) -> None:
 
 
 def _keep_receipt_key(path: Path, *, is_own: bool) -> None:
-    """Name the key that signs receipts, unless one is named; with a store of our own it is a file, none of AWS's."""
+    """Set the key that signs receipts to a file, unless the environment names a usable key.
+
+    A key of AWS is not usable with a store on this machine.
+    """
     named = os.environ.get("LEDGER_RECEIPT_KEY", "")
     if named.endswith(".pem") or (named and not is_own):
         return
     os.environ.pop("LEDGER_RECEIPT_KEY", None)
-    with contextlib.suppress(OSError):  # nothing can be kept here, and so no receipts are signed
+    with contextlib.suppress(OSError):  # the folder is read-only: no receipts are signed
         issuer.kept_key(path, lambda: ec.generate_private_key(ec.SECP256R1()))
         os.environ["LEDGER_RECEIPT_KEY"] = str(path)
 
 
 def _for_tools(*, is_own: bool) -> str:
-    """How other tools reach the same store, whatever their terminal says; only a fake's credentials are shown."""
-    is_fake = CREDENTIALS.items() <= os.environ.items()
-    regions, credentials = ("AWS_REGION", "AWS_DEFAULT_REGION"), CREDENTIALS if is_fake else ()
+    """The shell commands that point other tools at the same store. They show no real secret."""
     ledger = [name for name in (*ENVIRONMENT, "LEDGER_RECEIPT_KEY") if name.startswith("LEDGER_")]
-    names = (ENDPOINT, *(OWN if is_own else (*regions, *credentials)), *ledger)
+    if is_own:
+        names = [ENDPOINT, *OWN, *ledger]
+    else:
+        names = [ENDPOINT, "AWS_REGION", "AWS_DEFAULT_REGION", *ledger]
+        if CREDENTIALS.items() <= os.environ.items():
+            names += CREDENTIALS
     exports = [f"{name}={shlex.quote(os.environ[name])}" for name in names if name in os.environ]
-    forget = ""
+    unset = ""
     if is_own:
         exports += [f"{name}={LOOPBACK},${name}" for name in ("NO_PROXY", "no_proxy")]
-        forget = "\n  unset AWS_SESSION_TOKEN $(env | grep -o '^AWS_[A-Z0-9_]*')"
-    return f"\nFor .venv/bin/ledger and other tools, in another terminal:{forget}\n  export {' '.join(exports)}\n"
+        unset = "\n  unset AWS_SESSION_TOKEN $(env | grep -o '^AWS_[A-Z0-9_]*')"
+    export = f"\n  export {' '.join(exports)}\n"
+    return f"\nFor .venv/bin/ledger and other tools, in another terminal:{unset}{export}"
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends in order, as Ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as with Ctrl-C
     with contextlib.suppress(KeyboardInterrupt):
         main()

@@ -1,4 +1,4 @@
-"""HTTP servers for a few answers, in threads of this process: the local issuer, and stand-ins for others in tests."""
+"""Small HTTP servers in threads of this process: the local issuer, and fakes in tests."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -10,13 +10,13 @@ __all__ = ["Handler", "serving"]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Of one request, whatever its method; a subclass says by `respond` what to answer. It logs nothing."""
+    """Answers a request of any method by `respond`, which a subclass writes. It logs nothing."""
 
     def respond(self) -> None:
         raise NotImplementedError
 
     def __getattr__(self, name: str) -> Any:
-        """What answers a method: `do_GET` and its like."""
+        """The handler of an HTTP method, such as `do_GET`."""
         if name.startswith("do_"):
             return self.respond
         raise AttributeError(name)
@@ -35,7 +35,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(handler: type[Handler], port: int = 0) -> Iterator[str]:
-    """Answer at a loopback port, or at any free one, until the end of the block; gives the URL."""
+    """Serve at a loopback port until the end of the block, and give the URL; 0 is any free port."""
     with ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()

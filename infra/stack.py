@@ -1,6 +1,7 @@
-"""`make run-stack`: the whole stack on this machine, deployed by sam from template.yaml as it would be to AWS.
+"""`make run-stack`: the whole stack on this machine, deployed by sam from template.yaml.
 
-ministack stands in for AWS, and enforces the roles' policies and the JWT authorizer; an issuer of tokens is beside it.
+ministack is the fake of AWS; it enforces the roles' policies and the JWT authorizer. An issuer of
+tokens runs beside it.
 """
 
 import argparse
@@ -44,11 +45,11 @@ __all__ = [
 NAME = "ledger"
 SECOND_AUDIENCE = "ledger-2"
 ORIGIN = "http://localhost:3000"
-"""Where web pages are that are worked on; they may call the stack."""
+"""The origin of web pages in development, which may call the stack."""
 MINISTACK = ROOT / ".local/ministack/bin/ministack"
 SAM = ROOT / ".local/sam/bin/sam"
 BUILT = ROOT / ".aws-sam/build/template.yaml"
-# The one root user that ministack knows; whatever else is in the environment, nothing goes to AWS from here.
+# The root user of ministack. With these settings no request goes to AWS.
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
@@ -61,7 +62,7 @@ ARCHITECTURE = "arm64" if platform.machine() in {"arm64", "aarch64"} else "x86_6
 
 @dataclass(frozen=True)
 class Stack:
-    """A deployed stack: where its API answers, what it put out, who issues its tokens."""
+    """A deployed stack: its API, its outputs and the issuer of its tokens."""
 
     endpoint: str
     issuer: Issuer
@@ -69,7 +70,7 @@ class Stack:
 
     @property
     def url(self) -> str:
-        """Where the API answers; its own name, API.execute-api.localhost, is known to browsers only."""
+        """The URL of the API. Only browsers resolve its host name, API.execute-api.localhost."""
         return f"{self.endpoint}/_aws/execute-api/{self.api_id}"
 
     @property
@@ -82,19 +83,23 @@ class Stack:
         return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
 
     def client(self, service: str, key_id: str = "test", key: str = "test") -> Any:
-        """A boto3 client of the stand-in for AWS, as root unless said otherwise."""
-        region = CREDENTIALS["AWS_DEFAULT_REGION"]
-        keys = {"aws_access_key_id": key_id, "aws_secret_access_key": key}
-        where = {"endpoint_url": self.endpoint, "region_name": region, "config": Config(proxies={})}
-        return _session().client(service, **where, **keys)  # type: ignore[call-overload]
+        """A boto3 client of the fake AWS, by default with the root user's key."""
+        return _session().client(
+            service,  # type: ignore[call-overload]
+            endpoint_url=self.endpoint,
+            region_name=CREDENTIALS["AWS_DEFAULT_REGION"],
+            aws_access_key_id=key_id,
+            aws_secret_access_key=key,
+            config=Config(proxies={}),
+        )
 
 
 @contextlib.contextmanager
 def deployed(port: int, issuer: Issuer) -> Iterator[Stack]:
-    """Deploy what `make build` built, and give the stack, until the end of the block.
+    """Deploy the build of `make build`, and run the stack until the end of the block.
 
     Raises:
-        RuntimeError: it cannot be deployed; the message is sam's.
+        RuntimeError: sam cannot deploy it; the message is sam's.
     """
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -110,41 +115,44 @@ def deployed(port: int, issuer: Issuer) -> Iterator[Stack]:
 
 
 def deploy(stack: Stack, folder: Path, *parameters: str) -> Stack:
-    """Deploy what `make build` built as one more stack of a running stand-in for AWS.
+    """Deploy the build of `make build` as a further stack of a running ministack.
+
+    Args:
+        stack: the endpoint, the issuer and the name.
+        folder: a folder for the template that sam deploys.
+        parameters: parameters of template.yaml, as `AllowedOrigins=http://localhost:3000`.
 
     Raises:
-        RuntimeError: it cannot be deployed; the message is sam's.
+        RuntimeError: sam cannot deploy it; the message is sam's.
     """
-    given = [
+    parameters = (
         f"JwtIssuer={stack.issuer.url}",
         f"JwtAudience={AUDIENCE},{SECOND_AUDIENCE}",
         f"Architecture={ARCHITECTURE}",
-    ]
-    command = [
-        str(SAM),
-        "deploy",
-        "--template-file",
-        str(_for_the_stand_in(folder)),
-        "--stack-name",
-        stack.name,
-    ]
-    command += ["--resolve-s3", "--capabilities", "CAPABILITY_IAM", "--no-confirm-changeset"]
-    done = subprocess.run(
-        [*command, "--parameter-overrides", *given, *parameters],
-        env={
-            **_paths(),
-            **CREDENTIALS,
-            "AWS_ENDPOINT_URL": stack.endpoint,
-            "SAM_CLI_TELEMETRY": "0",
-        },
+        *parameters,
+    )
+    command = (
+        *(str(SAM), "deploy"),
+        *("--template-file", str(_template_for_ministack(folder))),
+        *("--stack-name", stack.name),
+        *("--resolve-s3", "--capabilities", "CAPABILITY_IAM", "--no-confirm-changeset"),
+        *("--parameter-overrides", *parameters),
+    )
+    endpoint = {"AWS_ENDPOINT_URL": stack.endpoint}
+    sam = subprocess.run(
+        command,
+        env={**_paths(), **CREDENTIALS, **endpoint, "SAM_CLI_TELEMETRY": "0"},
         cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
-    if done.returncode:
-        raise RuntimeError(f"the stack cannot be deployed:\n{done.stdout}\n{done.stderr}")
-    _mend(stack, dict(one.split("=", 1) for one in parameters).get("AllowedOrigins"))
+    if sam.returncode:
+        raise RuntimeError(f"the stack cannot be deployed:\n{sam.stdout}\n{sam.stderr}")
+    values = dict(parameter.split("=", 1) for parameter in parameters)
+    if origins := values.get("AllowedOrigins"):
+        _configure_cors(stack, origins.split(","))
+    _start_event_sources(stack)
     return stack
 
 
@@ -152,52 +160,55 @@ def _built() -> Any:
     return yaml.safe_load(BUILT.read_text())
 
 
-def _for_the_stand_in(folder: Path) -> Path:
-    """What `make build` built, less what the stand-in cannot do: alarms that compute, conditions of KMS.
+def _template_for_ministack(folder: Path) -> Path:
+    """Write the built template without what ministack cannot do.
 
-    It hands on the function's headers for CORS beside its own, where API Gateway hands on its own.
+    ministack has no alarms that compute, and no conditions of KMS. It sends the function's headers
+    for CORS beside its own, where API Gateway sends only its own.
     """
     template = _built()
-    resources = template["Resources"].items()
     template["Resources"] = {
-        name: one for name, one in resources if "Metrics" not in one.get("Properties", {})
+        name: resource
+        for name, resource in template["Resources"].items()
+        if "Metrics" not in resource.get("Properties", {})
     }
-    for statement in template["Resources"]["ReceiptKey"]["Properties"]["KeyPolicy"]["Statement"]:
+    resources = template["Resources"]
+    for statement in resources["ReceiptKey"]["Properties"]["KeyPolicy"]["Statement"]:
         if statement["Action"] == "kms:Sign":
             del statement["Condition"]
-    del template["Resources"]["ApiFunction"]["Properties"]["Environment"]["Variables"][
-        "LEDGER_ALLOWED_ORIGINS"
-    ]
-    for one in template["Resources"].values():
-        if "CodeUri" in one["Properties"]:
-            one["Properties"]["CodeUri"] = str(BUILT.parent / one["Properties"]["CodeUri"])
+    variables = resources["ApiFunction"]["Properties"]["Environment"]["Variables"]
+    del variables["LEDGER_ALLOWED_ORIGINS"]
+    for resource in resources.values():
+        properties = resource["Properties"]
+        if "CodeUri" in properties:
+            properties["CodeUri"] = str(BUILT.parent / properties["CodeUri"])
     path = folder / "template.json"
     path.write_text(json.dumps(template))
     return path
 
 
-def _mend(stack: Stack, origins: str | None) -> None:
-    """Do what the stand-in's CloudFormation leaves out.
+def _configure_cors(stack: Stack, origins: list[str]) -> None:
+    """Configure CORS as the template does: ministack's CloudFormation leaves it out."""
+    api = _built()["Resources"]["HttpApi"]["Properties"]
+    _condition, cors, _no_value = api["CorsConfiguration"]["Fn::If"]
+    stack.client("apigatewayv2").update_api(
+        ApiId=stack.api_id, CorsConfiguration={**cors, "AllowOrigins": origins}
+    )
 
-    It keeps a number as text and cannot compare it, so that nothing would take from the queue, and hands on no CORS.
-    """
-    if origins:
-        _condition, cors, _nothing = _built()["Resources"]["HttpApi"]["Properties"][
-            "CorsConfiguration"
-        ]["Fn::If"]
-        cors = {**cors, "AllowOrigins": origins.split(",")}
-        stack.client("apigatewayv2").update_api(ApiId=stack.api_id, CorsConfiguration=cors)
+
+def _start_event_sources(stack: Stack) -> None:
+    """Set each concurrency as a number. ministack keeps it as text, and then reads no queue."""
     functions = stack.client("lambda")
-    for one in functions.list_event_source_mappings()["EventSourceMappings"]:
-        maximum = int(one["ScalingConfig"]["MaximumConcurrency"])
+    for mapping in functions.list_event_source_mappings()["EventSourceMappings"]:
+        concurrency = int(mapping["ScalingConfig"]["MaximumConcurrency"])
         functions.update_event_source_mapping(
-            UUID=one["UUID"], ScalingConfig={"MaximumConcurrency": maximum}
+            UUID=mapping["UUID"], ScalingConfig={"MaximumConcurrency": concurrency}
         )
 
 
 @contextlib.contextmanager
 def ministack(port: int, folder: Path, **settings: str) -> Iterator[str]:
-    """Run the stand-in for AWS, and give its endpoint, until the end of the block."""
+    """Run the fake AWS until the end of the block, and give its endpoint."""
     settings = {
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
@@ -205,8 +216,14 @@ def ministack(port: int, folder: Path, **settings: str) -> Iterator[str]:
         **settings,
     }
     environment = {**_paths(), **CREDENTIALS, **settings, "TMPDIR": str(folder)}
-    command, log = [str(MINISTACK)], CACHE / "ministack.log"
-    with running("ministack", command, port=port, log=log, folder=folder, environment=environment):
+    with running(
+        "ministack",
+        [str(MINISTACK)],
+        port=port,
+        log=CACHE / "ministack.log",
+        folder=folder,
+        environment=environment,
+    ):
         yield f"http://127.0.0.1:{port}"
 
 
@@ -225,19 +242,21 @@ def main() -> None:
     parser.add_argument("--issuer-port", type=int, default=ISSUER_PORT)
     options = parser.parse_args()
     keep_to_this_machine()
-    with deployed(
-        own_port(options.port), Issuer(own_port(options.issuer_port, "ISSUER_PORT"))
-    ) as stack:
+    port = own_port(options.port)
+    issuer = Issuer(own_port(options.issuer_port, "ISSUER_PORT"))
+    with deployed(port, issuer) as stack:
         token = make_token(options.issuer_port)
+        shop_token = f"{token} OWNER=shop SCOPE=ledger/write"
         print(
             f"""
 The deployed API answers at {stack.url}
-AWS's other APIs answer at  {stack.endpoint}, for the aws command line and boto3 with the credentials test and test.
+AWS's other APIs answer at  {stack.endpoint}: use the credentials test and test.
 Tokens:  {token} OWNER=ada, or {token} OWNER=shop SCOPE="ledger/read ledger/write"
 
 Try it, and end it with Ctrl-C, which forgets everything:
-  curl {stack.url}/ledger/entry -H "Authorization: Bearer $({token} OWNER=shop SCOPE=ledger/write)" \\
-    -H 'Content-Type: application/json' -d '{{"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "signup"}}'
+  curl {stack.url}/ledger/entry -H "Authorization: Bearer $({shop_token})" \\
+    -H 'Content-Type: application/json' \\
+    -d '{{"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "signup"}}'
 """,
             flush=True,
         )
@@ -245,7 +264,7 @@ Try it, and end it with Ctrl-C, which forgets everything:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends in order, as Ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as with Ctrl-C
     try:
         main()
     except KeyboardInterrupt:

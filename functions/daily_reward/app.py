@@ -1,4 +1,4 @@
-"""The Example App's daily rewards. `handler` is for Lambda, which calls it for the schedule and for the queue."""
+"""The Example App's daily rewards. Lambda calls `handler` for the schedule and for the queue."""
 
 from functions import startup  # isort: split
 

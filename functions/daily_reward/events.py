@@ -1,4 +1,4 @@
-"""What the scheduled function is sent, and what it sends itself: the schedule's event, and segments on a queue."""
+"""The events of the scheduled function: the schedule's input, and the segments on its queue."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -19,11 +19,12 @@ __all__ = ["SegmentQueue", "SweepEvent"]
 
 
 class SweepEvent(BaseModel):
-    """The schedule's input: what to post, for which period, in how many segments.
+    """The schedule's input: the operation to post, the period, and the number of segments.
 
-    `period` is `day`, `week` or `month`: the one in which `time`, when the schedule was due, lies in `time_zone`. Or it
-    is a certain one, as `2026-11-22`, `2026-W47` or `2026-11`, to run that again. One that is later than today,
-    or ended more than DAYS_PAST_MAX days ago, by the calendar of `time_zone`, takes `"force": true`.
+    `period` is `day`, `week` or `month`: then the period is the one in which `time`, the scheduled
+    time, lies in `time_zone`. To run a period again, name it: `2026-11-22`, `2026-W47` or
+    `2026-11`. A period that is later than today, or that ended more than DAYS_PAST_MAX days ago by
+    the calendar of `time_zone`, needs `"force": true`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,68 +38,72 @@ class SweepEvent(BaseModel):
 
     @classmethod
     def read(cls, event: Any) -> "SweepEvent":
-        """The event that Lambda was given.
+        """Validate an event that Lambda received.
 
         Raises:
-            InvalidRequestError: it is not an event of the schedule; the message says what is wrong.
+            InvalidRequestError: it is not a schedule event; the message names each wrong field.
         """
         try:
             return cls.model_validate(event)
         except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()
-            )
-            raise InvalidRequestError(f"invalid schedule event: {problems}") from None
+            problems = [
+                f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+                for problem in error.errors()
+            ]
+            raise InvalidRequestError(f"invalid schedule event: {'; '.join(problems)}") from None
 
     def sought_period(self) -> Period:
         """The period to post for.
 
         Raises:
-            InvalidRequestError: the event does not say which.
+            InvalidRequestError: the period is not a period, or it needs a `time` that is missing.
         """
         if self.period not in list(PeriodKind):
             return Period.parse(self.period)
         if self.time is None:
             raise InvalidRequestError(
-                f"time: is missing; the {self.period} is that of the scheduled time, never of this machine's clock"
+                f"time: is missing; send the scheduled time, which decides the {self.period}"
             )
         return Period.at(PeriodKind(self.period), self.time, self.time_zone)
 
     def check_period(self, period: Period, now: datetime) -> None:
-        """See that nobody has mistyped the period.
+        """Reject a period that is probably a typing error.
 
         Raises:
-            InvalidRequestError: it is later than today or long over, and the event does not say `force`.
+            InvalidRequestError: it is later than today or long over, and `force` is not set.
         """
-        if not self.force and (doubt := period.doubt(now, self.time_zone)):
-            raise InvalidRequestError(
-                f'period: {doubt}; with "force": true it is granted all the same'
-            )
+        if self.force:
+            return
+        if doubt := period.doubt(now, self.time_zone):
+            raise InvalidRequestError(f'period: {doubt}; set "force": true to grant it anyway')
 
 
 class SegmentQueue:
-    """The SQS queue on which segments wait for a worker. Each message has all that one needs to go on."""
+    """The SQS queue on which segments wait for a worker. A message holds a whole segment."""
 
     def __init__(self, client: "SQSClient", url: str) -> None:
         self._client = client
         self._url = url
 
     def send(self, segment: Segment) -> None:
-        """Put a segment on the queue. It does no harm to send it twice.
+        """Put a segment on the queue. A segment that is sent twice is granted once.
 
         Raises:
             UnavailableError: the answer is not SQS's, so the segment may not be on the queue.
         """
-        sent = self._client.send_message(QueueUrl=self._url, MessageBody=segment.model_dump_json())
-        if not sent.get("MessageId"):  # a proxy may answer 200 to a request that it never handed on
+        answer = self._client.send_message(
+            QueueUrl=self._url, MessageBody=segment.model_dump_json()
+        )
+        # A proxy may answer 200 to a request that it did not forward.
+        if not answer.get("MessageId"):
             raise UnavailableError("The answer has no message id: it is not SQS's.")
 
     @staticmethod
     def read(record: Mapping[str, Any]) -> Segment:
-        """The segment of a record that Lambda was given.
+        """The segment of a record that Lambda received.
 
         Raises:
-            InvalidRequestError: it holds none.
+            InvalidRequestError: the record does not hold a segment.
         """
         try:
             return Segment.model_validate_json(record["body"])

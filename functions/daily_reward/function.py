@@ -1,4 +1,4 @@
-"""What the scheduled function does: an event begins a sweep of all owners, whose segments it then takes from SQS."""
+"""The scheduled function: it starts a sweep of all owners, then works on the sweep's segments."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["STOP_SECONDS", "RewardFunction", "create_function"]
 
 STOP_SECONDS = 15.0
-"""Of the function's time, kept for requests that are under way, and for putting the rest back on the queue."""
+"""The end of the function's time: for open requests, and to put the rest back on the queue."""
+OWNERS_SECONDS_MIN = 0.001
+"""The shortest time by which owners are divided, so that no rate divides by zero."""
 
 logger = logging.getLogger(__name__)
 
@@ -37,11 +39,11 @@ class RewardFunction:
     """Starts sweeps, and works on their segments.
 
     Args:
-        operations: the app's; its `SCHEDULED` says what may be posted, and to whom.
-        store: where the accounts are.
-        queue: where segments wait.
-        runs: the record of their results.
-        clock: the time; UTC.
+        operations: the app's operations; `SCHEDULED` says which may be posted, and to which owners.
+        store: the store of the accounts.
+        queue: the queue of the segments.
+        runs: the record of the segments' results.
+        clock: the current time, in UTC.
     """
 
     def __init__(
@@ -61,32 +63,39 @@ class RewardFunction:
         self._lines = MetricLines()
 
     def __call__(self, event: Any, context: Any) -> dict[str, Any]:
-        """What Lambda calls: with the records of a queue, or with the event of a schedule.
+        """Handle what Lambda sends: the records of the queue, or the event of the schedule.
 
         Raises:
-            LedgerError: the event is invalid, or could not be handled. Lambda tries again; then it is a dead letter.
+            LedgerError: the event is invalid, or the call failed. Lambda tries again, and then
+                moves the event to the dead-letter queue.
         """
         if isinstance(event, Mapping) and "Records" in event:
             return self._work(event["Records"], context)
         return self._start(SweepEvent.read(event))
 
     def _start(self, event: SweepEvent) -> dict[str, Any]:
-        """Put all segments of a sweep on the queue. Doing it twice costs reads, and grants nothing twice."""
+        """Put all segments of a sweep on the queue.
+
+        A second call for the same period costs reads and grants nothing twice.
+        """
         period = event.sought_period()
         event.check_period(period, self._clock())
         reward = Reward.of(self._operations, event.operation, period)
-        begun = {
+        for segment in Segment.all_of(reward, event.segments, self._clock()):
+            self._queue.send(segment)
+        sweep = {
             "operation": event.operation,
             "period": str(reward.period),
             "segments": event.segments,
         }
-        for segment in Segment.all_of(reward, event.segments, self._clock()):
-            self._queue.send(segment)
-        self._lines.write({"sweep": "begun", **begun}, {"RewardsRunsBegun": 1}, by="operation")
-        return begun
+        self._lines.write({"sweep": "begun", **sweep}, {"RewardsRunsBegun": 1}, by="operation")
+        return sweep
 
     def _work(self, records: Sequence[Mapping[str, Any]], context: Any) -> dict[str, Any]:
-        """Handle each record. SQS delivers the failed ones again; those that go on failing become dead letters."""
+        """Handle each record, and return the failed ones.
+
+        SQS delivers a failed record again, and after some failures moves it to the dead letters.
+        """
         failed = []
         for record in records:
             try:
@@ -97,6 +106,7 @@ class RewardFunction:
         return {"batchItemFailures": failed}
 
     def _sweep(self, segment: Segment, context: Any) -> None:
+        """Work on a segment until the time is up, and put the rest on the queue."""
         reward = Reward.of(self._operations, segment.operation, Period.parse(segment.period))
         seconds = context.get_remaining_time_in_millis() / 1000 - STOP_SECONDS
         after = Sweep(self._store, reward).run(segment, seconds=seconds)
@@ -105,17 +115,24 @@ class RewardFunction:
                 raise UnavailableError("The segment got no further.")
             self._queue.send(after)
         self._log_segment(segment, after, getattr(context, "aws_request_id", None))
-        if after.finished and (total := self._runs.finish(reward.nonce, after)):
-            self._log_run(reward, after, total)
-            try:
-                self._runs.mark_reported(reward.nonce, after)
-            except LedgerError:
-                logger.exception("this run may be logged again")
+        if after.finished:
+            self._finish(reward, after)
+
+    def _finish(self, reward: Reward, segment: Segment) -> None:
+        """Record a finished segment; log its run if this was the last one."""
+        total = self._runs.finish(reward.nonce, segment)
+        if total is None:
+            return
+        self._log_run(reward, segment, total)
+        try:
+            self._runs.mark_reported(reward.nonce, segment)
+        except LedgerError:
+            logger.exception("this run may be logged again")
 
     def _log_segment(
         self, before: Segment, after: Segment, function_request_id: str | None
     ) -> None:
-        """Log a segment: the line has its totals so far, the metrics have what this worker did."""
+        """Log a segment: its totals so far in the line, this worker's part in the metrics."""
         done = {name: value - getattr(before.tally, name) for name, value in after.tally}
         owners = after.tally.owners - before.tally.owners
         line = {
@@ -134,19 +151,15 @@ class RewardFunction:
             "RewardsRequests": done["dynamodb_requests"],
             "RewardsReadUnits": done["read_units"],
             "RewardsWriteUnits": done["write_units"],
-            "RewardsPerSecond": owners / max(done["seconds"], 0.001),
+            "RewardsPerSecond": owners / max(done["seconds"], OWNERS_SECONDS_MIN),
             "RewardsRunTime": (self._clock() - after.started_at).total_seconds(),
         }
         self._lines.write(line, metrics, by="operation")
 
     def _log_run(self, reward: Reward, last: Segment, total: Tally) -> None:
-        """Log a complete run, and how far it is from the run of the period before."""
+        """Log a complete run, and how much it differs from the run of the period before."""
         seconds = (self._clock() - last.started_at).total_seconds()
-        try:
-            before = self._runs.rewarded(replace(reward, period=reward.period.before()).nonce)
-        except Exception:
-            logger.exception("the run of the period before could not be read")
-            before = None
+        before = self._rewarded_before(reward)
         line = {
             "sweep": "complete",
             "operation": last.operation,
@@ -156,12 +169,20 @@ class RewardFunction:
             "rewarded": total.rewarded,
             "rewarded_before": before,
             "run_seconds": round(seconds, 3),
-            "owners_per_second": round(total.owners / max(seconds, 0.001), 1),
+            "owners_per_second": round(total.owners / max(seconds, OWNERS_SECONDS_MIN), 1),
         }
-        deviation = (
-            {"RewardsDeviation": abs(total.rewarded - before) * 100 / before} if before else {}
-        )
-        self._lines.write(line, {"RewardsRunsComplete": 1, **deviation}, by="operation")
+        metrics: dict[str, float] = {"RewardsRunsComplete": 1}
+        if before:
+            metrics["RewardsDeviation"] = abs(total.rewarded - before) * 100 / before
+        self._lines.write(line, metrics, by="operation")
+
+    def _rewarded_before(self, reward: Reward) -> int | None:
+        """The owners of the run of the period before; None if there is no run or the read fails."""
+        try:
+            return self._runs.rewarded(replace(reward, period=reward.period.before()).nonce)
+        except Exception:
+            logger.exception("the run of the period before could not be read")
+            return None
 
 
 def create_function(
@@ -169,7 +190,13 @@ def create_function(
     dynamodb: "DynamoDBClient | None" = None,
     sqs: "SQSClient | None" = None,
 ) -> RewardFunction:
-    """The function over the tables and the queue that the environment names; the clients are for tests."""
+    """The function on the tables and the queue that the environment names.
+
+    Args:
+        operations: the app's operations.
+        dynamodb: for tests; by default a new client.
+        sqs: for tests; by default a new client.
+    """
     settings = load_reward_settings()
     return RewardFunction(
         operations,

@@ -1,13 +1,11 @@
-"""The record of runs: the result of each segment, so that it is known when a run is complete and what its result is.
+"""The record of runs. It says when all segments of a run are finished, and what their total is.
 
-Each run is one item in a table of its own. The ledger itself depends on nothing in it.
+A run is one item in a table of its own. The ledger does not depend on that table.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
-from random import SystemRandom
 from typing import TYPE_CHECKING, Any
 
 from ledger_core.dynamodb import SystemClock, dynamodb_request
@@ -21,42 +19,38 @@ if TYPE_CHECKING:
 __all__ = ["RUNS_SECONDS", "Runs"]
 
 RUNS_SECONDS = 2.0
-"""How long a request may be tried again."""
+"""How long a request is tried again."""
 
 KEPT = timedelta(days=400)
-"""Then DynamoDB may drop the record of a run."""
+"""After this time DynamoDB may delete the record of a run."""
 RUNS_BEFORE_MAX = 10
-"""Runs of one period that are read, the latest first."""
+"""How many runs of one period are read, the latest first."""
 SEGMENT_PREFIX = "segment:"
 
-# The first result of a segment that is recorded is the one that counts.
+# A segment that is recorded twice keeps its first result.
 FINISH_SEGMENT = (
     "SET #segment = if_not_exists(#segment, :tally), segment_count = :n, expires_at = :expires_at"
 )
 
-_SYSTEM_RANDOM = SystemRandom()
-
-
-def _budget() -> RetryBudget:
-    return RetryBudget(
-        time.monotonic() + RUNS_SECONDS, time.monotonic, time.sleep, _SYSTEM_RANDOM.random
-    )
-
 
 class Runs:
-    """Reads and writes the records through a boto3 DynamoDB client, which must not retry on its own.
+    """Reads and writes the records through a boto3 DynamoDB client that does not retry by itself.
 
-    `nonce` is the reward's, and names the period. Every method raises UnavailableError when DynamoDB did not answer in
-    time, and StoreError when it refused.
+    `nonce` is the reward's nonce, which names the period. Every method raises UnavailableError if
+    DynamoDB does not answer in time, and StoreError if DynamoDB refuses the request.
 
     Args:
-        client: of DynamoDB.
-        table: where the records are.
-        budget: makes what tries a request again.
+        client: the client of DynamoDB.
+        table: the name of the table.
+        budget: makes the retry budget of a request.
     """
 
     def __init__(
-        self, client: "DynamoDBClient", table: str, *, budget: Callable[[], RetryBudget] = _budget
+        self,
+        client: "DynamoDBClient",
+        table: str,
+        *,
+        budget: Callable[[], RetryBudget] = lambda: RetryBudget.lasting(RUNS_SECONDS),
     ) -> None:
         self._client = client
         self._table = table
@@ -64,11 +58,15 @@ class Runs:
         self._clock = SystemClock()
 
     def finish(self, nonce: str, segment: Segment) -> Tally | None:
-        """Record the result of a finished segment; return that of its run if it is complete and not reported yet.
+        """Record the result of a finished segment.
 
-        A segment that is finished twice, because a message came twice, counts the first time only.
+        A segment that is finished twice, because its message came twice, counts once.
+
+        Returns:
+            The result of the run if the run is complete and not yet reported, else None.
         """
-        name, tally = f"{SEGMENT_PREFIX}{segment.segment}", {"S": segment.tally.model_dump_json()}
+        name = f"{SEGMENT_PREFIX}{segment.segment}"
+        tally = {"S": segment.tally.model_dump_json()}
         count = {"N": str(segment.segments)}
         expires_at = {"N": str(int((segment.started_at + KEPT).timestamp()))}
         before = self._update(
@@ -79,16 +77,15 @@ class Runs:
             ExpressionAttributeValues={":tally": tally, ":n": count, ":expires_at": expires_at},
             ReturnValues="ALL_OLD",
         ).get("Attributes", {})
-        return (
-            None
-            if "reported" in before
-            else _total({name: tally, **before, "segment_count": count})
-        )
+        if "reported" in before:
+            return None
+        return _total({name: tally, **before, "segment_count": count})
 
     def mark_reported(self, nonce: str, segment: Segment) -> None:
         """Note that the result of this segment's run is logged.
 
-        A worker that records the last segment and dies before this call logs it again: its message comes again.
+        If a worker records the last segment and dies before this call, the message comes again and
+        the result is logged again.
         """
         self._update(
             nonce,
@@ -98,9 +95,15 @@ class Runs:
         )
 
     def rewarded(self, nonce: str) -> int | None:
-        """How many owners had the reward after the last complete run under a nonce; None if there was none."""
-        found = self._budget().call(partial(self._latest, nonce))
-        return next((total.rewarded for total in map(_total, found) if total), None)
+        """How many owners had the reward after the last complete run of a nonce.
+
+        Returns:
+            None if no run of the nonce is complete.
+        """
+        for item in self._budget().call(partial(self._latest, nonce)):
+            if total := _total(item):
+                return total.rewarded
+        return None
 
     def _update(self, nonce: str, segment: Segment, **arguments: Any) -> Mapping[str, Any]:
         key = {"nonce": {"S": nonce}, "started_at": {"S": format_time(segment.started_at)}}
@@ -129,7 +132,7 @@ class Runs:
 
 
 def _total(item: dict[str, Any]) -> Tally | None:
-    """The sum of all segments of a run, if they are all there."""
+    """The sum of all segments of a run; None if a segment is missing."""
     tallies = [value["S"] for name, value in item.items() if name.startswith(SEGMENT_PREFIX)]
     if len(tallies) < int(item["segment_count"]["N"]):
         return None

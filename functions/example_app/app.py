@@ -18,9 +18,11 @@ __all__ = ["app", "create_app", "handler"]
 
 INFO = {
     "version": "1",  # of the API: a change that breaks callers makes it 2
-    "description": "An app on the shared ledger of user credits. It posts operations for owners, each "
-    "under a nonce. Every accepted operation becomes one immutable entry and moves the balance: "
-    "atomically, exactly once, never below zero.",
+    "description": (
+        "An app on the shared ledger of user credits. It posts operations for owners, each "
+        "under a nonce. Every accepted operation becomes one immutable entry and moves the "
+        "balance: atomically, exactly once, never below zero."
+    ),
     "contact": {
         "name": "Example App",
         "url": "https://app.example/support",
@@ -35,7 +37,7 @@ def create_app(client: "DynamoDBClient | None" = None) -> FastAPI:
     """The Example App on the tables that the environment names.
 
     Args:
-        client: of DynamoDB, for tests and local runs; by default a new client.
+        client: a client of DynamoDB, for tests and local runs; by default a new client.
     """
     settings = load_settings()
     processor = create_processor(ExampleAppOperations, client)

@@ -15,7 +15,7 @@ class ExampleAppOperationType(StrEnum):
 
 
 class ExampleAppOperations(BaseLedgerOperations):
-    """To create content costs 5 credits. To access it is free, and is an entry all the same."""
+    """Creating content costs 5 credits. Accessing content is free, and is an entry too."""
 
     APP_CONFIG = {
         ExampleAppOperationType.CONTENT_CREATION: OperationConfig(amount=-5, self_service=True),

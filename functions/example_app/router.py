@@ -1,4 +1,4 @@
-"""The Example App's own routes: each does the app's business, and posts an operation for it."""
+"""The Example App's own routes. Each posts an operation for what the app does."""
 
 from typing import Annotated
 

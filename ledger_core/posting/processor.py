@@ -180,8 +180,8 @@ class OperationProcessor:
 
     def budget(self, timeout_seconds: float) -> RetryBudget:
         """The retry budget of a request that takes several calls: their time is in common."""
-        return RetryBudget(
-            self._monotonic() + timeout_seconds, self._monotonic, self._sleep, self._random
+        return RetryBudget.lasting(
+            timeout_seconds, monotonic=self._monotonic, sleep=self._sleep, random=self._random
         )
 
     def _next_attempt(

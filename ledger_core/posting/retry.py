@@ -1,8 +1,10 @@
 """How long and how often a request tries again, over all the calls that it makes."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from random import SystemRandom
+from typing import Self, TypeVar
 
 from ledger_core.errors import ContentionError, LedgerError, RequestState, UnavailableError
 from ledger_core.observability import current_request_metrics
@@ -16,6 +18,8 @@ PAUSE_SECONDS_MAX = 1.0
 """Full jitter: the n-th pause is random below base * 2^n, and never longer than this."""
 
 T = TypeVar("T")
+
+_SYSTEM_RANDOM = SystemRandom()
 
 
 class BudgetSpentError(UnavailableError):
@@ -32,6 +36,18 @@ class RetryBudget:
     random: Callable[[], float]
     pauses: int = 0
     has_called: bool = False
+
+    @classmethod
+    def lasting(
+        cls,
+        seconds: float,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        random: Callable[[], float] = _SYSTEM_RANDOM.random,
+    ) -> Self:
+        """A budget that begins now and lasts for `seconds`."""
+        return cls(monotonic() + seconds, monotonic, sleep, random)
 
     @property
     def is_spent(self) -> bool:

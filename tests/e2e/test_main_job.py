@@ -122,7 +122,7 @@ def test_data_in_use_is_one_line(server: Server, tmp_path: Path) -> None:
     ended = subprocess.run(second.command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (
         1,
-        f"ledger: DynamoDB Local cannot be had: another one is using {server.data}\n",
+        f"ledger: DynamoDB Local cannot start: another process uses {server.data}\n",
     )
 
 

@@ -256,7 +256,7 @@ def test_what_is_not_dynamodb_is_no_store(elsewhere: Impostor, tmp_path: Path) -
     server = Server(tmp_path, "--endpoint", elsewhere.url)
     ended = subprocess.run(server.command, cwd=ROOT, capture_output=True, text=True, check=False)
     said = (
-        f"ledger: the tables cannot be created: what answers at {elsewhere.url} is not DynamoDB\n"
+        f"ledger: the tables cannot be created: the server at {elsewhere.url} is not DynamoDB\n"
     )
     assert (ended.returncode, ended.stderr) == (1, said)
 

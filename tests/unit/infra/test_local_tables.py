@@ -52,7 +52,7 @@ def test_answer_that_is_not_dynamodb_s_creates_nothing(
 ) -> None:
     """It is asked some times, and then told where the answers come from."""
     with impostor(NO_ANSWERS[kind]) as server:
-        with pytest.raises(RuntimeError, match=f"what answers at {server.url} is not DynamoDB"):
+        with pytest.raises(RuntimeError, match=f"the server at {server.url} is not DynamoDB"):
             create_tables(client_of(server.url, monkeypatch), ONE)
         assert len(server.seen) == CREATE_TRIES_MAX
 

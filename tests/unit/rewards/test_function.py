@@ -127,7 +127,7 @@ def test_period_to_come_or_long_over_takes_force(
     for period in in_doubt:
         event = {"period": period, "segments": 1, "time_zone": time_zone}
         with pytest.raises(
-            InvalidRequestError, match=f'^period: {period} .* in {time_zone}; with "force": true it'
+            InvalidRequestError, match=f'^period: {period} .* in {time_zone}; set "force": true to'
         ):
             function(event, Context())
         assert cloud.records() == []

@@ -1,4 +1,4 @@
-"""An audit names what does not add up, and where; in the store and offline."""
+"""An audit names each discrepancy and its entry, in the store and in an export."""
 
 import json
 import os
@@ -53,8 +53,13 @@ def insert_twice(ledger: Ledger) -> None:
     ledger.insert(3, ledger[2])
 
 
+MISSING = [(4, "id"), (4, "balance_after"), (4, "prev_hash")]
+"""The discrepancies of the entry that follows a missing one."""
+UNREADABLE = [(3, "entry"), *MISSING]
+
+
 def test_untouched_ledger_is_valid(ledger: Ledger) -> None:
-    """Five good entries and their head: nothing to report."""
+    """Five entries that are as they were written, and their head, have no discrepancy."""
     assert findings(ledger) == []
 
 
@@ -67,16 +72,22 @@ def test_untouched_ledger_is_valid(ledger: Ledger) -> None:
         (change(3, owner_id="bob"), [(3, "owner_id"), (3, "hash")]),
         (change(3, hash="0" * 64), [(3, "hash"), (4, "prev_hash")]),
         (change(3, created_at="2020-01-01T00:00:00.000000Z"), [(3, "hash"), (3, "created_at")]),
-        (change(3, created_at="2020-01-01T00:00:00Z"), [(3, "created_at"), (3, "hash"), (3, "created_at")]),
-        (change(3, balance_after=-1), [(3, "balance_after"), (3, "hash"), (3, "balance_after"), (4, "balance_after")]),
-        (change(3, amount="3"), [(3, "entry"), (4, "id"), (4, "balance_after"), (4, "prev_hash")]),
+        (
+            change(3, created_at="2020-01-01T00:00:00Z"),
+            [(3, "created_at"), (3, "hash"), (3, "created_at")],
+        ),
+        (
+            change(3, balance_after=-1),
+            [(3, "balance_after"), (3, "hash"), (3, "balance_after"), (4, "balance_after")],
+        ),
+        (change(3, amount="3"), UNREADABLE),
         (change(3, surprise=1), [(3, "format")]),
         (change(3, v=2), [(3, "format")]),
-        (lambda ledger: ledger[3].pop("v"), [(3, "entry"), (4, "id"), (4, "balance_after"), (4, "prev_hash")]),
+        (lambda ledger: ledger[3].pop("v"), UNREADABLE),
         (change(3, v=True), [(3, "v")]),
-        (change(3, v="1"), [(3, "entry"), (4, "id"), (4, "balance_after"), (4, "prev_hash")]),
+        (change(3, v="1"), UNREADABLE),
         (change(3, metadata={}), [(3, "metadata")]),
-        (lambda ledger: ledger.pop(3), [(4, "id"), (4, "balance_after"), (4, "prev_hash")]),
+        (lambda ledger: ledger.pop(3), MISSING),
         (insert_twice, [(2, "id"), (2, "balance_after"), (2, "prev_hash"), (2, "created_at")]),
         (lambda ledger: ledger.pop(), [(None, field) for field in HEAD_FIELDS]),
         (change(0, balance="15"), [(None, "balance")]),
@@ -90,7 +101,7 @@ def test_untouched_ledger_is_valid(ledger: Ledger) -> None:
 def test_tampering_is_named(
     ledger: Ledger, tamper: Callable[[Ledger], None], found: list[tuple[int, str]]
 ) -> None:
-    """Each change is found where it was made, and does not cascade."""
+    """Each change is found where it was made, and accuses no later entry."""
     tamper(ledger)
     assert findings(ledger) == found
 
@@ -102,7 +113,7 @@ def test_swapped_entries_are_named(ledger: Ledger) -> None:
 
 
 def test_discrepancy_says_what_was_expected_and_found(ledger: Ledger) -> None:
-    """A discrepancy is a value that a person can act on."""
+    """A discrepancy has the entry, the field, the expected value and the found value."""
     ledger[0]["balance"] = 99
     (report,) = audit_export(json.dumps(row) for row in ledger)
     assert [discrepancy.model_dump() for discrepancy in report.discrepancies] == [
@@ -112,7 +123,7 @@ def test_discrepancy_says_what_was_expected_and_found(ledger: Ledger) -> None:
 
 
 def test_export_of_several_owners_gives_a_report_each(processor: OperationProcessor) -> None:
-    """Exports can be put one after the other; an owner without entries is a valid ledger too."""
+    """An export may have several ledgers; the ledger of an owner without entries is valid."""
     for owner_id in ("ada", "bob"):
         processor.process(add(1, "n", owner_id=owner_id))
     lines = [
@@ -142,7 +153,7 @@ def test_export_of_several_owners_gives_a_report_each(processor: OperationProces
     ],
 )
 def test_export_must_begin_with_a_head(line: str) -> None:
-    """What is no export is refused with a clear message."""
+    """A file that does not begin with a head is refused with the number of the line."""
     for lines in ([line], []):
         with pytest.raises(InvalidRequestError, match="line 1"):
             list(audit_export(lines))
@@ -156,7 +167,7 @@ def test_unreadable_line_is_a_discrepancy(ledger: Ledger) -> None:
 
 
 def test_store_is_audited_as_it_is(processor: OperationProcessor) -> None:
-    """A good ledger is valid at the first look, an owner never seen too."""
+    """The ledger of a known or an unknown owner is valid at the first look."""
     pauses: list[float] = []
     processor.process(add(1, "n"))
     assert audit_store(processor.store, "ada", read=once, sleep=pauses.append).valid
@@ -165,10 +176,10 @@ def test_store_is_audited_as_it_is(processor: OperationProcessor) -> None:
 
 
 @pytest.mark.parametrize("calls", range(8))
-def test_time_that_is_up_ends_an_audit(
+def test_audit_ends_when_its_time_is_up(
     processor: OperationProcessor, client: "DynamoDBClient", calls: int
 ) -> None:
-    """Of what was not seen twice before the time was up, nothing is said."""
+    """An audit gives no verdict before it has seen a discrepancy twice."""
     processor.process(add(1, "n"))
     client.delete_item(TableName=os.environ["LEDGER_ACCOUNTS_TABLE"], Key={"account": {"S": "ada"}})
     possible = iter(range(calls))
@@ -185,7 +196,7 @@ def test_time_that_is_up_ends_an_audit(
 def test_edited_balance_in_the_store_is_found(
     processor: OperationProcessor, client: "DynamoDBClient"
 ) -> None:
-    """A balance edited by hand is reported, after looking again for what the index may not yet have shown."""
+    """An edited balance is reported after the pauses that let the index catch up."""
     processor.process(add(1, "n"))
     client.update_item(
         TableName=os.environ["LEDGER_ACCOUNTS_TABLE"],
@@ -210,8 +221,8 @@ def test_lagging_index_is_waited_for(
     assert audit_store(store, "ada", read=once, sleep=lambda _: None).valid
 
 
-def test_index_that_is_always_behind_busy_writers_is_no_discrepancy() -> None:
-    """Writers that go on while an audit or an export waits for the index do not make the ledger look wrong."""
+def test_index_that_is_always_behind_is_no_discrepancy() -> None:
+    """Writers that post while an audit or an export waits for the index cause no discrepancy."""
     now = [0.0]
     model: Any = ModelDynamoDB(
         {"e": "entry_key", "a": "account"}, index=("e", "account", "created_at")
@@ -238,7 +249,7 @@ def test_index_that_is_always_behind_busy_writers_is_no_discrepancy() -> None:
 def test_entry_beyond_the_head_is_found(
     processor: OperationProcessor, client: "DynamoDBClient"
 ) -> None:
-    """An entry forged behind the last one is reported, though the balance knows nothing of it."""
+    """A forged entry after the last one is reported, although the head does not count it."""
     processor.process(add(1, "n"))
     table = os.environ["LEDGER_ENTRIES_TABLE"]
     item = client.scan(TableName=table)["Items"][0]
@@ -278,7 +289,7 @@ def test_command_line_exports_and_verifies(
     ledger: Ledger,
     client: "DynamoDBClient",
 ) -> None:
-    """`ledger export` and `ledger verify` do the same for people; the exit code says whether all is well."""
+    """`ledger export` and `ledger verify` do the same; the exit code says whether all is valid."""
     monkeypatch.setattr("ledger_core.wiring.create_client", lambda: client)
     assert main(["export", "ada"]) == 0
     exported = capsys.readouterr().out

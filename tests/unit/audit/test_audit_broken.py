@@ -1,4 +1,4 @@
-"""Whatever is in the tables, an audit and an export survive it, and name it: from the store, from a file, over HTTP."""
+"""An audit and an export of broken tables succeed and name the tampering, also over HTTP."""
 
 import json
 import os
@@ -49,20 +49,21 @@ def ledger(processor: OperationProcessor) -> OperationProcessor:
 
 
 def of_entry(client: "DynamoDBClient", number: int, **changed: Any) -> None:
-    """Write an entry past the ledger, as it is but for these attributes."""
-    table, key = os.environ["LEDGER_ENTRIES_TABLE"], {"entry_key": {"S": f"ada#n{number}"}}
-    item = client.get_item(TableName=table, Key=key)["Item"]
-    client.put_item(
-        TableName=table, Item={k: v for k, v in {**item, **changed}.items() if v is not GONE}
-    )
+    """Change attributes of an entry in its table; GONE removes an attribute."""
+    table = os.environ["LEDGER_ENTRIES_TABLE"]
+    put_changed(client, table, {"entry_key": {"S": f"ada#n{number}"}}, changed)
 
 
 def of_row(client: "DynamoDBClient", **changed: Any) -> None:
-    table, key = os.environ["LEDGER_ACCOUNTS_TABLE"], {"account": {"S": "ada"}}
-    item = client.get_item(TableName=table, Key=key)["Item"]
-    client.put_item(
-        TableName=table, Item={k: v for k, v in {**item, **changed}.items() if v is not GONE}
-    )
+    """Change attributes of Ada's account in its table; GONE removes an attribute."""
+    table = os.environ["LEDGER_ACCOUNTS_TABLE"]
+    put_changed(client, table, {"account": {"S": "ada"}}, changed)
+
+
+def put_changed(client: "DynamoDBClient", table: str, key: Any, changed: dict[str, Any]) -> None:
+    item = {**client.get_item(TableName=table, Key=key)["Item"], **changed}
+    kept = {name: value for name, value in item.items() if value is not GONE}
+    client.put_item(TableName=table, Item=kept)
 
 
 OTHER_TYPES: list[dict[str, Any]] = [
@@ -80,17 +81,18 @@ OTHER_TYPES: list[dict[str, Any]] = [
 
 def found(report: Report) -> list[KIND_AND_PLACE]:
     assert report.valid == (not report.findings) == (not report.discrepancies)
-    return [(str(one.kind), one.first_id) for one in report.findings]
+    return [(str(finding.kind), finding.first_id) for finding in report.findings]
 
 
 def findings(api: LambdaApi, processor: OperationProcessor, tmp_path: Path) -> list[KIND_AND_PLACE]:
-    """What an audit of the store names; one of the export, and HTTP and the command line, say the same."""
+    """The findings of the store, which the export, HTTP and the command line share."""
     of_store = audit_store(processor.store, "ada", read=once, sleep=lambda _: None)
     lines = list(export(processor.store, "ada", read=once, sleep=lambda _: None))
     assert list(audit_export(lines)) == [of_store]
     file = tmp_path / "export"
     file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    status = 0 if of_store.valid else 2 if of_store.is_undecided else 1
+    failed = 2 if of_store.is_undecided else 1
+    status = 0 if of_store.valid else failed
     assert main(["verify", "--file", str(file)]) == status
     answer = api("GET", "/ledger/ada/verify")
     assert (answer.status, answer.body) == (200, of_store.model_dump(mode="json"))
@@ -115,7 +117,7 @@ BROKEN: dict[str, list[Any]] = {
         {"S": "{}"},
         {"B": b"3"},
         {"M": {}},
-        *({"M": {"k": one}} for one in OTHER_TYPES),
+        *({"M": {"k": value}} for value in OTHER_TYPES),
         GONE,
     ],
     "nonce": [{"N": "3"}, {"N": "1.5"}, {"B": b"3"}],
@@ -132,8 +134,9 @@ BROKEN: dict[str, list[Any]] = {
 def test_broken_attribute_of_an_entry_is_named(
     client: "DynamoDBClient", named: Callable[[], list[KIND_AND_PLACE]], number: int, attribute: str
 ) -> None:
-    """Of whatever type, or none at all, in an entry among others, and in the last."""
-    table, key = os.environ["LEDGER_ENTRIES_TABLE"], {"entry_key": {"S": f"ada#n{number}"}}
+    """An attribute of a wrong type or without a value is named, also in the last entry."""
+    table = os.environ["LEDGER_ENTRIES_TABLE"]
+    key = {"entry_key": {"S": f"ada#n{number}"}}
     kept = client.get_item(TableName=table, Key=key)["Item"]
     for value in BROKEN[attribute]:
         of_entry(client, number, **{attribute: value})
@@ -156,16 +159,16 @@ def test_broken_attribute_of_an_entry_is_named(
 def test_broken_balance_is_named(
     client: "DynamoDBClient", named: Callable[[], list[KIND_AND_PLACE]], attribute: str, value: Any
 ) -> None:
-    """Of whatever type, or none at all; the entries are in order, and no more is said."""
+    """A broken attribute of the account is named, and no entry is accused."""
     of_row(client, **{attribute: value})
     is_a_hash = attribute == "head_hash" and value is not GONE and "S" in value
     assert named() == [("head_differs" if is_a_hash else "balance_edited", None)]
 
 
-def test_balance_without_anything_is_named(
+def test_missing_head_is_named(
     client: "DynamoDBClient", named: Callable[[], list[KIND_AND_PLACE]]
 ) -> None:
-    """Like one that is not there, though it was noted when the owner was active."""
+    """An account row without its head is named, even if other attributes are left."""
     of_row(client, balance=GONE, entry_count=GONE, head_hash=GONE, updated_at=GONE)
     assert named() == [("balance_edited", None)]
 
@@ -189,16 +192,16 @@ def test_respelt_time_in_the_store_is_named(
     respelt: Callable[[str], str],
     number: int,
 ) -> None:
-    """Though it means the same, or stands before or behind all times that there are."""
+    """Another spelling of the same time is named too, as is a text that is no time."""
     item = ledger.store.rows("ada", until=None)[0][number - 1]
     of_entry(client, number, created_at={"S": respelt(item["created_at"])})
     assert named()
 
 
-def test_respelt_time_of_the_balance_is_named(
+def test_respelt_time_of_the_account_is_named(
     client: "DynamoDBClient", ledger: OperationProcessor, named: Callable[[], list[KIND_AND_PLACE]]
 ) -> None:
-    """As an entry's is."""
+    """Another spelling of the account's `updated_at` is named."""
     updated_at = ledger.store.stored_head("ada").updated_at
     assert updated_at
     of_row(client, updated_at={"S": updated_at.replace("Z", "+00:00")})
@@ -207,25 +210,25 @@ def test_respelt_time_of_the_balance_is_named(
 
 @pytest.mark.parametrize("number", [1, 3])
 @pytest.mark.parametrize(
-    "more", [{"v": {"N": "2"}}, {"app": {"S": "game"}}, {"lots": {"L": [{"B": b"\xff"}]}}]
+    "unknown", [{"v": {"N": "2"}}, {"app": {"S": "game"}}, {"lots": {"L": [{"B": b"\xff"}]}}]
 )
-def test_another_format_is_said_to_be_one(
+def test_unknown_attribute_is_an_unknown_format(
     client: "DynamoDBClient",
     named: Callable[[], list[KIND_AND_PLACE]],
     number: int,
-    more: dict[str, Any],
+    unknown: dict[str, Any],
 ) -> None:
-    """An entry or a balance with an attribute that this version does not know was not tampered with."""
-    of_row(client, **more)
+    """An entry or account with an unknown attribute is not called tampered."""
+    of_row(client, **unknown)
     assert named() == [("unknown_format", None)]
-    of_entry(client, number, **more, hash={"S": "of-another-format"}, balance_after={"N": "99"})
+    of_entry(client, number, **unknown, hash={"S": "of-another-format"}, balance_after={"N": "99"})
     assert named() == [("unknown_format", number), ("unknown_format", None)]
 
 
-def test_empty_metadata_is_not_as_it_was_written(
+def test_empty_metadata_is_a_change(
     client: "DynamoDBClient", ledger: OperationProcessor, named: Callable[[], list[KIND_AND_PLACE]]
 ) -> None:
-    """An entry without metadata has no such attribute, because its JSON would have another hash."""
+    """An entry without metadata has no such attribute, because the attribute changes its hash."""
     ledger.process(add(4, "n4"))
     assert named() == []
     of_entry(client, 4, metadata={"M": {}})
@@ -235,16 +238,16 @@ def test_empty_metadata_is_not_as_it_was_written(
 def test_export_names_the_account_that_was_asked_for(
     client: "DynamoDBClient", ledger: OperationProcessor
 ) -> None:
-    """An attribute of the row cannot make the export one of another owner."""
+    """An attribute of the account row cannot change the owner of an export."""
     of_row(client, owner_id={"S": "eve"})
     head, *_ = export(ledger.store, "ada", read=once, sleep=lambda _: None)
     assert json.loads(head)["owner_id"] == "ada"
 
 
-def test_what_was_done_before_another_format_is_named(
+def test_change_before_an_unknown_format_is_named(
     client: "DynamoDBClient", named: Callable[[], list[KIND_AND_PLACE]]
 ) -> None:
-    """And what comes after it is not judged, but for what is of another format too."""
+    """Entries after the first of an unknown format are not judged."""
     of_entry(client, 1, amount={"N": "9"})
     of_entry(client, 2, v={"N": "2"})
     of_entry(client, 3, v={"N": "2"}, amount={"N": "9"})
@@ -254,7 +257,7 @@ def test_what_was_done_before_another_format_is_named(
 def test_deleted_entries_are_named(
     client: "DynamoDBClient", named: Callable[[], list[KIND_AND_PLACE]]
 ) -> None:
-    """The table, which is asked for what the index does not show, does not have them either; others' are others'."""
+    """The table confirms that an entry which the index does not show is deleted."""
     table = os.environ["LEDGER_ENTRIES_TABLE"]
     client.delete_item(TableName=table, Key={"entry_key": {"S": "ada#n2"}})
     assert named() == [("deleted", 2)]
@@ -265,20 +268,21 @@ def test_deleted_entries_are_named(
 def test_entry_that_no_index_has_is_missing(
     client: "DynamoDBClient", named: Callable[[], list[KIND_AND_PLACE]]
 ) -> None:
-    """Without its time it is not waited for, though it is in the table."""
+    """An entry without its time is in no index, so it is missing although the table has it."""
     of_entry(client, 3, created_at=GONE)
     assert named() == [("tail_cut", 3)]
 
 
 @pytest.mark.parametrize("hidden", [1, 2, 3])
-def test_index_that_is_behind_for_long_is_no_tampering(
+def test_index_that_stays_behind_is_no_tampering(
     client: "DynamoDBClient",
     ledger: OperationProcessor,
     monkeypatch: pytest.MonkeyPatch,
     hidden: int,
 ) -> None:
-    """Whichever entry it does not show: no audit is done, no export made, and all is well once it shows it."""
-    query, is_behind = client.query, [True]
+    """An audit and an export fail while the index hides an entry, and succeed afterwards."""
+    query = client.query
+    is_behind = [True]
 
     def behind(**arguments: Any) -> Any:
         answer = query(**arguments)
@@ -303,7 +307,7 @@ def test_index_that_is_behind_for_long_is_no_tampering(
 def test_ledger_that_is_too_long_for_http_is_refused_for_good(
     client: "DynamoDBClient", ledger: OperationProcessor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the time is up between two pages: with what to do instead, which has no limit; one page more is enough."""
+    """If the time is up between two pages, the error names the command that has no limit."""
     query = client.query
     monkeypatch.setattr(
         client, "query", lambda **options: query(**options | {"Limit": 1}), raising=False
@@ -323,7 +327,8 @@ def test_ledger_that_is_too_long_for_http_is_refused_for_good(
 
 
 def written(entries: int) -> tuple[Head, list[dict[str, Any]]]:
-    account, rows = Account(owner_id="ada"), []
+    account = Account(owner_id="ada")
+    rows = []
     for number in range(1, entries + 1):
         request = add(number, f"n{number}").model_copy(update={"metadata": {"k": 'ü"{}'}})
         entry = account.next_entry(request, amount=number, now=NOON)
@@ -333,7 +338,7 @@ def written(entries: int) -> tuple[Head, list[dict[str, Any]]]:
 
 
 def test_file_that_is_cut_off_says_where() -> None:
-    """In the middle of a line, the head's or an entry's, wherever; in the middle of a letter too."""
+    """A file may be cut off in any line, even in the middle of a letter."""
     head, rows = written(2)
     whole = "".join(f"{line}\n" for line in (head_line(head), *map(row_line, rows))).encode()
     for end in range(1, len(whole)):
@@ -351,7 +356,7 @@ def test_file_that_is_cut_off_says_where() -> None:
 @pytest.mark.parametrize("name", ["created_at", "updated_at"])
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_respelt_time_in_an_export_is_named(name: str, number: int) -> None:
-    """Also with its hash, which is right for the time that it means."""
+    """Another spelling of the same time is named, although the hash fits the time."""
     exact = written(3)[1][number - 1][name]
     at_one = exact.replace("T12:", "T13:").replace("Z", "+01:00")
     seconds = datetime.fromisoformat(exact).timestamp()
@@ -366,17 +371,20 @@ def test_respelt_time_in_an_export_is_named(name: str, number: int) -> None:
         rows[number - 1][name] = respelt
         (report,) = audit_export([head_line(head), *map(json.dumps, rows)])
         assert found(report) == [("changed", number)]
-        assert [(one.entry_id, one.field, one.expected) for one in report.discrepancies] == [
+        assert [(row.entry_id, row.field, row.expected) for row in report.discrepancies] == [
             (number, name, exact)
         ]
         assert report.discrepancies[0].found == str(respelt)
 
 
 def alone(at: int, changed: dict[str, Any]) -> Report:
-    """An audit of a ledger in which only this is wrong: all hashes are made anew, those after it and the head's too."""
-    rows, head = written(3)[1], Head(owner_id="ada")
+    """An audit of a ledger with one changed entry; all hashes are made anew to fit it."""
+    _, rows = written(3)
+    head = Head(owner_id="ada")
     for number, row in enumerate(rows, start=1):
-        row |= {"prev_hash": head.head_hash} | (changed if number == at else {})
+        row["prev_hash"] = head.head_hash
+        if number == at:
+            row |= changed
         row["hash"] = LedgerEntry(**row).computed_hash()
         head = Head.at(LedgerEntry(**row))
     (report,) = audit_export([head_line(replace(head, owner_id="ada")), *map(json.dumps, rows)])
@@ -398,10 +406,10 @@ def times(microseconds: int) -> dict[str, str]:
     ],
     ids=["equal times", "times that go back", "another owner's entry"],
 )
-def test_what_is_wrong_alone_is_named(
+def test_wrong_field_with_right_hashes_is_named(
     at: int, changed: Callable[[int], dict[str, Any]], field: str
 ) -> None:
-    """Equal times, times that go back, and another owner's entry: nothing else is wrong, every hash is right."""
+    """Equal times, times that go back, and another owner are named although every hash is right."""
     report = alone(at, changed(at))
-    assert [(one.entry_id, one.field) for one in report.discrepancies] == [(at, field)]
+    assert [(row.entry_id, row.field) for row in report.discrepancies] == [(at, field)]
     assert found(report) == [("rewritten", at)]

@@ -1,4 +1,4 @@
-"""What an audit reads, waits for and says, to the letter; without a fake of DynamoDB."""
+"""What an audit reads, waits for and reports, exactly; without a fake of DynamoDB."""
 
 import json
 from collections.abc import Callable, Collection
@@ -30,7 +30,8 @@ def once(call: Callable[[], T]) -> T:
 
 def written(entries: int, owner_id: str = "ada") -> tuple[Head, list[dict[str, Any]]]:
     """A head, and the rows of its entries, a minute apart, of 1, 2, 3 and so on credits."""
-    account, rows = Account(owner_id=owner_id), []
+    account = Account(owner_id=owner_id)
+    rows = []
     for number in range(1, entries + 1):
         request = add(number, f"n{number}", owner_id=owner_id).model_copy(
             update={"metadata": {"k": "ü"}}
@@ -46,12 +47,12 @@ def audited(*rows: Any, head: Head) -> Report:
     return report
 
 
-def said(report: Report) -> list[tuple[int | None, str, Any, Any]]:
-    return [(one.entry_id, one.field, one.expected, one.found) for one in report.discrepancies]
+def discrepancies(report: Report) -> list[tuple[int | None, str, Any, Any]]:
+    return [(row.entry_id, row.field, row.expected, row.found) for row in report.discrepancies]
 
 
-def test_constants_are_what_readers_are_told() -> None:
-    """Three looks, the last 1.2 seconds after the first."""
+def test_constants_are_what_operators_read() -> None:
+    """An audit looks three times, the last time 1.2 seconds after the first."""
     assert INDEX_LAG_PAUSES_SECONDS == (0.0, 0.2, 1.0)
 
 
@@ -70,39 +71,35 @@ def test_constants_are_what_readers_are_told() -> None:
         ),
     ],
 )
-def test_a_changed_entry_is_told_by_what_was_expected_and_found(
+def test_changed_entry_has_an_expected_and_a_found_value(
     changed: dict[str, Any], discrepancy: tuple[str, Any, Any]
 ) -> None:
-    """The second of three entries is changed; that it is not what its hash is of is told too."""
+    """The second of three entries is changed; its changed field and its hash are reported."""
     head, rows = written(3)
     rows[1] |= changed
-    found = said(audited(*rows, head=head))
+    found = discrepancies(audited(*rows, head=head))
     assert (rows[1]["id"], *discrepancy) in found
     assert "hash" in {field for entry_id, field, *_ in found if entry_id == rows[1]["id"]}
 
 
-def test_an_entry_without_a_credit_may_leave_nothing() -> None:
-    """A balance of zero is none below zero."""
+def test_balance_of_zero_is_valid() -> None:
+    """An entry of 0 credits in a new account leaves a balance of 0."""
     entry = Account(owner_id="ada").next_entry(add(1, "n"), amount=0, now=NOON)
     assert audited(entry.model_dump(mode="json"), head=Head.at(entry)).valid
 
 
-def test_a_row_that_is_no_entry_is_told_by_its_fields() -> None:
-    """By the id that it should have, with each field that is wrong and why; the audit goes on after it."""
+def test_unreadable_row_is_reported_with_its_fields() -> None:
+    """The discrepancy has the expected id and each wrong field; the audit goes on after it."""
     head, rows = written(3)
     rows[1] |= {"amount": "2", "metadata": {"k": 1}}
     report = audited(*rows, head=head)
-    assert said(report)[:2] == [
+    assert discrepancies(report)[:2] == [
         (2, "entry", None, "amount: int_type; metadata.k: string_type"),
         (3, "id", 2, 3),
     ]
-    assert (report.owner_id, report.valid, report.entries_checked, report.head) == (
-        "ada",
-        False,
-        3,
-        head,
-    )
-    assert {entry_id for entry_id, *_ in said(report)} == {2, 3}
+    assert not report.valid
+    assert (report.owner_id, report.entries_checked, report.head) == ("ada", 3, head)
+    assert {entry_id for entry_id, *_ in discrepancies(report)} == {2, 3}
 
 
 @pytest.mark.parametrize(
@@ -120,60 +117,60 @@ def test_a_row_that_is_no_entry_is_told_by_its_fields() -> None:
         ({"updated_at": None}, "updated_at", "2026-11-22T12:03:00.000000Z", None),
     ],
 )
-def test_a_changed_head_is_told_by_what_was_expected_and_found(
+def test_changed_head_has_an_expected_and_a_found_value(
     changed: dict[str, Any], field: str, expected: Any, found: Any
 ) -> None:
-    """The entries are what it is measured by."""
+    """The expected value of a head comes from the entries."""
     head, rows = written(3)
     values = {
         name: getattr(head, name)
         for name in ("owner_id", "balance", "entry_count", "head_hash", "updated_at")
     }
-    assert said(audited(*rows, head=Head(**values | changed))) == [(None, field, expected, found)]
+    report = audited(*rows, head=Head(**values | changed))
+    assert discrepancies(report) == [(None, field, expected, found)]
 
 
-def done(report: Report) -> list[tuple[str, int | None, int | None, int | None]]:
-    return [(one.kind, one.first_id, one.last_id, one.position) for one in report.findings]
+def findings(report: Report) -> list[tuple[str, int | None, int | None, int | None]]:
+    return [
+        (finding.kind, finding.first_id, finding.last_id, finding.position)
+        for finding in report.findings
+    ]
 
 
-def test_what_was_done_is_told_with_its_place() -> None:
-    """To an entry that is changed, or cannot be read, and to the head."""
+def test_finding_has_its_place() -> None:
+    """A changed entry, an unreadable entry and an inserted entry have their ids and position."""
     head, rows = written(3)
-    assert done(audited(rows[0], rows[1] | {"amount": 9}, rows[2], head=head)) == [
+    assert findings(audited(rows[0], rows[1] | {"amount": 9}, rows[2], head=head)) == [
         ("changed", 2, 2, 2)
     ]
-    assert done(audited(rows[0], {**rows[1], "amount": "2"}, rows[2], head=head)) == [
+    assert findings(audited(rows[0], {**rows[1], "amount": "2"}, rows[2], head=head)) == [
         ("changed", 2, 2, 2)
     ]
-    assert done(audited(*rows, head=written(2)[0])) == [("inserted", 3, 3, 3)]
-    assert done(audited(*rows, head=head)) == []
+    assert findings(audited(*rows, head=written(2)[0])) == [("inserted", 3, 3, 3)]
+    assert findings(audited(*rows, head=head)) == []
 
 
-def test_a_ledger_is_held_against_its_receipts() -> None:
-    """One that is in order and not what was signed is told so, from an export and from the store."""
-    rewritten, (head, rows) = (
-        Receipt.of(written(3)[0], NOON).model_copy(update={"head_hash": "0"}),
-        written(3),
-    )
+def test_ledger_is_compared_with_its_receipts() -> None:
+    """A valid ledger that contradicts a receipt is reported, in an export and in the store."""
+    head, rows = written(3)
+    contradicting = Receipt.of(head, NOON).model_copy(update={"head_hash": "0"})
     others = [
         Receipt.of(written(2)[0], NOON),
         Receipt.of(written(3, "eve")[0], NOON).model_copy(update={"balance": 0}),
     ]
-    lines, store = [head_line(head), *(json.dumps(row) for row in rows)], Store(3)
-    reading: Any = store
-    for receipts, contradicted in ((others, False), ([*others, rewritten], True)):
+    lines = [head_line(head), *(json.dumps(row) for row in rows)]
+    store: Any = Store(3)
+    for receipts, contradicted in ((others, False), ([*others, contradicting], True)):
         (of_export,) = audit_export(lines, receipts)
-        of_store = audit_store(
-            reading, "ada", read=once, receipts=receipts, sleep=store.slept.append
-        )
+        of_store = audit_store(store, "ada", read=once, receipts=receipts, sleep=store.slept.append)
         for report in (of_export, of_store):
             assert report.valid is not contradicted
-            assert said(report) == [(3, "receipt", "0", head.head_hash)] * contradicted
-            assert done(report) == [("contradicts_receipt", 3, 3, None)] * contradicted
+            assert discrepancies(report) == [(3, "receipt", "0", head.head_hash)] * contradicted
+            assert findings(report) == [("contradicts_receipt", 3, 3, None)] * contradicted
 
 
-def test_a_valid_ledger_is_read_once_and_not_diagnosed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fold gives the verdict; a ledger that does not add up is read a second time."""
+def test_valid_ledger_is_read_once_and_not_diagnosed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a ledger that does not add up is read a second time and diagnosed."""
     readings: list[int] = []
     diagnosed: list[Any] = []
     head, rows = written(2)
@@ -194,15 +191,15 @@ def test_a_valid_ledger_is_read_once_and_not_diagnosed(monkeypatch: pytest.Monke
     assert (readings, len(diagnosed)) == ([2, 2, 2], 1)
 
 
-def test_what_the_second_reading_shows_counts() -> None:
-    """A ledger whose second reading adds up is valid: the first reading missed an entry."""
+def test_second_reading_decides() -> None:
+    """A ledger whose second reading adds up is valid: the first may have missed an entry."""
     head, rows = written(2)
     readings = iter([rows[:1], rows])
     assert audit(head, lambda: next(readings)).valid
 
 
-def test_a_report_lists_as_much_as_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Findings and discrepancies up to their limits; `truncated` says that there are more."""
+def test_report_is_truncated_at_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report has at most 1,000 findings and 1,000 discrepancies, and `truncated` says so."""
     assert (FINDINGS_MAX, DISCREPANCIES_MAX) == (1000, 1000)
     head, rows = written(5)
     for row in (rows[0], rows[2], rows[4]):
@@ -211,15 +208,15 @@ def test_a_report_lists_as_much_as_it_may(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr("ledger_core.audit.fold.FINDINGS_MAX", findings_max)
         monkeypatch.setattr("ledger_core.audit.fold.DISCREPANCIES_MAX", discrepancies_max)
         report = audited(*rows, head=head)
-        assert [one.first_id for one in report.findings] == [1, 3, 5][:findings_max]
-        assert [one.entry_id for one in report.discrepancies] == [1, 3, 5][:discrepancies_max]
+        assert [finding.first_id for finding in report.findings] == [1, 3, 5][:findings_max]
+        assert [row.entry_id for row in report.discrepancies] == [1, 3, 5][:discrepancies_max]
         assert (report.valid, report.truncated) == (False, truncated)
     assert not audited(*written(5)[1], head=head).truncated
 
 
 @pytest.mark.parametrize("bytes_max", [1, 1 << 20])
-def test_a_copy_of_lines_has_the_same_rows(monkeypatch: pytest.MonkeyPatch, bytes_max: int) -> None:
-    """In memory and as a file: entries, unreadable lines, all letters, and line feeds within a line."""
+def test_copy_of_lines_has_the_same_rows(monkeypatch: pytest.MonkeyPatch, bytes_max: int) -> None:
+    """A copy in memory or in a file keeps unreadable lines, all letters, and inner line feeds."""
     monkeypatch.setattr("ledger_core.audit.export_format.COPY_BYTES_IN_MEMORY_MAX", bytes_max)
     lines = ['{"a": "ü\u2028"}\n', "no json\n", '{"b":\n1}', '{"c": "\n"}', '"\ud800"', "7"]
     rows: list[Any] = [{"a": "ü\u2028"}, "no json\n", {"b": 1}, '{"c": "\r"}\n', "\ud800", 7]
@@ -230,9 +227,9 @@ def test_a_copy_of_lines_has_the_same_rows(monkeypatch: pytest.MonkeyPatch, byte
 
 
 class Store:
-    """A ledger in an index that follows after a number of looks, two rows to a page; notes what is asked of it.
+    """A ledger whose index is behind for some looks; it has pages of two rows and notes the calls.
 
-    `hidden` are the ids that it does not show till then, `cut` those that the table does not have either.
+    Until then the index hides the ids in `hidden`; the table lacks the ids in `cut`.
     """
 
     def __init__(
@@ -245,7 +242,8 @@ class Store:
     ) -> None:
         self._head, rows = written(entries)
         self._rows = [row for row in rows if row["id"] not in cut]
-        self._looks, self._hidden = looks, {entries} if hidden is None else hidden
+        self._looks = looks
+        self._hidden = {entries} if hidden is None else hidden
         self.denied: LedgerError | None = None
         self.asked: list[Any] = []
         self.slept: list[float] = []
@@ -263,16 +261,22 @@ class Store:
         self, owner_id: str, *, until: str, start: int | None = None
     ) -> tuple[list[dict[str, Any]], Any]:
         self.asked.append(("rows", owner_id, until, start))
-        seen, begin = self._shown(), start or 0
-        return seen[begin : begin + 2], begin + 2 if begin + 2 < len(seen) else None
+        return self._page(self._shown(), start)
 
     def table_ids(self, owner_id: str, *, start: int | None = None) -> tuple[list[int], int | None]:
         self.asked.append(("table_ids", owner_id, start))
         if self.denied:
             raise self.denied
-        rows, begin = self._rows, start or 0
-        page = [row["id"] for row in rows[begin : begin + 2]]
-        return page, begin + 2 if begin + 2 < len(rows) else None
+        page, after = self._page(self._rows, start)
+        return [row["id"] for row in page], after
+
+    def _page(
+        self, rows: list[dict[str, Any]], start: int | None
+    ) -> tuple[list[dict[str, Any]], int | None]:
+        begin = start or 0
+        end = begin + 2
+        is_last = end >= len(rows)
+        return rows[begin:end], None if is_last else end
 
     def _shown(self) -> list[dict[str, Any]]:
         is_behind = self._looks and len(self.slept) <= self._looks
@@ -288,8 +292,8 @@ def text(time: datetime | None) -> str:
     return format_time(time)
 
 
-def test_an_export_is_the_head_and_then_the_entries() -> None:
-    """Page by page to the end; the letters of all alphabets are left as they are."""
+def test_export_has_the_head_and_then_the_entries() -> None:
+    """An export reads all pages and keeps the letters of all alphabets."""
     store: Any = Store(3)
     lines = list(export(store, "ada", read=once, sleep=store.slept.append))
     head, rows = written(3)
@@ -307,16 +311,16 @@ def test_an_export_is_the_head_and_then_the_entries() -> None:
 
 
 @pytest.mark.parametrize(("looks", "slept"), [(0, [0.0]), (1, [0.0, 0.2]), (2, [0.0, 0.2, 1.0])])
-def test_an_export_waits_for_the_index(looks: int, slept: list[float]) -> None:
-    """Until it shows the entry that the head knows of."""
+def test_export_waits_for_the_index(looks: int, slept: list[float]) -> None:
+    """An export waits until the index shows the last entry of the head."""
     store: Any = Store(3, looks=looks)
     assert len(list(export(store, "ada", read=once, sleep=store.slept.append))) == 4
     assert store.slept == slept
 
 
 @pytest.mark.parametrize("hidden", [{1}, {2}, {3}, {2, 3}, {1, 2, 3}])
-def test_an_export_is_not_made_of_an_index_that_is_behind(hidden: set[int]) -> None:
-    """The table is asked for what the index does not show; if it is there, the export ends in an error."""
+def test_export_fails_if_the_index_is_behind(hidden: set[int]) -> None:
+    """If the table has entries that the index does not show, the export fails."""
     store: Any = Store(3, looks=9, hidden=hidden)
     lines: list[str] = []
     with pytest.raises(UnavailableError, match="index does not show all entries yet"):
@@ -327,22 +331,22 @@ def test_an_export_is_not_made_of_an_index_that_is_behind(hidden: set[int]) -> N
 
 
 @pytest.mark.parametrize("cut", [{1}, {3}, {2, 3}, {1, 2, 3}])
-def test_what_is_left_of_a_ledger_is_exported(cut: set[int]) -> None:
-    """Once the table says that it has no more, which it is asked once."""
+def test_ledger_with_deleted_entries_is_exported(cut: set[int]) -> None:
+    """If the table does not have the missing entries either, the others are exported."""
     store: Any = Store(3, cut=cut)
     lines = list(export(store, "ada", read=once, sleep=store.slept.append))
     assert [json.loads(line)["id"] for line in lines[1:]] == [
         number for number in (1, 2, 3) if number not in cut
     ]
-    asked = [one for one in store.asked if one[0] == "table_ids"]
+    asked = [call for call in store.asked if call[0] == "table_ids"]
     assert 0 < len(asked) == len(set(asked))
     (of_export,) = audit_export(lines)
-    assert done(of_export) == done(audit_of(store)) != []
+    assert findings(of_export) == findings(audit_of(store)) != []
 
 
 @pytest.mark.parametrize(("looks", "slept"), [(0, [0.0]), (1, [0.0, 0.2]), (2, [0.0, 0.2, 1.0])])
-def test_an_audit_waits_for_the_index(looks: int, slept: list[float]) -> None:
-    """Until all adds up; the head is read once."""
+def test_audit_waits_for_the_index(looks: int, slept: list[float]) -> None:
+    """An audit waits until the ledger adds up, and reads the head once."""
     store: Any = Store(3, looks=looks)
     report = audit_of(store)
     assert (report.owner_id, report.valid, report.entries_checked) == ("ada", True, 3)
@@ -357,8 +361,8 @@ def test_an_audit_waits_for_the_index(looks: int, slept: list[float]) -> None:
 
 @pytest.mark.parametrize("hidden", [{1}, {2}, {3}, {2, 3}, {1, 3}, {1, 2, 3}])
 @pytest.mark.parametrize("looks", [3, 9])
-def test_an_index_that_is_behind_is_never_called_tampering(hidden: set[int], looks: int) -> None:
-    """However long it is: after three looks and a second reading the table is asked, and it has the entries."""
+def test_audit_fails_if_the_index_is_behind(hidden: set[int], looks: int) -> None:
+    """If the table has entries that the index does not show, an audit names no tampering."""
     store: Any = Store(3, looks=looks, hidden=hidden)
     with pytest.raises(UnavailableError, match="index does not show all entries yet"):
         audit_of(store)
@@ -367,15 +371,17 @@ def test_an_index_that_is_behind_is_never_called_tampering(hidden: set[int], loo
     assert store.asked[-1][:2] == ("table_ids", "ada")
 
 
-def test_an_index_that_catches_up_for_the_second_reading_is_no_finding() -> None:
-    """It is the second that counts then."""
+def test_index_that_catches_up_for_the_second_reading_is_no_finding() -> None:
+    """The second reading decides, and it shows all entries."""
     store: Any = Store(3, looks=3)
     readings = iter([store.stored_head("ada")])
 
     def stored_head(owner_id: str) -> StoredHead:
-        if (first := next(readings, None)) is None:
-            store.slept.append(0.0)
-        return first or StoredHead.of(written(3)[0])
+        first: StoredHead | None = next(readings, None)
+        if first is not None:
+            return first
+        store.slept.append(0.0)
+        return StoredHead.of(written(3)[0])
 
     store.stored_head = stored_head
     assert audit_of(store).valid
@@ -390,22 +396,23 @@ AGE = timedelta(days=1)
     ("since", "looks", "cut"),
     [(AGE, 0, {3}), (-AGE, 0, {3}), (AGE * 2, 0, {3}), (AGE, 9, ()), (-AGE, 9, ())],
 )
-def test_who_may_not_look_into_the_table_goes_by_the_age(
+def test_audit_without_access_to_the_table_decides_by_the_age(
     denied: LedgerError, since: timedelta, looks: int, cut: Collection[int]
 ) -> None:
-    """What the index does not show after a day is not there; before, nothing is said of it."""
+    """An entry that the index does not show is missing after a day; before, the audit fails."""
     store: Any = Store(3, looks=looks, cut=cut)
     store.denied = denied
-    last, is_old = NOON + 3 * MINUTE, since > AGE
+    last = NOON + 3 * MINUTE
+    is_old = since > AGE
     if is_old:
-        assert done(audit_of(store, clock=lambda: last + since)) == [("tail_cut", 3, 3, None)]
+        assert findings(audit_of(store, clock=lambda: last + since)) == [("tail_cut", 3, 3, None)]
     else:
         with pytest.raises(UnavailableError, match="ledger verify"):
             audit_of(store, clock=lambda: last + since)
 
 
-def test_a_table_that_cannot_be_read_is_an_error() -> None:
-    """And no reason to go by the age."""
+def test_error_of_the_table_is_raised() -> None:
+    """Only a denied or late scan makes an audit decide by the age."""
     store: Any = Store(3, cut={3})
     store.denied = StoreError("DynamoDB refused", dynamodb_code="ResourceNotFoundException")
     with pytest.raises(StoreError, match="refused"):
@@ -413,30 +420,31 @@ def test_a_table_that_cannot_be_read_is_an_error() -> None:
 
 
 def ticking(calls: int) -> RetryBudget:
-    """As many calls as there are seconds."""
+    """A retry budget that is spent after some calls."""
     now = iter(range(1, 999))
     return RetryBudget(calls, lambda: next(now), lambda _: None, lambda: 0.0)
 
 
 @pytest.mark.parametrize("calls", range(1, 12))
-def test_a_ledger_that_takes_more_than_the_time_is_too_long(calls: int) -> None:
-    """Once it is known to have another page; before, the time may be enough when DynamoDB is quicker."""
+def test_ledger_that_takes_too_much_time_is_too_long(calls: int) -> None:
+    """Too long is final and needs a second page; before it, the failure is temporary."""
     store: Any = Store(5, cut={2})
-    told = TooLongError if calls > 2 else UnavailableError
-    with pytest.raises(told, match="ledger verify" if calls > 2 else "time was up"):
+    has_pages = calls > 2
+    error = TooLongError if has_pages else UnavailableError
+    with pytest.raises(error, match="ledger verify" if has_pages else "time was up"):
         audit_store(store, "ada", read=ticking(calls).call, sleep=store.slept.append)
     assert len(store.asked) == calls
 
 
-def test_a_ledger_that_is_read_just_in_time_is_verified() -> None:
-    """Three pages take three calls, beside the two for its extent."""
+def test_ledger_that_is_read_just_in_time_is_verified() -> None:
+    """Two calls find the last row and the head, and three calls read three pages."""
     store: Any = Store(5)
     assert audit_store(store, "ada", read=ticking(5).call, sleep=store.slept.append).valid
     assert len(store.asked) == 5
 
 
-def test_what_only_one_of_two_readings_shows_is_not_said() -> None:
-    """A head that is read wrong once makes no finding; of what both show, all is said."""
+def test_finding_is_in_both_readings() -> None:
+    """A head that is read wrong once is no finding; a change that both readings show is."""
     for tampered, found in ((False, []), (True, [("changed", 2, 2, 2)])):
         store: Any = Store(3)
         if tampered:
@@ -444,14 +452,14 @@ def test_what_only_one_of_two_readings_shows_is_not_said() -> None:
         wrong = iter([written(2)[0], NEW])
         store.stored_head = lambda owner_id, wrong=wrong: StoredHead.of(next(wrong))
         if found:
-            assert done(audit_of(store)) == found
+            assert findings(audit_of(store)) == found
         else:
             with pytest.raises(UnavailableError):
                 audit_of(store)
 
 
-def test_an_owner_never_seen_has_nothing_to_read() -> None:
-    """One look is enough, and no page is asked for."""
+def test_owner_without_an_account_takes_one_look() -> None:
+    """An audit and an export read no page of an owner without entries."""
     for reading in (
         lambda store: audit_store(store, "ada", read=once, sleep=store.slept.append),
         lines_of,
@@ -468,7 +476,7 @@ def lines_of(store: Any) -> list[str]:
 
 
 def test_entries_beyond_the_head_are_read_too() -> None:
-    """The later of the two times, the head's and the last entry's, is how far is read."""
+    """An audit reads up to the later of the head's time and the last entry's time."""
     store: Any = Store(3)
     store._head = written(2)[0]
     report = audit_store(store, "ada", read=once, sleep=store.slept.append)
@@ -476,12 +484,13 @@ def test_entries_beyond_the_head_are_read_too() -> None:
     assert (report.valid, report.entries_checked) == (False, 3)
 
 
-def test_exports_follow_each_other_with_a_report_each() -> None:
-    """Two of one owner are two, and a line that is empty is none."""
-    (head, rows), (other, _) = written(2), written(0, "eve")
+def test_each_export_in_a_file_has_a_report() -> None:
+    """Two exports of an owner have two reports, and an empty line is ignored."""
+    head, rows = written(2)
+    other, _ = written(0, "eve")
     lines = [head_line(head), *(json.dumps(row) for row in rows)]
     reports = list(audit_export([*lines, *lines, "\n", head_line(other)]))
-    assert [(one.owner_id, one.valid, one.entries_checked) for one in reports] == [
+    assert [(report.owner_id, report.valid, report.entries_checked) for report in reports] == [
         ("ada", True, 2),
         ("ada", True, 2),
         ("eve", True, 0),
@@ -491,14 +500,14 @@ def test_exports_follow_each_other_with_a_report_each() -> None:
 @pytest.mark.parametrize(
     "line", ["{", "7", "null", "[" * 100_000, '"text"', '{"id": 1}', '{"id": 1, "id": 2}']
 )
-def test_a_line_that_is_no_entry_is_a_discrepancy(line: str) -> None:
-    """Whatever it is; the lines around it are read as they are."""
+def test_line_that_is_no_entry_is_a_discrepancy(line: str) -> None:
+    """An unreadable line is reported, and the lines around it are read."""
     head, rows = written(2)
     first, second = (json.dumps(row) for row in rows)
     (report,) = audit_export([head_line(head), first, line, second])
-    assert [(entry_id, field, expected) for entry_id, field, expected, _ in said(report)] == [
-        (2, "entry", None)
-    ]
+    assert [
+        (entry_id, field, expected) for entry_id, field, expected, _ in discrepancies(report)
+    ] == [(2, "entry", None)]
     assert report.entries_checked == 3
 
 
@@ -530,14 +539,14 @@ def line_of_head(**changed: Any) -> str:
         ([line_of_head(), "\n", "{", "\n"], "the export is cut off in line 3"),
     ],
 )
-def test_what_is_no_export_is_refused_with_the_line(lines: list[str], message: str) -> None:
-    """A person finds it by its number."""
+def test_malformed_export_is_refused(lines: list[str], message: str) -> None:
+    """The error names the line that is malformed or cut off."""
     with pytest.raises(InvalidRequestError, match=f"^{message}$"):
         list(audit_export(lines))
 
 
-def test_a_head_s_time_is_text() -> None:
-    """As an entry's is."""
+def test_time_of_a_head_is_text() -> None:
+    """The time of a head is read from its text, as the time of an entry is."""
     head, rows = written(1)
     assert head.updated_at
     line = line_of_head(

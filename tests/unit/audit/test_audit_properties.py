@@ -1,4 +1,4 @@
-"""What an audit finds in any ledger to which anything is done. Deep with PROVE=1; SEED makes a run again."""
+"""An audit finds any tampering of any ledger. PROVE=1 tries more; SEED repeats a run."""
 
 import json
 import sys
@@ -47,7 +47,7 @@ HEAD_FIELDS: dict[str, st.SearchStrategy[Any]] = {
 
 
 class Ledger:
-    """The rows of an export and its head, as somebody can change them."""
+    """The head and the rows of an export, which a test changes."""
 
     def __init__(self, amounts: list[int]) -> None:
         account = Account(owner_id="ada")
@@ -68,7 +68,7 @@ class Ledger:
 
     @property
     def is_a_beginning(self) -> bool:
-        """Whether it is as it was once: to cut the tail and set the head back too is what only receipts show."""
+        """Whether the ledger is as it was earlier, which only a receipt can contradict."""
         count = len(self.rows)
         if count > self.count or self.rows != self.written[:count]:
             return False
@@ -83,7 +83,7 @@ ledgers = st.lists(st.integers(1, 20), min_size=1, max_size=ENTRIES_MAX).map(Led
 
 
 def found(report: Report) -> Found:
-    return [(str(one.kind), one.first_id, one.last_id) for one in report.findings]
+    return [(str(finding.kind), finding.first_id, finding.last_id) for finding in report.findings]
 
 
 def change(draw: st.DrawFn, ledger: Ledger) -> Found:
@@ -100,12 +100,14 @@ def make_unreadable(draw: st.DrawFn, ledger: Ledger) -> Found:
     return [("changed", at + 1, at + 1)]
 
 
-def make_anew(draw: st.DrawFn, ledger: Ledger) -> Found:
+def rewrite(draw: st.DrawFn, ledger: Ledger) -> Found:
     at = draw(st.integers(0, len(ledger.rows) - 1))
     assume("v" in ledger.rows[at])
     row = ledger.rows[at] | {"metadata": {"k": "forged"}}
     ledger.rows[at] = row | {"hash": LedgerEntry(**row).computed_hash()}
-    return [("head_differs", None, None) if at + 1 == ledger.count else ("changed", at + 1, at + 1)]
+    if at + 1 == ledger.count:
+        return [("head_differs", None, None)]
+    return [("changed", at + 1, at + 1)]
 
 
 def delete(draw: st.DrawFn, ledger: Ledger) -> Found:
@@ -159,13 +161,15 @@ def edit_head(draw: st.DrawFn, ledger: Ledger) -> Found:
 def set_head_back(draw: st.DrawFn, ledger: Ledger) -> Found:
     count = draw(st.integers(0, ledger.count - 1))
     ledger.head = json.loads(head_line(ledger.accounts[count].head))
-    return [("inserted", count + 1, ledger.count) if count else ("balance_edited", None, None)]
+    if not count:
+        return [("balance_edited", None, None)]
+    return [("inserted", count + 1, ledger.count)]
 
 
 TAMPERINGS: list[Callable[[st.DrawFn, Ledger], Found]] = [
     change,
     make_unreadable,
-    make_anew,
+    rewrite,
     delete,
     duplicate,
     insert,
@@ -178,7 +182,7 @@ TAMPERINGS: list[Callable[[st.DrawFn, Ledger], Found]] = [
 
 @st.composite
 def tampered(draw: st.DrawFn, tamperings: int) -> tuple[Ledger, Found]:
-    """A ledger to which so many things were done, and what is to be found if it is only this last thing."""
+    """A ledger after some tamperings, and the finding that the last of them alone would have."""
     ledger = draw(ledgers)
     expected: Found = []
     for _ in range(tamperings):
@@ -189,16 +193,16 @@ def tampered(draw: st.DrawFn, tamperings: int) -> tuple[Ledger, Found]:
 
 
 @pytest.fixture(autouse=True)
-def seed_is_told() -> None:
-    """A failure has it in its output."""
+def seed_is_printed() -> None:
+    """The output of a failure has the seed."""
     sys.stdout.write(f"SEED={SEED}\n")
 
 
 @seed(SEED)
 @SETTINGS
 @given(ledgers)
-def test_ledger_that_is_as_it_was_written_is_valid(ledger: Ledger) -> None:
-    """Whatever its length and amounts."""
+def test_untouched_ledger_of_any_length_is_valid(ledger: Ledger) -> None:
+    """A ledger of any length and any amounts is valid as it was written."""
     report = ledger.audited()
     assert report.valid
     assert (report.entries_checked, report.findings, report.discrepancies) == (ledger.count, [], [])
@@ -207,8 +211,8 @@ def test_ledger_that_is_as_it_was_written_is_valid(ledger: Ledger) -> None:
 @seed(SEED)
 @SETTINGS
 @given(tampered(1))
-def test_a_single_tampering_is_named_with_its_entries(case: tuple[Ledger, Found]) -> None:
-    """The kind and the ids are right, and nothing else is accused."""
+def test_single_tampering_is_named_with_its_entries(case: tuple[Ledger, Found]) -> None:
+    """The finding has the right kind and ids, and no other entry is accused."""
     ledger, expected = case
     report = ledger.audited()
     assert not report.valid
@@ -220,9 +224,9 @@ def test_a_single_tampering_is_named_with_its_entries(case: tuple[Ledger, Found]
 @SETTINGS
 @given(st.integers(2, 5).flatmap(tampered))
 def test_any_tampering_is_found(case: tuple[Ledger, Found]) -> None:
-    """However much is done at once, an audit ends, does not call the ledger valid, and names something."""
+    """After several tamperings, an audit ends, finds the ledger invalid and has a finding."""
     report = case[0].audited()
     assert not report.valid
     assert report.findings
     assert report.discrepancies
-    assert FindingKind.UNKNOWN_FORMAT not in {one.kind for one in report.findings}
+    assert FindingKind.UNKNOWN_FORMAT not in {finding.kind for finding in report.findings}

@@ -1,4 +1,4 @@
-"""What a diagnosis says of ledgers to which several things were done at once, or something that is rare."""
+"""The diagnosis of ledgers with several tamperings at once, or a rare tampering."""
 
 import json
 from collections.abc import Sequence
@@ -36,14 +36,17 @@ def written(entries: int) -> tuple[Head, Rows]:
 
 
 def hashed(row: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    """A row with other fields, and the hash that they ask for."""
+    """A row with some fields changed, and the hash that fits them."""
     changed = row | fields
     return {**changed, "hash": LedgerEntry(**changed).computed_hash()}
 
 
 def found(head: Head | StoredHead, rows: Rows) -> Found:
     (report,) = audit_export([head_line(head), *map(json.dumps, rows)])
-    return [(str(one.kind), one.first_id, one.last_id, one.position) for one in report.findings]
+    return [
+        (str(finding.kind), finding.first_id, finding.last_id, finding.position)
+        for finding in report.findings
+    ]
 
 
 HEAD, ROWS = written(5)
@@ -61,11 +64,21 @@ ONE, TWO, THREE, FOUR, FIVE = ROWS
         ([TWO], [("deleted", 1, 1, None), ("tail_cut", 3, 5, None)]),
         ([TWO, ONE, THREE], [("reordered", 2, 2, 1), ("tail_cut", 4, 5, None)]),
         ([FOUR, UNREADABLE, TWO, THREE, FIVE], [("changed", 1, 1, 2), ("reordered", 4, 4, 1)]),
-        ([THREE, TWO, ONE, UNREADABLE, FIVE], [("reordered", 2, 2, 2), ("reordered", 3, 3, 1), ("changed", 4, 4, 4)]),
-        ([ONE, THREE, FOUR, FIVE, UNREADABLE], [("deleted", 2, 2, None), ("inserted", None, None, 5)]),
+        ([THREE, TWO, ONE, UNREADABLE, FIVE], [
+            ("reordered", 2, 2, 2),
+            ("reordered", 3, 3, 1),
+            ("changed", 4, 4, 4),
+        ]),
+        ([ONE, THREE, FOUR, FIVE, UNREADABLE], [
+            ("deleted", 2, 2, None),
+            ("inserted", None, None, 5),
+        ]),
         ([UNREADABLE, TWO], [("changed", 1, 1, 1), ("tail_cut", 3, 5, None)]),
         ([ONE, UNREADABLE, THREE | {"prev_hash": "0"}, FOUR, FIVE], [("changed", 2, 3, 2)]),
-        ([ONE, hashed(TWO, nonce="x"), THREE, UNREADABLE, FIVE], [("changed", 2, 2, 2), ("changed", 4, 4, 4)]),
+        ([ONE, hashed(TWO, nonce="x"), THREE, UNREADABLE, FIVE], [
+            ("changed", 2, 2, 2),
+            ("changed", 4, 4, 4),
+        ]),
         ([hashed(ONE, prev_hash="0"), *ROWS[1:]], [("rewritten", 1, 1, 1), ("changed", 1, 1, 1)]),
         ([hashed(ONE, id=50)], [("tail_cut", 1, 5, None), ("inserted", 50, 50, 1)]),
         ([ONE, TWO | {"amount": 9}, TWO, THREE, FOUR, FIVE], [("duplicated", 2, 2, 2)]),
@@ -82,8 +95,8 @@ ONE, TWO, THREE, FOUR, FIVE = ROWS
         ]),
     ],
 )  # fmt: skip
-def test_several_things_at_once_are_told_apart(rows: Rows, expected: Found) -> None:
-    """The finding with the fewest accusations is named, where the evidence fits several stories."""
+def test_several_tamperings_are_told_apart(rows: Rows, expected: Found) -> None:
+    """If several explanations fit the rows, the report has the one with the fewest findings."""
     assert found(HEAD, rows) == expected
 
 
@@ -95,8 +108,8 @@ def test_several_things_at_once_are_told_apart(rows: Rows, expected: Found) -> N
         ({"head_hash": "0", "entry_count": 0}, ROWS, [EDITED]),
         ({"entry_count": 5, "head_hash": GENESIS_HASH}, [], [EDITED]),
         ({"head_hash": None, "entry_count": None}, ROWS, [EDITED]),
-        ({"head_hash": None}, [ONE, TWO, THREE, FOUR, UNREADABLE], [("changed", 5, 5, 5), EDITED]),
-        ({"entry_count": None}, [ONE, TWO, THREE, FOUR, UNREADABLE], [("changed", 5, 5, 5), EDITED]),
+        ({"head_hash": None}, [*ROWS[:4], UNREADABLE], [("changed", 5, 5, 5), EDITED]),
+        ({"entry_count": None}, [*ROWS[:4], UNREADABLE], [("changed", 5, 5, 5), EDITED]),
         ({"entry_count": None, "head_hash": "0"}, ROWS, [DIFFERS, EDITED]),
         ({"balance": None}, ROWS[:3], [("tail_cut", 4, 5, None), EDITED]),
         ({"balance": None, "head_hash": "0"}, ROWS, [DIFFERS, EDITED]),
@@ -104,16 +117,16 @@ def test_several_things_at_once_are_told_apart(rows: Rows, expected: Found) -> N
         ({"entry_count": 7}, [*ROWS, UNREADABLE], [("inserted", None, None, 6), EDITED]),
     ],
 )  # fmt: skip
-def test_a_wrong_head_is_told_from_wrong_entries(
+def test_wrong_head_is_told_from_wrong_entries(
     changed: dict[str, Any], rows: Rows, expected: Found
 ) -> None:
-    """A head in which a single field disagrees with the entries accuses no entry."""
+    """If only a field of the head disagrees with the entries, no entry is accused."""
     stored = StoredHead("ada", {**StoredHead.of(HEAD).fields, **changed})
     assert sorted(found(stored, rows), key=str) == sorted(expected, key=str)
 
 
-def test_what_stands_before_another_format_is_diagnosed() -> None:
-    """Without the head, which counts entries that this version cannot judge."""
+def test_entries_before_an_unknown_format_are_diagnosed() -> None:
+    """The head is not used, because it counts entries of the unknown format."""
     unknown = ("unknown_format", None, None, 5)
     assert found(HEAD, [ONE, THREE, TWO, FOUR, UNKNOWN]) == [("reordered", 3, 3, 2), unknown]
     assert found(HEAD, [ONE, TWO, THREE, UNREADABLE, UNKNOWN]) == [("changed", 4, 4, 4), unknown]
@@ -123,13 +136,13 @@ def test_what_stands_before_another_format_is_diagnosed() -> None:
     ]
 
 
-def test_a_whole_ledger_of_other_ids_is_rewritten() -> None:
-    """Hashes that are right show that it was written anew; the ids that are skipped are missing."""
+def test_ledger_with_other_ids_and_right_hashes_is_rewritten() -> None:
+    """Right hashes show that the entries were written anew; skipped ids are deleted entries."""
     first = hashed(ONE, id=3)
     second = hashed(TWO, id=4, prev_hash=first["hash"])
     head = Head.at(LedgerEntry(**second))
     assert found(head, [first, second]) == [("deleted", 1, 2, None), ("rewritten", 3, 3, 1)]
-    nobody = hashed(ONE, prev_hash="0")
+    rootless = hashed(ONE, prev_hash="0")
     third = hashed(THREE, id=7)
     assert found(Head.at(LedgerEntry(**third)), [ONE, TWO, third]) == [
         ("deleted", 3, 6, None),
@@ -139,11 +152,11 @@ def test_a_whole_ledger_of_other_ids_is_rewritten() -> None:
     assert found(replace(Head.at(LedgerEntry(**foreign)), owner_id="ada"), [foreign]) == [
         ("rewritten", 1, 1, 1)
     ]
-    assert found(Head.at(LedgerEntry(**nobody)), [nobody]) == [("rewritten", 1, 1, 1)]
+    assert found(Head.at(LedgerEntry(**rootless)), [rootless]) == [("rewritten", 1, 1, 1)]
 
 
-def test_hashes_in_a_circle_end_a_diagnosis() -> None:
-    """Changed entries may have any hash, even that of an entry behind them."""
+def test_diagnosis_of_hashes_in_a_circle_ends() -> None:
+    """A changed entry may link to itself or to a later entry."""
     forged = THREE | {"prev_hash": FIVE["hash"], "hash": FOUR["prev_hash"]}
     circle = [
         ONE | {"hash": "x", "prev_hash": "x"},
@@ -153,7 +166,8 @@ def test_hashes_in_a_circle_end_a_diagnosis() -> None:
         FIVE,
     ]
     assert {kind for kind, *_ in found(HEAD, circle)} == {"changed"}
-    s = hashed(THREE, prev_hash="t", id=10)
-    u = hashed(THREE, prev_hash=s["hash"], id=8)
-    t = TWO | {"id": 9, "hash": "t", "prev_hash": u["hash"]}
-    assert found(replace(HEAD, head_hash=s["hash"], entry_count=10), [u, t, s])
+    last = hashed(THREE, prev_hash="forged", id=10)
+    first = hashed(THREE, prev_hash=last["hash"], id=8)
+    middle = TWO | {"id": 9, "hash": "forged", "prev_hash": first["hash"]}
+    head = replace(HEAD, head_hash=last["hash"], entry_count=10)
+    assert found(head, [first, middle, last])

@@ -1,21 +1,22 @@
-"""Which entries a reading did not come upon."""
+"""The gaps of a reading: the ids of the entries that it did not show."""
 
 from ledger_core.audit.gaps import Gaps, common, is_among
 
 
 def test_gaps_are_what_two_readings_have_in_common() -> None:
-    """In order, whatever their ends are."""
-    some, others = [range(1, 3), range(5, 9)], [range(2, 6), range(7, 8)]
+    """The common gaps of two readings are sorted ranges of ids."""
+    some = [range(1, 3), range(5, 9)]
+    others = [range(2, 6), range(7, 8)]
     assert common(some, others) == common(others, some) == [range(2, 3), range(5, 6), range(7, 8)]
     assert common([range(1, 2)], [range(3, 4)]) == common([], others) == []
 
 
-def test_gaps_are_closed_by_what_comes_late() -> None:
-    """Up to the count of entries, if it is one; what has no id closes nothing."""
+def test_late_entry_closes_its_gap() -> None:
+    """Gaps end at the entry count; a malformed id closes no gap, a malformed count has no gaps."""
     gaps = Gaps()
     for entry_id in (2, 7, 4, 7, "5", True, 0):
         gaps.add({"id": entry_id})
     assert gaps.of(9) == [range(1, 2), range(3, 4), range(5, 7), range(8, 10)]
     assert gaps.of(5) == [range(1, 2), range(3, 4), range(5, 6)]
     assert gaps.of("9") == gaps.of(True) == []
-    assert [one for one in range(10) if is_among(gaps.of(9), one)] == [1, 3, 5, 6, 8, 9]
+    assert [number for number in range(10) if is_among(gaps.of(9), number)] == [1, 3, 5, 6, 8, 9]

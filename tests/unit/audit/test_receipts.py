@@ -1,4 +1,4 @@
-"""Receipts: signed heads, which show what the chain of an owner's ledger alone cannot."""
+"""Receipts: signed heads, which show tampering that the hashes of a ledger alone cannot."""
 
 import base64
 import json
@@ -45,12 +45,11 @@ RECEIPT = Receipt.of(HEAD, NOON)
 
 @pytest.fixture(params=["kms", "pem"])
 def key_name(request: pytest.FixtureRequest, client: "DynamoDBClient", tmp_path: Path) -> str:
-    """A key of KMS, as the template makes it; one in a file, as `make run` does."""
+    """The name of a KMS key, as in the template, and of a key file, as `make run` makes it."""
     if request.param == "kms":
         kms = boto3.client("kms", region_name="us-east-1")
-        return str(
-            kms.create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["Arn"]
-        )
+        key = kms.create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")
+        return str(key["KeyMetadata"]["Arn"])
     kept_key(tmp_path / "receipts.pem", lambda: ec.generate_private_key(ec.SECP256R1()))
     return str(tmp_path / "receipts.pem")
 
@@ -78,10 +77,10 @@ def public_keys(name: str) -> list[Any]:
     return [jwk(key.public(), key.key_id)]
 
 
-def test_receipt_is_the_head_signed(
+def test_receipt_is_a_signed_head(
     api: LambdaApi, client: "DynamoDBClient", key_name: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """It is a JWT of the balance and the hash of the last entry, of one strongly consistent read; no log has it."""
+    """A receipt is a JWT of the head, made from one read of the account and never logged."""
     post(api, 3, "secret-nonce-1")
     entry = post(api, 4, "secret-nonce-2").body
     sent = wire(client)
@@ -105,29 +104,26 @@ def test_receipt_is_the_head_signed(
     assert not [part for part in (*receipt.split("."), "secret-nonce") if part in out]
 
 
-def test_receipt_of_an_owner_never_seen(api: LambdaApi) -> None:
-    """It says so."""
-    claims = jwt.decode(
-        api("GET", "/ledger/nobody/receipt").body["receipt"], options={"verify_signature": False}
-    )
+def test_receipt_of_an_owner_without_an_account(api: LambdaApi) -> None:
+    """The receipt has no credits, no entries and the genesis hash."""
+    receipt = api("GET", "/ledger/nobody/receipt").body["receipt"]
+    claims = jwt.decode(receipt, options={"verify_signature": False})
     assert (claims["balance"], claims["entry_count"], claims["head_hash"]) == (0, 0, GENESIS_HASH)
     assert claims["updated_at"] is None
 
 
-def test_without_a_key_there_are_no_receipts(client: "DynamoDBClient") -> None:
-    """It is a 404 that says what is missing, and the OpenAPI document has the route and its problems."""
+def test_app_without_a_key_gives_no_receipts(client: "DynamoDBClient") -> None:
+    """The answer is a 404 that names the missing setting; OpenAPI still describes the route."""
     api = LambdaApi(create_handler(create_app(client)))
     answer = api("GET", "/ledger/ada/receipt")
     assert (answer.status, answer.body["code"]) == (404, "not_found")
     assert "LEDGER_RECEIPT_KEY" in answer.body["detail"]
-    responses = api("GET", "/openapi.json").body["paths"]["/ledger/{owner_id}/receipt"]["get"][
-        "responses"
-    ]
-    assert {"200", "403", "404", "422", "500", "503"} <= set(responses)
+    path = api("GET", "/openapi.json").body["paths"]["/ledger/{owner_id}/receipt"]
+    assert {"200", "403", "404", "422", "500", "503"} <= set(path["get"]["responses"])
 
 
 def test_every_signature_has_its_64_bytes(key_name: str) -> None:
-    """However short its numbers come out, of the longest receipt that there is."""
+    """Short numbers are padded; the longest receipt is short enough for KMS."""
     key = create_receipt_key(key_name)
     assert key
     head = Head(
@@ -135,7 +131,7 @@ def test_every_signature_has_its_64_bytes(key_name: str) -> None:
     )
     for number in range(50):
         token = signed(Receipt.of(head, NOON + timedelta(seconds=number)), key)
-        assert len(token) < 4096  # which is what KMS signs at once
+        assert len(token) < 4096  # the most that KMS signs in one call
         assert len(base64.urlsafe_b64decode(token.rpartition(".")[2] + "==")) == 64
         assert read_receipt(token, public_keys(key_name)).sub == head.owner_id
 
@@ -159,33 +155,34 @@ def altered(token: str) -> str:
     return ".".join([header, base64.urlsafe_b64encode(claims).rstrip(b"=").decode(), signature])
 
 
+def der_of(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
 FORGERIES: dict[str, Callable[[ec.EllipticCurvePrivateKey], str]] = {
     "other claims": lambda key: altered(by(key)),
     "another key": lambda key: by(other_key()),
     "no signature": lambda key: by(None, "none"),
-    "a secret of one's own": lambda key: by("k" * 32, "HS256"),
+    "a shared secret": lambda key: by("k" * 32, "HS256"),
     "another curve": lambda key: by(ec.generate_private_key(ec.SECP384R1()), "ES384"),
-    "the id of another key": lambda key: by(key, kid="other"),
-    "no id of a key": lambda key: jwt.encode(
-        RECEIPT.model_dump(), key, "ES256", headers={"typ": TYPE}
-    ),
+    "another key id": lambda key: by(key, kid="other"),
+    "no key id": lambda key: jwt.encode(RECEIPT.model_dump(), key, "ES256", headers={"typ": TYPE}),
     "a token that is no receipt": lambda key: by(key, typ="JWT"),
-    "claims that are none": lambda key: by(key, claims={"sub": "ada"}),
+    "claims that are no head": lambda key: by(key, claims={"sub": "ada"}),
     "a balance that is text": lambda key: by(key, claims={**RECEIPT.model_dump(), "balance": "7"}),
     "nothing": lambda key: "",
     "text": lambda key: "a.b.c",
-    "an answer without one": lambda key: "{}",
-    "an answer that is none": lambda key: "{",
+    "an answer without a receipt": lambda key: "{}",
+    "an answer that is no JSON": lambda key: "{",
     "a list": lambda key: '{"receipt": []}',
 }
 
 
 @pytest.mark.parametrize("forgery", FORGERIES)
 def test_forged_receipt_is_refused(forgery: str) -> None:
-    """Whatever is not signed as a receipt, by one of the keys, is none."""
+    """A token is a receipt only if one of the keys signed it as a receipt."""
     key = other_key()
-    public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    keys = [jwk(public, "local")]
+    keys = [jwk(der_of(key), "local")]
     assert read_receipt(by(key), keys) == RECEIPT
     with pytest.raises(InvalidRequestError):
         read_receipt(FORGERIES[forgery](key), keys)
@@ -196,13 +193,11 @@ def pem_of(key: ec.EllipticCurvePrivateKey) -> str:
 
 
 def test_public_keys_come_as_jwk_set_or_pem() -> None:
-    """Either opens the same receipts; a JWK set may hold those of before; anything else is refused."""
-    key, older = other_key(), other_key()
-    public = [
-        one.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        for one in (older, key)
-    ]
-    keys = json.dumps({"keys": [{"kty": "RSA"}, jwk(public[0], "older"), jwk(public[1], "local")]})
+    """Both forms verify a receipt; a JWK set may hold older keys; other texts are refused."""
+    key = other_key()
+    older = other_key()
+    jwks = [jwk(der_of(older), "older"), jwk(der_of(key), "local")]
+    keys = json.dumps({"keys": [{"kty": "RSA"}, *jwks]})
     for text in (keys, pem_of(key)):
         assert read_receipt(by(key), read_keys(text)) == RECEIPT
     assert read_receipt(by(older, kid="older"), read_keys(keys)) == RECEIPT
@@ -213,7 +208,7 @@ def test_public_keys_come_as_jwk_set_or_pem() -> None:
 
 @pytest.mark.parametrize("module", ["jwt", "cryptography"])
 def test_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
-    """Checking takes what the functions do not have, and one line says what to install."""
+    """If a library for checking is missing, the error says what to install."""
     if module == "jwt":
         monkeypatch.setitem(sys.modules, "jwt", None)
     else:
@@ -256,8 +251,8 @@ def client_error(code: str, status: int) -> ClientError:
         (RuntimeError("a bug"), RuntimeError),
     ],
 )
-def test_trouble_with_kms_is_translated(error: Exception, raised: type[Exception]) -> None:
-    """What may go well later is tried again within the request's time and is 503; what will not is 500."""
+def test_error_of_kms_is_translated(error: Exception, raised: type[Exception]) -> None:
+    """A temporary error of KMS becomes unavailable, and a permanent error becomes internal."""
 
     class Kms:
         def sign(self, **_: Any) -> Any:
@@ -267,10 +262,10 @@ def test_trouble_with_kms_is_translated(error: Exception, raised: type[Exception
         KmsKey(Kms, "key").sign(b"")
 
 
-def test_trouble_with_kms_that_lasts_is_503_and_asks_to_come_back(
+def test_lasting_temporary_error_of_kms_is_503_with_retry_after(
     client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With Retry-After, as every 503."""
+    """The answer has Retry-After, as every 503 has."""
 
     class Kms:
         def sign(self, **_: Any) -> Any:
@@ -279,15 +274,12 @@ def test_trouble_with_kms_that_lasts_is_503_and_asks_to_come_back(
     monkeypatch.setattr("ledger_core.http.executor.TIMEOUT_SECONDS", 0.2)
     monkeypatch.setattr("functions.example_app.app.create_receipt_key", lambda: KmsKey(Kms, "key"))
     answer = LambdaApi(create_handler(create_app(client)))("GET", "/ledger/ada/receipt")
-    assert (answer.status, answer.body["code"], answer.headers["retry-after"]) == (
-        503,
-        "unavailable",
-        "1",
-    )
+    assert (answer.status, answer.body["code"]) == (503, "unavailable")
+    assert answer.headers["retry-after"] == "1"
 
 
-def test_a_200_that_is_not_kms_s_is_no_signature() -> None:
-    """An answer without a signature, or without a key, is a lost one."""
+def test_200_that_is_not_from_kms_is_no_signature() -> None:
+    """An answer without a signature or a key is a lost answer."""
 
     class Proxy:
         def sign(self, **_: Any) -> Any:
@@ -302,10 +294,10 @@ def test_a_200_that_is_not_kms_s_is_no_signature() -> None:
         key.public()
 
 
-def test_kms_is_asked_for_nothing_until_a_receipt_is(
+def test_first_receipt_makes_the_only_client_of_kms(
     client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A cold start makes no client of KMS, nor does any other request; the first receipt makes the one there is."""
+    """Neither a cold start nor another request makes a client of KMS."""
     made: list[str] = []
     key = boto3.client("kms", region_name="us-east-1").create_key(
         KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY"

@@ -1,4 +1,4 @@
-"""The clock that entries get their times by: held against DynamoDB's, and not written by when it is off."""
+"""The system clock is compared with DynamoDB's, and an entry is not written if it is off."""
 
 import logging
 from collections.abc import Callable
@@ -34,10 +34,11 @@ REFUSED = r"^The clock of the ledger's machine is off\.$"
 
 
 class Machine:
-    """A machine's two clocks, which stand still; one of them may be set."""
+    """The two clocks of a machine, which move only when a test moves them."""
 
     def __init__(self) -> None:
-        self.wall, self.monotonic = NOON.timestamp(), 5.0
+        self.wall = NOON.timestamp()
+        self.monotonic = 5.0
         self.clock = SystemClock(wall=lambda: self.wall, monotonic=lambda: self.monotonic)
 
     def pass_by(self, seconds: float) -> None:
@@ -45,20 +46,19 @@ class Machine:
         self.monotonic += seconds
 
     def hold(self, ahead: float = 0, *, took: float = 0) -> None:
-        """An answer of a DynamoDB whose clock is so much behind the machine's."""
-        self.clock.hold(
-            date(NOON + timedelta(seconds=self.wall - NOON.timestamp() - ahead)),
-            since=self.wall - took,
-        )
+        """Compare the clock with an answer; the machine is `ahead` of DynamoDB."""
+        passed = self.wall - NOON.timestamp()
+        answered = NOON + timedelta(seconds=passed - ahead)
+        self.clock.hold(date(answered), since=self.wall - took)
 
 
 def date(time: datetime) -> str:
-    """As HTTP has it."""
+    """A time as HTTP spells it."""
     return format_datetime(time, usegmt=True)
 
 
 def dated(client: Any, change: Callable[[datetime], str | None]) -> None:
-    """From now on DynamoDB's answers have another date; None: none."""
+    """Change the date of each answer of DynamoDB; `None` removes it."""
 
     def alter(parsed: dict[str, Any], **_: Any) -> None:
         headers = parsed["ResponseMetadata"]["HTTPHeaders"]
@@ -71,12 +71,12 @@ def dated(client: Any, change: Callable[[datetime], str | None]) -> None:
 
 
 def behind(by: timedelta) -> Callable[[datetime], str]:
-    """As if the machine's clock were ahead by so much."""
+    """A date that is behind the machine's clock."""
     return lambda now: date(now - by)
 
 
-def test_constant_is_what_operators_are_told() -> None:
-    """Half a minute, which no machine that asks for the time is off."""
+def test_constant_is_what_operators_read() -> None:
+    """A clock may be 30 seconds off."""
     assert CLOCK_OFF_SECONDS_MAX == 30
 
 
@@ -93,10 +93,10 @@ def test_constant_is_what_operators_are_told() -> None:
         (-1e8, True),
     ],
 )
-def test_clock_is_off_when_it_is_certain_to_be(
+def test_clock_is_off_only_beyond_doubt(
     ahead: float, is_off: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """By more than half a minute, either way; what a date leaves out, up to a second, is in the clock's favour."""
+    """A clock is off by more than 30 seconds; a date is rounded down by up to 1 second."""
     machine = Machine()
     machine.hold(ahead)
     if not is_off:
@@ -105,7 +105,8 @@ def test_clock_is_off_when_it_is_certain_to_be(
         return
     with pytest.raises(UnavailableError, match=REFUSED):
         machine.clock()
-    off = ahead - 1 if ahead > 0 else ahead
+    rounding_seconds = 1 if ahead > 0 else 0
+    off = ahead - rounding_seconds
     assert caplog.messages == [
         f"the clock is {off:+.0f} seconds off DynamoDB's: nothing is written until it is set"
     ]
@@ -113,7 +114,7 @@ def test_clock_is_off_when_it_is_certain_to_be(
 
 
 def test_each_answer_renews_the_measure() -> None:
-    """A clock that was set is right with the next answer, and one that was set wrongly is off with it."""
+    """The next answer shows whether a clock that was set is now right or off."""
     machine = Machine()
     for ahead, is_off in ((0, False), (99, True), (99, True), (0, False), (-99, True), (0, False)):
         machine.hold(ahead)
@@ -124,32 +125,30 @@ def test_each_answer_renews_the_measure() -> None:
             assert machine.clock() == NOON
 
 
-def test_clock_without_an_answer_is_not_written_by() -> None:
-    """There is no entry by a clock that nobody has looked at."""
-    with pytest.raises(
-        UnavailableError, match=r"^The clock was not held against DynamoDB's yet\.$"
-    ):
+def test_clock_without_an_answer_gives_no_time() -> None:
+    """A clock that was not compared with an answer fails."""
+    message = r"^The clock was not held against DynamoDB's yet\.$"
+    with pytest.raises(UnavailableError, match=message):
         SystemClock()()
 
 
 @pytest.mark.parametrize("seconds", [31, -31, 1e9])
-def test_clock_that_was_set_is_looked_at_before_it_is_written_by(seconds: float) -> None:
-    """Since the last answer it has gone another way than the clock that nobody sets."""
+def test_clock_that_was_set_gives_no_time_before_an_answer(seconds: float) -> None:
+    """After the last answer the wall clock moved and the monotonic clock did not."""
     machine = Machine()
     machine.hold()
     machine.pass_by(1e6)
     assert machine.clock() == NOON + timedelta(seconds=1e6)
     machine.wall += seconds
-    with pytest.raises(
-        UnavailableError, match=r"^The clock was set, and not held against DynamoDB's since\.$"
-    ):
+    message = r"^The clock was set, and not held against DynamoDB's since\.$"
+    with pytest.raises(UnavailableError, match=message):
         machine.clock()
     machine.hold()
     assert machine.clock().timestamp() == machine.wall
 
 
-def test_what_it_was_off_and_what_it_was_set_by_add_up() -> None:
-    """Twice a little is too much, unless the second makes good the first."""
+def test_offset_and_later_change_add_up() -> None:
+    """Two small errors are too much together, unless the second corrects the first."""
     for set_by, is_off in ((20, True), (-20, False)):
         machine = Machine()
         machine.hold(21)
@@ -162,7 +161,7 @@ def test_what_it_was_off_and_what_it_was_set_by_add_up() -> None:
 
 
 def test_frozen_process_is_not_off() -> None:
-    """An answer may have been on its way for minutes: its date lies between the request and now."""
+    """An answer may take minutes: its date lies between the request and now."""
     machine = Machine()
     for ahead, took in ((600, 600), (0, 600), (300, 600)):
         machine.hold(ahead, took=took)
@@ -172,8 +171,8 @@ def test_frozen_process_is_not_off() -> None:
 @pytest.mark.parametrize(
     "text", [None, "", "now", "Sun, 22 Nov 99999 12:00:00 GMT", "Sun, 31 Feb 2026 12:00:00 GMT"]
 )
-def test_answer_without_a_date_is_held_against_nothing(text: str | None) -> None:
-    """Nor does it leave in place what an earlier one said."""
+def test_answer_without_a_date_clears_the_offset(text: str | None) -> None:
+    """A clock that was off is trusted again after an answer without a readable date."""
     machine = Machine()
     machine.hold(99)
     machine.clock.hold(text, since=machine.wall)
@@ -181,10 +180,10 @@ def test_answer_without_a_date_is_held_against_nothing(text: str | None) -> None
 
 
 @pytest.mark.parametrize("ahead", [YEARS, timedelta(seconds=40), -YEARS, timedelta(seconds=-40)])
-def test_nothing_is_written_by_a_clock_that_is_off(
+def test_nothing_is_written_while_the_clock_is_off(
     client: "DynamoDBClient", ahead: timedelta, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither the first entry of an owner nor the next: each request looks again, and writes once it may."""
+    """Each request reads again, and an entry is written as soon as the clock is right."""
     processor = create_processor(ExampleAppOperations, client)
     assert processor.process(add(1, "known", owner_id="bob")).id == 1
     dated(client, behind(ahead))
@@ -193,7 +192,7 @@ def test_nothing_is_written_by_a_clock_that_is_off(
         with pytest.raises(UnavailableError):
             processor.process(add(1, "n", owner_id=owner_id))
     assert sent == ["GetItem"] * 3
-    assert len([one for one in caplog.messages if "nothing is written" in one]) >= 3
+    assert len([line for line in caplog.messages if "nothing is written" in line]) >= 3
     dated(client, date)
     assert processor.process(add(1, "n", owner_id="ada")).id == 1
     assert processor.process(add(1, "n", owner_id="bob")).id == 2
@@ -202,13 +201,13 @@ def test_nothing_is_written_by_a_clock_that_is_off(
     assert sent == ["TransactWriteItems"]
 
 
-def test_last_answer_tells_of_the_clock_whatever_it_was(client: "DynamoDBClient") -> None:
-    """The answer to a write, a cancelled one's and a refused one's have dates too."""
+def test_each_answer_shows_whether_the_clock_is_off(client: "DynamoDBClient") -> None:
+    """The answers to reads, to writes and to cancelled writes have a date."""
     store = create_account_store(client)
     entry = NEW.next_entry(add(1, "n"), amount=1, now=NOON)
     calls: list[Callable[[], Any]] = [
         lambda: store.account("ada", consistent=True),
-        lambda: store.transact([change_of(NEW, entry)], token="done"),  # and then cancelled
+        lambda: store.transact([change_of(NEW, entry)], token="done"),  # cancelled the second time
         lambda: store.transact([change_of(NEW, entry)], token="again"),
         lambda: store.look_up("ada", "n"),
         lambda: store.owners_with("n", ["ada"]),
@@ -219,12 +218,13 @@ def test_last_answer_tells_of_the_clock_whatever_it_was(client: "DynamoDBClient"
         for change, is_off in ((behind(YEARS), True), (date, False)):
             dated(client, change)
             call()
-            with pytest.raises(UnavailableError, match=REFUSED) if is_off else nullcontext():
+            expected = pytest.raises(UnavailableError, match=REFUSED) if is_off else nullcontext()
+            with expected:
                 store.clock()
 
 
-def test_error_tells_of_the_clock_if_it_is_dynamodb_s(client: "DynamoDBClient") -> None:
-    """An answer of something in between has no request id, and may have any date."""
+def test_error_of_dynamodb_shows_whether_the_clock_is_off(client: "DynamoDBClient") -> None:
+    """The date of an error counts only if the error has a request id, so comes from DynamoDB."""
     store = create_store(client)
     dated(client, behind(YEARS))
     store.account("ada", consistent=True)
@@ -244,8 +244,8 @@ def test_error_tells_of_the_clock_if_it_is_dynamodb_s(client: "DynamoDBClient") 
 
 
 @pytest.mark.parametrize("code", sorted(SIGNATURE_IS_OFF))
-def test_signature_that_is_too_old_is_the_clock_s_fault_if_it_is_off(code: str) -> None:
-    """Then it is another 503; else the key is wrong, and stays so."""
+def test_expired_signature_is_temporary_if_the_clock_is_off(code: str) -> None:
+    """With a right clock, an expired signature is a permanent error."""
     for ahead, raised in ((0, StoreError), (600, UnavailableError)):
         machine = Machine()
         headers = {"date": date(NOON - timedelta(seconds=ahead))}
@@ -257,8 +257,8 @@ def test_signature_that_is_too_old_is_the_clock_s_fault_if_it_is_off(code: str) 
             raise ClientError(answer, "GetItem")
 
 
-def test_request_without_an_answer_leaves_the_measure_as_it_is() -> None:
-    """A lost answer says nothing."""
+def test_lost_answer_leaves_the_offset_as_it_is() -> None:
+    """A request without an answer does not change whether the clock is off."""
     machine = Machine()
     machine.hold(99)
     with pytest.raises(UnavailableError), dynamodb_request(machine.clock):
@@ -267,15 +267,15 @@ def test_request_without_an_answer_leaves_the_measure_as_it_is() -> None:
         machine.clock()
 
 
-def test_clock_that_is_passed_in_is_not_held_against_any_other(client: "DynamoDBClient") -> None:
-    """The caller has a reason to bring one, as a test or an import has."""
+def test_clock_that_is_passed_in_is_not_checked(client: "DynamoDBClient") -> None:
+    """A test or an import may pass in a clock that differs from DynamoDB's."""
     dated(client, behind(YEARS))
     processor = create_processor(ExampleAppOperations, client, clock=lambda: NOON)
     assert processor.process(add(1, "n")).created_at == NOON
 
 
 def test_refusal_needs_the_time_too(client: "DynamoDBClient") -> None:
-    """What an account can pay depends on the time, so a clock that is off refuses nothing."""
+    """The balance that an account can spend depends on the time, so the answer is unavailable."""
     dated(client, behind(YEARS))
     with pytest.raises(UnavailableError):
         create_processor(ExampleAppOperations, client).process(spend(1, "n"))
@@ -284,29 +284,20 @@ def test_refusal_needs_the_time_too(client: "DynamoDBClient") -> None:
 def test_answer_is_503_and_the_log_says_why(
     client: "DynamoDBClient", caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The client is to come back; the operator is told which clock it is."""
+    """The client gets Retry-After, and the operator gets the offset of the clock."""
     dated(client, behind(YEARS))
     api = LambdaApi(create_handler(create_app(client)))
-    answer = api(
-        "POST", "/ledger/entry", {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "n"}
-    )
-    assert (answer.status, answer.body["code"], answer.headers["retry-after"]) == (
-        503,
-        "unavailable",
-        "1",
-    )
+    body = {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "n"}
+    answer = api("POST", "/ledger/entry", body)
+    assert (answer.status, answer.body["code"]) == (503, "unavailable")
+    assert answer.headers["retry-after"] == "1"
     assert any(message.startswith("the clock is +3156") for message in caplog.messages)
     dated(client, date)
-    assert (
-        api(
-            "POST", "/ledger/entry", {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "n"}
-        ).status
-        == 200
-    )
+    assert api("POST", "/ledger/entry", body).status == 200
 
 
-def test_sweep_writes_nothing_by_a_clock_that_is_off(client: "DynamoDBClient") -> None:
-    """It fails, so that its message comes again; it counts without writing all the same, and goes on once it may."""
+def test_sweep_writes_nothing_while_the_clock_is_off(client: "DynamoDBClient") -> None:
+    """The sweep fails, so that its message comes again; a dry run only counts and succeeds."""
     create_processor(ExampleAppOperations, client).process(add(1, "n"))
     store = create_account_store(client)
     (segment,) = Segment.all_of(DAY, 1, NOON)
@@ -319,15 +310,14 @@ def test_sweep_writes_nothing_by_a_clock_that_is_off(client: "DynamoDBClient") -
     dated(client, date)
     assert Sweep(store, DAY).run(segment, seconds=60).tally.granted == 1
     dated(client, behind(YEARS))
-    assert (
-        Sweep(store, DAY).run(segment, seconds=60).tally.already == 1
-    )  # for whom nothing is to be written
+    # The reward is written already, so the clock is not needed.
+    assert Sweep(store, DAY).run(segment, seconds=60).tally.already == 1
 
 
 def test_sweep_whose_clock_is_set_meanwhile_reads_the_page_again(
     client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those who wait are written to by a clock that was looked at, or by none."""
+    """The waiting rewards are written only after the clock was compared again."""
     processor = create_processor(ExampleAppOperations, client)
     for owner_id in ("ada", "bob", "eve"):
         processor.process(add(1, "n", owner_id=owner_id))
@@ -335,10 +325,11 @@ def test_sweep_whose_clock_is_set_meanwhile_reads_the_page_again(
     monkeypatch.setattr("ledger_core.rewards.batch_writer.TRANSACTIONS_MAX", 1)
     store = create_account_store(client)
     (segment,) = Segment.all_of(DAY, 1, NOON)
-    sweep, told = Sweep(store, DAY), iter([True, True, True, False])
+    sweep = Sweep(store, DAY)
+    is_known = iter([True, True, True, False])
 
     def clock() -> datetime:
-        if not next(told, True):
+        if not next(is_known, True):
             raise UnavailableError("The clock was set, and not held against DynamoDB's since.")
         return store.clock()
 

@@ -1,4 +1,4 @@
-"""What is made of DynamoDB's answers: accounts, entries, reasons, units."""
+"""Accounts, entries, reasons and units that are decoded from DynamoDB's answers."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -35,7 +35,8 @@ ROW: dict[str, Any] = {
 DAY = {"DAILY_REWARD:day": "2026-11-22"}
 MARKED = {**ROW, "mark:DAILY_REWARD:day": {"S": "2026-11-22"}}
 MARKED_ACCOUNT = replace(HEAD, marks=DAY)
-NONE, LOST = {"Code": "None"}, {"Code": "ConditionalCheckFailed"}
+NONE = {"Code": "None"}
+LOST = {"Code": "ConditionalCheckFailed"}
 BUSY = {"Code": "TransactionConflict"}
 STORED = {**LOST, "Item": entry_item(ENTRY)}
 
@@ -55,7 +56,7 @@ STORED = {**LOST, "Item": entry_item(ENTRY)}
     ],
 )
 def test_reasons_are_read_by_position(reasons: list[dict[str, Any]], cancelled: Cancelled) -> None:
-    """The first tells of the nonce, the second of the balance, and either whether to wait."""
+    """The reasons of the entries come first, and the reason of the account last."""
     assert cancelled_from("ada", reasons) == cancelled
 
 
@@ -68,16 +69,16 @@ def test_reasons_are_read_by_position(reasons: list[dict[str, Any]], cancelled: 
         ([NONE, {"Code": "ProvisionedThroughputExceeded"}], None, UnavailableError),
     ],
 )
-def test_conflict_and_throttling_come_on_top(
+def test_conflict_and_throttling_are_kept_beside_the_account(
     reasons: list[dict[str, Any]], account: Account | None, busy: type[Exception]
 ) -> None:
-    """They say that the next try should wait."""
+    """They mean that the next try should wait."""
     cancelled = cancelled_from("ada", reasons)
     assert (cancelled.stored, cancelled.account, type(cancelled.busy)) == ((), account, busy)
 
 
 @pytest.mark.parametrize(
-    ("reasons", "contended", "message"),
+    ("reasons", "is_busy", "message"),
     [
         ([{**LOST, "Item": {"v": {"N": "1"}}}, NONE], False, "a stored entry is malformed"),
         (
@@ -104,18 +105,18 @@ def test_conflict_and_throttling_come_on_top(
         ([{"Code": "ValidationError"}, BUSY], True, "DynamoDB refused: ValidationError$"),
     ],
 )
-def test_what_is_wrong_for_good_is_said(
-    reasons: list[dict[str, Any]], contended: bool, message: str
+def test_permanent_error_is_no_lost_race(
+    reasons: list[dict[str, Any]], is_busy: bool, message: str
 ) -> None:
-    """A row that is broken, or a write that DynamoDB never takes, is no loss of a race."""
+    """A malformed item and a write that DynamoDB refuses are errors that no retry mends."""
     cancelled = cancelled_from("ada", reasons)
-    assert (cancelled.stored, cancelled.account, bool(cancelled.busy)) == ((), None, contended)
+    assert (cancelled.stored, cancelled.account, bool(cancelled.busy)) == ((), None, is_busy)
     with pytest.raises(StoreError, match=message):
         raise cancelled.error or AssertionError("there is no error")
 
 
-def test_refusal_beside_a_lost_race_says_both() -> None:
-    """What is stored is told even when the other write was refused."""
+def test_refusal_beside_a_lost_race_keeps_both() -> None:
+    """The stored account is kept even if the other write was refused."""
     cancelled = cancelled_from("ada", [{"Code": "ValidationError"}, {**LOST, "Item": ROW}])
     assert (cancelled.account, str(cancelled.error)) == (HEAD, "DynamoDB refused: ValidationError")
 
@@ -130,7 +131,7 @@ def test_refusal_beside_a_lost_race_says_both() -> None:
     ],
 )
 def test_units_are_those_of_all_tables(response: dict[str, Any], units: float) -> None:
-    """One table's or several; what is not said is nothing."""
+    """The units of all tables are added up; absent units count 0."""
     assert units_from({"ResponseMetadata": {"RequestId": "r"}, **response}) == units
 
 
@@ -145,14 +146,14 @@ def test_units_are_those_of_all_tables(response: dict[str, Any], units: float) -
         {"message": "<html>Sign in to the network</html>"},
     ],
 )
-def test_a_200_that_is_not_dynamodb_s_is_no_answer(response: dict[str, Any]) -> None:
-    """What has no request id or no consumed capacity is a lost answer, to be asked for again under the same token."""
+def test_200_that_is_not_from_dynamodb_is_no_answer(response: dict[str, Any]) -> None:
+    """An answer without its request id or its consumed capacity is a lost answer."""
     with pytest.raises(UnavailableError):
         units_from(response)
 
 
 def test_stored_entry_is_read_as_it_was_written() -> None:
-    """All fields come back; the keys of the item are no fields."""
+    """All fields are read back; the keys of the item are not among them."""
     item = entry_item(ENTRY)
     assert entry_from(item) == ENTRY
     assert row_from(item) == {
@@ -163,7 +164,7 @@ def test_stored_entry_is_read_as_it_was_written() -> None:
 
 
 def test_empty_metadata_is_not_stored() -> None:
-    """An entry without metadata has no attribute for them, and is read with an empty dict."""
+    """An entry without metadata has no such attribute, and is read with an empty dict."""
     entry = Account(owner_id="ada").next_entry(operation(), amount=3, now=NOON)
     item = entry_item(entry)
     assert "metadata" not in item
@@ -181,7 +182,7 @@ def test_empty_metadata_is_not_stored() -> None:
     ],
 )
 def test_entry_of_another_format_is_refused(other: dict[str, Any], unknown: str) -> None:
-    """Another version or an unknown attribute is named; the entry is neither read in part nor called malformed."""
+    """The error names the version or the unknown attribute, and does not say malformed."""
     with pytest.raises(
         UnknownFormatError, match=f"^a stored entry has attributes that are not known: {unknown}$"
     ):
@@ -189,7 +190,7 @@ def test_entry_of_another_format_is_refused(other: dict[str, Any], unknown: str)
 
 
 def test_entry_without_a_version_is_malformed() -> None:
-    """Every entry that the ledger writes has one."""
+    """Each entry that the ledger writes has a version."""
     item = entry_item(ENTRY)
     del item["v"]
     with pytest.raises(StoreError, match=r"^a stored entry is malformed: .*'v'") as failure:
@@ -201,7 +202,7 @@ def test_entry_without_a_version_is_malformed() -> None:
     "version", [{"S": "1"}, {"BOOL": False}, {"N": "1.5"}, {"N": "0"}, {"NULL": True}]
 )
 def test_version_that_the_ledger_never_wrote_is_malformed(version: dict[str, Any]) -> None:
-    """No version of the ledger writes it."""
+    """A version is a whole number from 1."""
     with pytest.raises(StoreError, match=r"^a stored entry is malformed: ") as failure:
         entry_from({**entry_item(ENTRY), "v": version})
     assert type(failure.value) is StoreError
@@ -209,7 +210,7 @@ def test_version_that_the_ledger_never_wrote_is_malformed(version: dict[str, Any
 
 @pytest.mark.parametrize("row", [ROW, {"account": {"S": "ada"}}])
 def test_account_of_another_format_is_refused(row: dict[str, Any]) -> None:
-    """Every unknown attribute is named, also when the account has no entry yet."""
+    """The error names each unknown attribute, also if the account has no entry."""
     message = "^a stored account has attributes that are not known: holds, lots$"
     with pytest.raises(UnknownFormatError, match=message):
         account_from("ada", {**row, "lots": {"L": []}, "holds": {"M": {}}})
@@ -240,16 +241,16 @@ def test_account_of_another_format_is_refused(row: dict[str, Any]) -> None:
         ),
     ],
 )
-def test_whatever_is_stored_is_read(typed: dict[str, Any], plain: Any) -> None:
-    """A row that is no entry can still be looked at; what an entry never has is what no field of it takes."""
+def test_any_attribute_is_read(typed: dict[str, Any], plain: Any) -> None:
+    """An audit can read any row; a type that the ledger does not write becomes an invalid value."""
     assert row_from({"entry_key": {"S": "ada#n"}, "amount": typed}) == {
         "amount": plain,
         "updated_at": None,
     }
 
 
-def test_a_broken_entry_is_told_by_field_and_not_by_content() -> None:
-    """The error names what is wrong, without a value and without a link."""
+def test_malformed_entry_is_an_error_without_its_values() -> None:
+    """The error names each wrong field, without its value and without a link."""
     with pytest.raises(StoreError) as failure:
         entry_from({**entry_item(ENTRY), "amount": {"N": "1.5"}})
     assert str(failure.value).startswith(
@@ -263,27 +264,27 @@ def test_a_broken_entry_is_told_by_field_and_not_by_content() -> None:
 @pytest.mark.parametrize(
     "item", [None, {}, {"account": {"S": "ada"}, "mark:DAILY_REWARD:day": {"S": "2026-11-22"}}]
 )
-def test_row_without_an_entry_is_the_head_of_a_new_ledger(item: dict[str, Any] | None) -> None:
-    """A mark alone is no entry."""
+def test_row_without_an_entry_is_a_new_account(item: dict[str, Any] | None) -> None:
+    """A row that is absent or has only a mark is an account without entries."""
     assert account_from("ada", item) == Account(owner_id="ada")
 
 
-def test_time_that_is_stored_twice_is_read_by_audits_alone() -> None:
-    """An entry has one time. A second one that is written into it changes only what an audit says."""
+def test_stored_updated_at_of_an_entry_is_read_by_audits_alone() -> None:
+    """The ledger stores only `created_at`; an audit also reads a forged `updated_at`."""
     item = {**entry_item(ENTRY), "updated_at": {"S": "later"}}
     assert entry_from(item) == ENTRY
     assert row_from(item)["updated_at"] == "later"
 
 
-def test_stored_head_is_the_row_less_what_is_noted_beside() -> None:
-    """Whatever is in it; one that holds nothing else is a new ledger's."""
-    noted = {
+def test_stored_head_has_the_attributes_of_the_head() -> None:
+    """Times and marks of the row are left out; malformed and unknown attributes are kept."""
+    beside = {
         "created_at": {"S": "x"},
         "active_at": {"N": "1"},
         "mark:DAILY_REWARD:day": {"BOOL": True},
     }
-    assert stored_head_from("ada", ROW | noted) == StoredHead.of(HEAD.head)
-    assert stored_head_from("ada", {"account": {"S": "ada"}, **noted}) == StoredHead.of(
+    assert stored_head_from("ada", ROW | beside) == StoredHead.of(HEAD.head)
+    assert stored_head_from("ada", {"account": {"S": "ada"}, **beside}) == StoredHead.of(
         Head(owner_id="ada")
     )
     assert stored_head_from("ada", None) == StoredHead.of(Head(owner_id="ada"))
@@ -296,10 +297,11 @@ def test_stored_head_is_the_row_less_what_is_noted_beside() -> None:
 
 
 def test_account_is_the_whole_row() -> None:
-    """It has the head, the times and the marks."""
+    """An account has the head, the times and the marks of its row."""
     assert account_from("ada", ROW) == HEAD
     assert account_from("ada", None) == Account(owner_id="ada")
-    earlier, later = NOON - timedelta(days=1), NOON + timedelta(days=1)
+    earlier = NOON - timedelta(days=1)
+    later = NOON + timedelta(days=1)
     row = {
         **MARKED,
         "created_at": {"S": format_time(earlier)},
@@ -322,8 +324,8 @@ def test_account_is_the_whole_row() -> None:
         ({"mark:DAILY_REWARD:day": {"N": "1"}}, "KeyError 'S'"),
     ],
 )
-def test_broken_row_is_an_error_that_says_why(broken: dict[str, Any], message: str) -> None:
-    """No part of a row is guessed."""
+def test_malformed_account_is_an_error_with_its_cause(broken: dict[str, Any], message: str) -> None:
+    """No attribute is guessed, and the error says what is wrong."""
     with pytest.raises(StoreError, match=f"^a stored account is malformed: {message}") as failure:
         account_from("ada", ROW | broken)
     assert isinstance(failure.value.__cause__, (KeyError, ValueError))

@@ -1,4 +1,4 @@
-"""What DynamoDB says, in our words: its errors, its reasons, its pages."""
+"""The store translates DynamoDB's errors, reasons and pages."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -75,7 +75,7 @@ CALLS: list[Callable[[LedgerStore], Any]] = [
 
 
 def raised(cancelled: Sequence[Cancelled]) -> None:
-    """Raise what a cancelled transaction was cancelled for."""
+    """Raise the reason for which a transaction was cancelled."""
     for reason in cancelled:
         raise reason.busy or reason.error or AssertionError("there is no error")
 
@@ -85,7 +85,7 @@ def an_entry() -> LedgerEntry:
 
 
 @pytest.mark.parametrize(
-    ("error", "ours"),
+    ("error", "expected"),
     [
         (refusal("ThrottlingException"), UnavailableError),
         (refusal("InternalServerError", status=500), UnavailableError),
@@ -114,33 +114,32 @@ def an_entry() -> LedgerEntry:
     ids=lambda value: str(value)[:60] if isinstance(value, Exception) else "",
 )
 @pytest.mark.parametrize("call", CALLS)
-def test_errors_of_botocore_become_ours(
+def test_errors_of_botocore_are_translated(
     monkeypatch: pytest.MonkeyPatch,
     client: "DynamoDBClient",
     call: Callable[[LedgerStore], Any],
     error: Exception,
-    ours: type[Exception],
+    expected: type[Exception],
 ) -> None:
-    """Every call translates every error: try again, or do not."""
+    """Each call translates each error to a temporary or a permanent error."""
     failing(monkeypatch, client, error)
-    with pytest.raises(ours) as failure:
+    with pytest.raises(expected) as failure:
         call(create_store(client))
-    assert failure.value.__cause__ is error or "CancellationReasons" in getattr(
-        error, "response", {}
-    )
+    is_cancelled = isinstance(error, ClientError) and "CancellationReasons" in error.response
+    assert failure.value.__cause__ is error or is_cancelled
 
 
 @pytest.mark.parametrize(
     "answer", [{}, {"ResponseMetadata": {"RequestId": "r"}}, {"ConsumedCapacity": []}]
 )
 @pytest.mark.parametrize("call", CALLS)
-def test_a_200_that_is_not_dynamodb_s_is_a_lost_answer(
+def test_200_that_is_not_from_dynamodb_is_a_lost_answer(
     monkeypatch: pytest.MonkeyPatch,
     client: "DynamoDBClient",
     call: Callable[[LedgerStore], Any],
     answer: dict[str, Any],
 ) -> None:
-    """No call is done before DynamoDB has said so: with its request id, and what it consumed."""
+    """A call is done only if the answer has a request id and its consumed capacity."""
     for name in ("get_item", "transact_write_items", "transact_get_items", "query", "scan"):
         monkeypatch.setattr(client, name, lambda **_: answer)
     with pytest.raises(UnavailableError, match="not DynamoDB's"):
@@ -148,10 +147,11 @@ def test_a_200_that_is_not_dynamodb_s_is_a_lost_answer(
 
 
 def test_table_of_errors_is_complete() -> None:
-    """Every error that DynamoDB declares for the calls that the store makes is one we decided about."""
+    """The table has each error that DynamoDB declares for the calls of the store."""
     model = botocore.session.get_session().get_service_model("dynamodb")
     calls = ("GetItem", "Query", "TransactGetItems", "TransactWriteItems")
-    declared = {shape.name for call in calls for shape in model.operation_model(call).error_shapes}
+    operations = [model.operation_model(call) for call in calls]
+    declared = {error.name for declaring in operations for error in declaring.error_shapes}
     assert declared <= set(ERRORS) | NEVER_TRIED_AGAIN
     assert set(ERRORS) >= BUSY
 
@@ -159,7 +159,7 @@ def test_table_of_errors_is_complete() -> None:
 def test_item_is_small_enough_for_one_write_unit(
     store: LedgerStore, client: "DynamoDBClient"
 ) -> None:
-    """With a 20-character owner, a 36-character nonce and 200 bytes of metadata an entry is below 1 KB."""
+    """An entry with long ids and 200 bytes of metadata takes less than 1 KB."""
     request = operation(owner_id="o" * 20, nonce="n" * 36, metadata={"k" * 20: "v" * 180})
     entry = Account(owner_id="o" * 20, balance=BALANCE_MAX - 3, entry_count=10**9).next_entry(
         request, amount=3, now=NOON
@@ -196,7 +196,7 @@ def at(second: int) -> Any:
 def test_pages_join_without_gap_or_overlap(
     store: LedgerStore, client: "DynamoDBClient", ten_entries: list[LedgerEntry], limit: int
 ) -> None:
-    """Whatever the limit, pages hold every entry once, newest first, one request each, and the last says it is."""
+    """Pages of any limit have each entry once, newest first, and take one request each."""
     sent = wire(client)
     pages: list[list[LedgerEntry]] = []
     before = None
@@ -221,20 +221,18 @@ def test_pages_join_without_gap_or_overlap(
 def test_interval_includes_its_start_and_excludes_its_end(
     store: LedgerStore, ten_entries: list[LedgerEntry], since: Any, before: Any, ids: list[int]
 ) -> None:
-    """Intervals are half open, as accounting periods are, so that periods join."""
+    """Intervals are half open, so that two periods join without overlap."""
     assert [entry.id for entry in store.page("ada", since=since, before=before, limit=50)[0]] == ids
 
 
 def test_operation_filters_and_still_fills_the_page(
     store: LedgerStore, ten_entries: list[LedgerEntry]
 ) -> None:
-    """Only the operation asked for is returned, in pages as full as can be."""
+    """A filtered page has only entries of the operation, up to its limit."""
     page, before = store.page("ada", operation="SIGNUP_CREDIT", limit=3)
     assert [entry.id for entry in page] == [10, 7, 4]
-    assert [
-        entry.id
-        for entry in store.page("ada", operation="SIGNUP_CREDIT", before=before, limit=3)[0]
-    ] == [1]
+    page, _ = store.page("ada", operation="SIGNUP_CREDIT", before=before, limit=3)
+    assert [entry.id for entry in page] == [1]
 
 
 def test_filtered_page_is_bounded_in_requests(
@@ -243,24 +241,21 @@ def test_filtered_page_is_bounded_in_requests(
     client: "DynamoDBClient",
     ten_entries: list[LedgerEntry],
 ) -> None:
-    """A rare operation in a long history costs at most HISTORY_QUERIES_MAX requests a page, and paging goes on."""
+    """A page with a rare operation takes `HISTORY_QUERIES_MAX` requests, and paging goes on."""
     assert HISTORY_EVALUATED_MAX >= 100
     monkeypatch.setattr("ledger_core.dynamodb.store.HISTORY_EVALUATED_MAX", 2)
     sent = wire(client)
     page, before = store.page("ada", operation="SIGNUP_CREDIT", limit=9)
     assert [entry.id for entry in page] == [10, 7, 4]
     assert len(sent) == HISTORY_QUERIES_MAX
-    assert [
-        entry.id
-        for entry in store.page("ada", operation="SIGNUP_CREDIT", before=before, limit=9)[0]
-    ] == [1]
+    page, _ = store.page("ada", operation="SIGNUP_CREDIT", before=before, limit=9)
+    assert [entry.id for entry in page] == [1]
 
 
 def test_latest_at_an_instant(store: LedgerStore, ten_entries: list[LedgerEntry]) -> None:
-    """The last entry at or before an instant, or none before the first."""
-    assert [
-        (found := store.latest("ada", at=at(second))) and found.id for second in (-1, 0, 5, 99)
-    ] == [None, 1, 6, 10]
+    """`latest` gives the last entry at or before an instant, or None."""
+    latest = [store.latest("ada", at=at(second)) for second in (-1, 0, 5, 99)]
+    assert [entry and entry.id for entry in latest] == [None, 1, 6, 10]
     assert store.latest("bob") is None
 
 
@@ -270,7 +265,7 @@ def test_rows_come_in_pages(
     client: "DynamoDBClient",
     ten_entries: list[LedgerEntry],
 ) -> None:
-    """An audit reads all entries, oldest first, page by page to the end."""
+    """An audit reads all pages of entries, oldest first."""
     query = client.query
     monkeypatch.setattr(
         client, "query", lambda **arguments: query(**{"Limit": 3, **arguments}), raising=False
@@ -281,8 +276,10 @@ def test_rows_come_in_pages(
     assert [row["id"] for row in store.rows("ada", until=format_time(at(1)))[0]] == [1, 2]
 
 
-def test_row_without_an_entry_is_a_new_ledger(store: LedgerStore, client: "DynamoDBClient") -> None:
-    """An account row that has only a mark does not stand in the way of the first entry."""
+def test_row_without_an_entry_is_a_new_account(
+    store: LedgerStore, client: "DynamoDBClient"
+) -> None:
+    """The first entry is written to an account row that has only a mark."""
     client.put_item(
         TableName=os.environ["LEDGER_ACCOUNTS_TABLE"],
         Item={"account": {"S": "ada"}, "mark:DAILY_REWARD:day": {"S": "2026-11-22"}},
@@ -293,10 +290,10 @@ def test_row_without_an_entry_is_a_new_ledger(store: LedgerStore, client: "Dynam
     assert store.account("ada", consistent=True).balance == 3
 
 
-def test_malformed_balance_is_an_error_of_the_store(
+def test_malformed_account_is_an_error_of_the_store(
     store: LedgerStore, client: "DynamoDBClient"
 ) -> None:
-    """An account row that is broken is named as such."""
+    """The error says that a stored account is malformed."""
     client.put_item(
         TableName=os.environ["LEDGER_ACCOUNTS_TABLE"],
         Item={"account": {"S": "ada"}, "entry_count": {"N": "1"}},
@@ -306,7 +303,7 @@ def test_malformed_balance_is_an_error_of_the_store(
 
 
 def test_entry_of_a_later_version_is_refused(store: LedgerStore, client: "DynamoDBClient") -> None:
-    """An entry with an unknown attribute is not read, because the attribute may change what it means."""
+    """An entry with an unknown attribute is not read, because its meaning may differ."""
     store.transact([change_of(Account(owner_id="ada"), an_entry())], token="t")
     table = os.environ["LEDGER_ENTRIES_TABLE"]
     client.put_item(
@@ -319,7 +316,7 @@ def test_entry_of_a_later_version_is_refused(store: LedgerStore, client: "Dynamo
 
 
 @pytest.mark.parametrize("entries", [0, 1])
-def test_account_of_a_later_version_is_never_moved(
+def test_account_of_a_later_version_is_not_changed(
     store: LedgerStore, client: "DynamoDBClient", entries: int
 ) -> None:
     """A post to an account with an unknown attribute is refused, and nothing is written."""
@@ -349,7 +346,7 @@ def tables_of_the_ledger() -> list[str]:
 def test_malformed_stored_entry_is_named_without_its_content(
     store: LedgerStore, client: "DynamoDBClient"
 ) -> None:
-    """An item that is no entry is an error of the store, which does not show what is in it."""
+    """The error of the store names the wrong field and shows no value."""
     client.put_item(
         TableName=os.environ["LEDGER_ENTRIES_TABLE"],
         Item={

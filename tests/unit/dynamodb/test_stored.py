@@ -1,4 +1,4 @@
-"""Stored heads, whatever is in their fields."""
+"""Stored heads, also with malformed fields."""
 
 from typing import Any
 
@@ -32,6 +32,6 @@ def test_row_with_a_malformed_or_unknown_field_is_no_head(wrong: dict[str, Any])
 
 
 def test_row_of_a_head_is_that_head() -> None:
-    """Whether the owner has entries or not."""
+    """A head with or without entries is stored and read back."""
     for head in (HEAD, Head(owner_id="ada")):
         assert StoredHead.of(head).head() == head

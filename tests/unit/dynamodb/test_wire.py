@@ -1,4 +1,4 @@
-"""What is asked of DynamoDB, to the letter, and what the store makes of its answers."""
+"""The exact requests that the store sends to DynamoDB, and what it makes of the answers."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,8 +28,10 @@ KNOWN = Account(
     updated_at=BEFORE,
     active_at=BEFORE,
 )
-NOON_TEXT, BEFORE_TEXT = "2026-11-22T12:00:00.000000Z", "2026-11-22T11:59:59.000000Z"
+NOON_TEXT = "2026-11-22T12:00:00.000000Z"
+BEFORE_TEXT = "2026-11-22T11:59:59.000000Z"
 CREATED_BEFORE = {":created_at": {"S": BEFORE_TEXT}}
+ACTIVE_BEFORE = {":active_at": {"S": BEFORE_TEXT}}
 
 
 def first_entry_after(head: Account) -> LedgerEntry:
@@ -66,7 +68,9 @@ SET = (
     "SET balance = :balance, entry_count = :entry_count, head_hash = :head_hash, "
     "created_at = :created_at, updated_at = :updated_at, active_at = :active_at"
 )
-DAY, OF_DAY = Mark("DAILY_REWARD:day", "2026-11-22"), {":mark0": {"S": "2026-11-22"}}
+DAY = Mark("DAILY_REWARD:day", "2026-11-22")
+OF_DAY = {":mark0": {"S": "2026-11-22"}}
+MARKED = replace(KNOWN, marks={DAY.name: DAY.period})
 NOTED = ", #mark0 = :mark0"
 
 
@@ -77,14 +81,7 @@ NOTED = ", #mark0 = :mark0"
         (KNOWN, None, True, IS_KNOWN, SET, OF_KNOWN | CREATED_BEFORE),
         (NEW, DAY, True, IS_NEW, SET + NOTED, OF_DAY),
         (KNOWN, DAY, True, IS_KNOWN, SET + NOTED, OF_KNOWN | OF_DAY | CREATED_BEFORE),
-        (
-            replace(KNOWN, marks={DAY.name: DAY.period}),
-            DAY,
-            True,
-            IS_KNOWN,
-            SET,
-            OF_KNOWN | CREATED_BEFORE,
-        ),
+        (MARKED, DAY, True, IS_KNOWN, SET, OF_KNOWN | CREATED_BEFORE),
         (NEW, None, False, IS_NEW, SET, {}),
         (
             KNOWN,
@@ -92,9 +89,7 @@ NOTED = ", #mark0 = :mark0"
             False,
             IS_KNOWN,
             SET + NOTED,
-            OF_KNOWN
-            | OF_DAY
-            | {":created_at": {"S": BEFORE_TEXT}, ":active_at": {"S": BEFORE_TEXT}},
+            OF_KNOWN | OF_DAY | CREATED_BEFORE | ACTIVE_BEFORE,
         ),
     ],
 )
@@ -106,9 +101,9 @@ def test_entry_and_its_account_are_written_on_conditions(
     expression: str,
     values: dict[str, Any],
 ) -> None:
-    """The nonce must be new and the account the known one; DynamoDB answers what is stored otherwise."""
+    """The nonce must be new and the account unchanged; if not, DynamoDB answers the stored item."""
     entry = first_entry_after(account)
-    update = {
+    update: dict[str, Any] = {
         "TableName": "accounts",
         "Key": {"account": {"S": "ada"}},
         "UpdateExpression": expression,
@@ -123,12 +118,9 @@ def test_entry_and_its_account_are_written_on_conditions(
             **values,
         },
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-        **(
-            {"ExpressionAttributeNames": {"#mark0": "mark:DAILY_REWARD:day"}}
-            if NOTED in expression
-            else {}
-        ),
     }
+    if NOTED in expression:
+        update["ExpressionAttributeNames"] = {"#mark0": "mark:DAILY_REWARD:day"}
     pair: Any = [{"Put": put_of(entry)}, {"Update": update}]
     change = change_of(account, entry, mark=mark, is_active=is_active)
     assert transact_items(change, entries_table="entries", accounts_table="accounts") == pair
@@ -166,14 +158,13 @@ def query(
 def query_of_rows(
     until: str | None = None, *, newest_first: bool = False, **options: Any
 ) -> tuple[str, dict[str, Any]]:
-    """Whatever their times are, also what is no time."""
+    """A query that reads all rows up to a time, also those whose time is malformed."""
     name, asked = query(newest_first=newest_first, **options)
-    asked["KeyConditionExpression"] = "account = :account" + (
-        " AND created_at <= :until" if until else ""
-    )
-    asked["ExpressionAttributeValues"] = {":account": {"S": "ada"}} | (
-        {":until": {"S": until}} if until else {}
-    )
+    asked["KeyConditionExpression"] = "account = :account"
+    asked["ExpressionAttributeValues"] = {":account": {"S": "ada"}}
+    if until:
+        asked["KeyConditionExpression"] += " AND created_at <= :until"
+        asked["ExpressionAttributeValues"][":until"] = {"S": until}
     return name, asked
 
 
@@ -258,26 +249,26 @@ IDS: list[Any] = [
         (lambda store: store.table_ids("ada", start=BOOKMARK), scan(ExclusiveStartKey=BOOKMARK)),
     ],
 )
-def test_each_read_is_one_request_and_its_units_are_added_up(
+def test_each_read_is_a_request_whose_units_are_added_up(
     call: Callable[[LedgerStore], Any], asked: tuple[str, dict[str, Any]]
 ) -> None:
-    """What is read and how: by key or by the index, at what consistency, from where to where, how much of it."""
+    """Each read has its table or index, its consistency, its interval and its limit."""
     answer = {"Responses": [{}, {}], "Items": [], "ConsumedCapacity": {"CapacityUnits": 0.5}}
     wire = Wire(answer, answer)
-    with measure_request() as usage:
+    with measure_request() as metrics:
         call(wire.store)
         call(wire.store)
     assert wire.asked == [asked, asked]
-    assert (usage.dynamodb_requests, usage.read_units, usage.write_units) == (2, 1.0, 0)
+    assert (metrics.dynamodb_requests, metrics.read_units, metrics.write_units) == (2, 1.0, 0)
 
 
 def test_units_of_writes_are_added_up() -> None:
-    """A request may write twice, and both cost."""
+    """The units of two writes of a request are added up."""
     wire = Wire(*[{"ConsumedCapacity": [{"CapacityUnits": 3.0}, {"CapacityUnits": 2.0}]}] * 2)
-    with measure_request() as usage:
+    with measure_request() as metrics:
         for _ in range(2):
             wire.store.transact([change_of(NEW, first_entry_after(NEW))], token="t")
-    assert (usage.dynamodb_requests, usage.read_units, usage.write_units) == (2, 0, 10.0)
+    assert (metrics.dynamodb_requests, metrics.read_units, metrics.write_units) == (2, 0, 10.0)
 
 
 ENTRY = first_entry_after(NEW)
@@ -296,7 +287,7 @@ REST = {"LastEvaluatedKey": BOOKMARK}
 
 
 @pytest.mark.parametrize(
-    ("call", "answer", "made_of_it"),
+    ("call", "answer", "expected"),
     [
         (lambda store: store.account("ada", consistent=True), {"Item": BALANCE}, ACCOUNT),
         (lambda store: store.account("ada", consistent=True), {}, NEW),
@@ -326,11 +317,11 @@ REST = {"LastEvaluatedKey": BOOKMARK}
         (lambda store: store.table_ids("ada"), {"Items": [], **REST}, ([], BOOKMARK)),
     ],
 )
-def test_answers_become_values_of_ours(
-    call: Callable[[LedgerStore], Any], answer: Any, made_of_it: Any
+def test_answers_become_values_of_the_ledger(
+    call: Callable[[LedgerStore], Any], answer: Any, expected: Any
 ) -> None:
-    """Which owners are read, which are not, and where the next page begins."""
-    assert call(Wire(answer).store) == made_of_it
+    """The store decodes each answer, and knows where the next page begins."""
+    assert call(Wire(answer).store) == expected
 
 
 def cancelled(*reasons: dict[str, Any]) -> ClientError:
@@ -341,40 +332,38 @@ def cancelled(*reasons: dict[str, Any]) -> ClientError:
     return ClientError(answer, "TransactWriteItems")
 
 
-NONE, LOST, CONFLICT = (
-    {"Code": "None"},
-    {"Code": "ConditionalCheckFailed"},
-    {"Code": "TransactionConflict"},
-)
+NONE = {"Code": "None"}
+LOST = {"Code": "ConditionalCheckFailed"}
+CONFLICT = {"Code": "TransactionConflict"}
 
 
 @pytest.mark.parametrize(
-    ("reasons", "told"),
+    ("reasons", "expected"),
     [
         ([{**LOST, "Item": entry_item(ENTRY)}, NONE], [Cancelled((ENTRY,))]),
         ([NONE, {**LOST, "Item": BALANCE}], [Cancelled((), ACCOUNT)]),
     ],
 )
-def test_conditions_that_failed_are_an_answer(
-    reasons: list[dict[str, Any]], told: list[Cancelled]
+def test_failed_conditions_are_an_answer(
+    reasons: list[dict[str, Any]], expected: list[Cancelled]
 ) -> None:
-    """They say what is stored, and no more is asked."""
+    """The reasons have the stored items, so no read follows."""
     wire = Wire(cancelled(*reasons))
-    assert wire.store.transact([change_of(NEW, ENTRY)], token="t") == told
+    assert wire.store.transact([change_of(NEW, ENTRY)], token="t") == expected
     assert len(wire.asked) == 1
 
 
 @pytest.mark.parametrize(
-    ("reasons", "ours"),
+    ("reasons", "error"),
     [
         ((NONE, CONFLICT), ContentionError),
         (({"Code": "ThrottlingError"}, NONE), UnavailableError),
     ],
 )
-def test_conflict_and_throttling_are_said_as_errors(reasons: Any, ours: type[Exception]) -> None:
+def test_conflict_and_throttling_are_translated(reasons: Any, error: type[Exception]) -> None:
     """The same transaction may succeed later."""
     (reason,) = Wire(cancelled(*reasons)).store.transact([change_of(NEW, ENTRY)], token="t")
-    assert type(reason.busy) is ours
+    assert type(reason.busy) is error
 
 
 @pytest.mark.parametrize(
@@ -384,8 +373,8 @@ def test_conflict_and_throttling_are_said_as_errors(reasons: Any, ours: type[Exc
         ({**LOST, "Item": {"id": {"N": "1"}}}, NONE),
     ],
 )
-def test_condition_that_can_never_be_met_is_said(reasons: Any) -> None:
-    """Another try meets it again."""
+def test_permanent_reason_is_an_error(reasons: Any) -> None:
+    """A refused write and a malformed item are errors that no retry mends."""
     (reason,) = Wire(cancelled(*reasons)).store.transact([change_of(NEW, ENTRY)], token="t")
     assert isinstance(reason.error, StoreError)
 
@@ -401,7 +390,7 @@ def test_reasons_are_sorted_by_account() -> None:
 
 @pytest.mark.parametrize("reasons", [(), (NONE,), (NONE, NONE, NONE)])
 def test_reasons_of_other_items_are_no_answer(reasons: Any) -> None:
-    """They are not about what was sent."""
+    """If the number of reasons is not that of the items sent, the answer is an error."""
     error = cancelled(*reasons)
     with pytest.raises(StoreError) as failure:
         Wire(error).store.transact([change_of(NEW, ENTRY)], token="t")

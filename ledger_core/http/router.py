@@ -33,6 +33,7 @@ from ledger_core.http.schemas import (
     nonce_of,
 )
 from ledger_core.models import LedgerEntry, OperationRequest
+from ledger_core.operations import OperationConfig
 from ledger_core.posting import GroupCommit, OperationProcessor
 from ledger_core.rewards import GrantOnAccess
 
@@ -95,18 +96,28 @@ class LedgerRouter(APIRouter):
         context.owner_id = operation.owner_id
         context.operation = operation.operation
         caller = caller_of(request)
-        caller.check_may_post(operation.owner_id, self.processor.config_of(operation.operation))
+        config = self.processor.config_of(operation.operation)
+        caller.check_may_post(operation.owner_id, config)
         if self._on_access and not self._on_access.has_nothing_for(operation.owner_id):
             await self._calls.run(request, partial(self._grant, operation.owner_id))
-        entry = await self._post(request, caller.posted(operation))
+        entry = await self._post(request, caller.posted(operation), config)
         context.code = "accepted"
         return entry
 
-    async def _post(self, request: Request, operation: OperationRequest) -> LedgerEntry:
+    async def _post(
+        self,
+        request: Request,
+        operation: OperationRequest,
+        config: OperationConfig,
+    ) -> LedgerEntry:
         """Post in this thread in Lambda; on a server, with other requests to the account."""
         if is_in_lambda(request):
-            return self.processor.process(operation, timeout_seconds=seconds_left(request))
-        waiting = self._group.join(operation)
+            return self.processor.process(
+                operation,
+                config=config,
+                timeout_seconds=seconds_left(request),
+            )
+        waiting = self._group.join(operation, config=config)
 
         def finish(seconds: float) -> LedgerEntry:
             return self._group.finish(waiting, timeout_seconds=seconds)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from ledger_core.account import Mark
 from ledger_core.errors import ContentionError
 from ledger_core.models import LedgerEntry, OperationRequest
+from ledger_core.operations import OperationConfig
 from ledger_core.posting.batch import Batch, Pending
 from ledger_core.posting.processor import TIMEOUT_SECONDS, OperationProcessor
 
@@ -74,13 +75,14 @@ class GroupCommit:
         self,
         request: OperationRequest,
         *,
+        config: OperationConfig | None = None,
         mark: Mark | None = None,
         begins: bool = True,
         timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> LedgerEntry:
         """Post one operation, as `OperationProcessor.process` does; the thread waits for its turn."""
         budget = self._processor.budget(timeout_seconds)
-        waiting = self.join(request, mark=mark, begins=begins)
+        waiting = self.join(request, config=config, mark=mark, begins=begins)
         try:
             is_turn = self._wait(waiting.turn, timeout_seconds)
         except BaseException as error:
@@ -94,7 +96,12 @@ class GroupCommit:
         return self.finish(waiting, timeout_seconds=budget.seconds_left)
 
     def join(
-        self, request: OperationRequest, *, mark: Mark | None = None, begins: bool = True
+        self,
+        request: OperationRequest,
+        *,
+        config: OperationConfig | None = None,
+        mark: Mark | None = None,
+        begins: bool = True,
     ) -> Waiting:
         """Queue a request. The caller must then wait for its turn and call `finish`, or `leave` if it stops waiting.
 
@@ -102,7 +109,7 @@ class GroupCommit:
             ContentionError: QUEUE_MAX requests wait for the account.
             UnknownOperationError, InvalidRequestError: as for `OperationProcessor.process`.
         """
-        pending = self._processor.accept(request, mark=mark, begins=begins)
+        pending = self._processor.accept(request, config=config, mark=mark, begins=begins)
         with self._lock:
             queue = self._queues.setdefault(request.owner_id, _Queue(request.owner_id))
             if len(queue.members) >= QUEUE_MAX:

@@ -94,6 +94,7 @@ class OperationProcessor:
         self,
         request: OperationRequest,
         *,
+        config: OperationConfig | None = None,
         mark: Mark | None = None,
         begins: bool = True,
         timeout_seconds: float = TIMEOUT_SECONDS,
@@ -105,6 +106,7 @@ class OperationProcessor:
 
         Args:
             request: what to post.
+            config: what `config_of` returned for its operation, if the caller has asked already.
             mark: what to note on the account with it, as for a reward, unless a later period is noted there.
             begins: whether it may be the owner's first entry; not so for a reward.
             timeout_seconds: how long to keep trying. The first call is made however little time there is, no further
@@ -120,15 +122,21 @@ class OperationProcessor:
             UnavailableError: DynamoDB failed or throttled until the time was up, or the clock is off.
             StoreError: DynamoDB refused.
         """
-        pending = self.accept(request, mark=mark, begins=begins)
+        pending = self.accept(request, config=config, mark=mark, begins=begins)
         self.settle(pending, Batch(pendings=[pending]), self.budget(timeout_seconds))
         return pending.result()
 
     def accept(
-        self, request: OperationRequest, *, mark: Mark | None = None, begins: bool = True
+        self,
+        request: OperationRequest,
+        *,
+        config: OperationConfig | None = None,
+        mark: Mark | None = None,
+        begins: bool = True,
     ) -> Pending:
         """A request as it waits to be settled. Raises UnknownOperationError, InvalidRequestError."""
-        config = self.config_of(request.operation)
+        if config is None:
+            config = self.config_of(request.operation)
         return Pending(
             Posting.of(request, config, mark=mark, begins=begins), is_alone=mark is not None
         )

@@ -7,6 +7,7 @@ import os
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 from botocore.exceptions import ClientError
@@ -17,11 +18,13 @@ from ledger_core import LedgerOperationType, OperationRequest
 from ledger_core.dynamodb import LedgerStore
 from ledger_core.errors import ConfigurationError
 from ledger_core.fields import NONCE_LENGTH_MAX, OWNER_ID_LENGTH_MAX, format_time
-from ledger_core.http import LedgerRouter, create_handler
+from ledger_core.http import LedgerRouter, create_api, create_handler
+from ledger_core.http import router as router_module
 from ledger_core.http.app import BODY_BYTES_MAX
 from ledger_core.http.cursor import cursor_at
 from ledger_core.http.router import HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX
 from ledger_core.posting import TIMEOUT_SECONDS, OperationProcessor
+from ledger_core.settings import AuthMode
 from tests.support import NOON, Answer, LambdaApi, wire
 
 if TYPE_CHECKING:
@@ -323,6 +326,21 @@ def test_body_is_the_request_that_the_processor_takes(
     assert request.operation is LedgerOperationType.SIGNUP_CREDIT
     assert (type(request).__name__, request.nonce) == ("EntryRequest", key or "body")
     assert isinstance(request, OperationRequest)
+
+
+@pytest.mark.parametrize("is_in_lambda", [True, False], ids=["lambda", "server"])
+def test_config_of_an_operation_is_looked_up_once(
+    monkeypatch: pytest.MonkeyPatch,
+    processor: OperationProcessor,
+    is_in_lambda: bool,
+) -> None:
+    """The lookup for the caller's permission serves the processor as well."""
+    config_of = Mock(wraps=processor.config_of)
+    monkeypatch.setattr(processor, "config_of", config_of)
+    monkeypatch.setattr(router_module, "is_in_lambda", lambda _: is_in_lambda)
+    app = create_api("Ledger", LedgerRouter(processor), auth=AuthMode.NONE)
+    assert post(LambdaApi(create_handler(app))).status == 200
+    config_of.assert_called_once_with("SIGNUP_CREDIT")
 
 
 def test_refusals_do_not_repeat_the_request(api: LambdaApi) -> None:

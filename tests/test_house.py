@@ -22,7 +22,7 @@ from ledger_core.dynamodb.store import INDEX_BY_ACCOUNT
 from ledger_core.errors import RequestState
 from ledger_core.http.app import OPEN_PATHS
 from ledger_core.http.docs_page import DOCS_PATHS
-from ledger_core.http.telemetry import ALARMING, OUTCOMES
+from ledger_core.http.telemetry import ALARMS, OUTCOMES
 from ledger_core.observability.metric_lines import METRICS_NAMESPACE
 from ledger_core.periods import Period
 from ledger_core.posting import TIMEOUT_SECONDS
@@ -536,7 +536,7 @@ def test_metrics_that_are_watched_are_metrics_that_are_told() -> None:
     told = {
         *OUTCOMES.values(),
         *(f"Failed{state}" for state in RequestState),
-        *(code.capitalize() for code in ALARMING),
+        *ALARMS.values(),
     }
     told |= set(re.findall(r'"([A-Z][a-zA-Z]+)"', source))
     summed = [

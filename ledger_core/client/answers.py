@@ -18,6 +18,7 @@ from ledger_core.errors import (
     TooLongError,
     UnauthorizedError,
     UnavailableError,
+    UnknownFormatError,
     UnknownOperationError,
 )
 from ledger_core.fields import Instant
@@ -45,6 +46,7 @@ CODES: Mapping[str, type[LedgerError]] = {
         TooLongError,
         UnauthorizedError,
         UnavailableError,
+        UnknownFormatError,
         UnknownOperationError,
     )
 }

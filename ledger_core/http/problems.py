@@ -19,6 +19,7 @@ from ledger_core.errors import (
     InsufficientBalanceError,
     LedgerError,
     RequestState,
+    UnknownFormatError,
 )
 from ledger_core.http.request_context import RequestContext, context_of
 
@@ -45,6 +46,7 @@ ERRORS_MAX = 10
 """The most errors that a 422 names."""
 INTERNAL = "internal"
 """The code of every fault. Only the log says what failed."""
+NEWER_FORMAT = "A newer version of the ledger wrote this; upgrade this deployment."
 BODY_UNREADABLE = "There was an error parsing the body"
 """What FastAPI says, with a status of 400, of a body that it cannot read at all."""
 
@@ -128,6 +130,9 @@ async def ledger_problem(request: Request, error: Exception) -> JSONResponse:
         return _duplicate_problem(context, error)
     if isinstance(error, InsufficientBalanceError):
         return _insufficient_problem(context, error)
+    if isinstance(error, UnknownFormatError):
+        _log_fault(context, error)  # its message names attributes of the tables
+        return _problem(context, error.status, error.code, error.state, NEWER_FORMAT)
     if error.status == 500:
         return fault_problem(request, error)
     return _problem(context, error.status, error.code, error.state, str(error))
@@ -143,14 +148,18 @@ def fault_problem(request: Request, error: Exception) -> JSONResponse:
     """The problem of a fault of the ledger or of the app, which is written to the log."""
     context = context_of(request.scope)
     state = error.state if isinstance(error, LedgerError) else RequestState.PROCESSING
+    _log_fault(context, error)
+    detail = "request: the ledger failed; give its operator the request_id"
+    return _problem(context, 500, INTERNAL, state, detail)
+
+
+def _log_fault(context: RequestContext, error: Exception) -> None:
     logger.error(
         "request_id=%s failed",
         context.request_id,
         exc_info=error,
         extra={"request_id": context.request_id},
     )
-    detail = "request: the ledger failed; give its operator the request_id"
-    return _problem(context, 500, INTERNAL, state, detail)
 
 
 def _duplicate_problem(context: RequestContext, error: DuplicateNonceError) -> JSONResponse:

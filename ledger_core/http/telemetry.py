@@ -33,8 +33,13 @@ OUTCOMES: Mapping[str, str] = {
 }
 """The metric that counts a request, by its code. Any other code counts by the state of the failure,
 as `FailedValidating`."""
-ALARMING = frozenset({"contention", "unavailable", "internal"})
-"""Codes that have a metric of their own as well."""
+ALARMS: Mapping[str, str] = {
+    "contention": "Contention",
+    "internal": "Internal",
+    "unavailable": "Unavailable",
+    "unknown_format": "Internal",
+}
+"""The metric that counts a request as well if an operator may have to act, by its code."""
 
 logger = logging.getLogger(__name__)
 
@@ -107,12 +112,13 @@ class Telemetry:
         }
         counts = {
             OUTCOMES.get(context.code, f"Failed{context.failed_in}"): 1,
-            **({context.code.capitalize(): 1} if context.code in ALARMING else {}),
             "Retries": metrics.retries,
             "StaleHeads": metrics.stale_heads,
             "ReadUnits": metrics.read_units,
             "WriteUnits": metrics.write_units,
         }
+        if context.code in ALARMS:
+            counts[ALARMS[context.code]] = 1
         self._lines.write(line, {**counts, "Latency": line["latency_ms"]})
         self._cold_start = False
 

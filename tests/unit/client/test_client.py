@@ -13,6 +13,7 @@ import pytest
 
 from functions.example_app.app import create_app
 from ledger_core import (
+    ConfigurationError,
     ContentionError,
     DuplicateNonceError,
     ForbiddenError,
@@ -20,15 +21,19 @@ from ledger_core import (
     InvalidRequestError,
     LedgerEntry,
     LedgerError,
+    StoreError,
     TooLongError,
     UnauthorizedError,
     UnavailableError,
+    UnknownFormatError,
     UnknownOperationError,
 )
 from ledger_core.client import AsyncLedgerClient, LedgerClient, RefusedError
+from ledger_core.client import answers as answers_module
 from ledger_core.client import attempts as attempts_module
 from ledger_core.client import calls as calls_module
 from ledger_core.client.attempts import PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN
+from ledger_core.http.openapi import ERRORS
 from tests.support import NOON, add, operation, spend
 
 if TYPE_CHECKING:
@@ -37,6 +42,7 @@ if TYPE_CHECKING:
 URL = "https://ledger.example/prod"
 TOKEN = "very.secret.token"
 ENTRY: dict[str, Any] = {
+    "v": 1,
     "id": 1,
     "operation": "SIGNUP_CREDIT",
     "owner_id": "ada",
@@ -159,6 +165,12 @@ PROBLEMS: dict[str, tuple[int, Any, type[LedgerError], str]] = {
     "invalid": (422, {"code": "invalid", "detail": "amount: x"}, InvalidRequestError, "amount: x"),
     "operation": (422, {"code": "unknown_operation"}, UnknownOperationError, "HTTP status 422"),
     "too long": (422, {"code": "too_long"}, TooLongError, "HTTP status 422"),
+    "newer format": (
+        501,
+        {"code": "unknown_format", "detail": "newer", "state": "CheckingBalance"},
+        UnknownFormatError,
+        "newer",
+    ),
     "token": (401, {"message": "Unauthorized"}, UnauthorizedError, "Unauthorized"),
     "scope": (403, {"message": "Forbidden"}, ForbiddenError, "Forbidden"),
     "forbidden": (
@@ -190,6 +202,12 @@ def test_refusals_are_our_errors(run: Any, name: str) -> None:
     assert refusal.value.state == (problem or {}).get("state", kind.state)
     if isinstance(refusal.value, RefusedError):
         assert (refusal.value.http_status, refusal.value.problem) == (status, problem or {})
+
+
+def test_every_code_of_the_ledger_is_known() -> None:
+    """The client raises each error of the ledger, except those that say no more than 500."""
+    faults = {ConfigurationError.code, StoreError.code}
+    assert answers_module.CODES.keys() == {error.code for error in ERRORS} - faults
 
 
 def test_duplicate_has_the_original_entry(run: Any) -> None:

@@ -1,4 +1,4 @@
-"""What tests that leave things to chance have in common: the seed, and how Hypothesis is to look for trouble."""
+"""The seed of the tests that use random values, and the settings of Hypothesis."""
 
 from typing import Any
 
@@ -9,16 +9,16 @@ from tests.support import new_seed
 __all__ = ["SEED", "looking_at"]
 
 SEED = new_seed()
-"""One for all tests of a process, which print it."""
+"""The seed of all tests of a process, which print it."""
 
 
-def looking_at(examples: int, **more: Any) -> settings:
-    """So many examples, none of them kept; a failure prints the `@reproduce_failure` that repeats it alone."""
+def looking_at(examples: int, **options: Any) -> settings:
+    """Settings with a number of examples. A failure prints the `@reproduce_failure` for it."""
     return settings(
         max_examples=examples,
         deadline=None,
         derandomize=False,
         database=None,
         print_blob=True,
-        **more,
+        **options,
     )

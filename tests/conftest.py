@@ -23,22 +23,20 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 MACHINE = dict(os.environ)
-"""The environment as it was found, for what is not to be tested but used."""
+"""The environment of the machine, for tools that tests use."""
 ENVIRONMENT = {
     **LOCAL_ENVIRONMENT,
     "LEDGER_REWARDS_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/rewards",
 }
 os.environ.update(ENVIRONMENT)  # apps read their settings when they are imported
-MOTO = (
-    moto_core.__name__
-)  # imported ahead of the session of ledger_core.wiring, which would go past it otherwise
-signal.signal(
-    signal.SIGINT, signal.default_int_handler
-)  # for what tests start to inherit, even in the background
+# moto must be imported before the session of ledger_core.wiring, or it does not see its calls.
+MOTO = moto_core.__name__
+# The processes that tests start inherit this, also where the tests run in the background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def ledger_tables() -> dict[str, str]:
-    """The names of the two tables that the ledger itself needs; the third takes time, and few tests use it."""
+    """The names of the ledger's own two tables. Few tests use the third, which takes time."""
     return {name: os.environ[name] for name in ("LEDGER_ENTRIES_TABLE", "LEDGER_ACCOUNTS_TABLE")}
 
 
@@ -52,10 +50,11 @@ LONG = ("conformance/test_stateful", "e2e/", "fuzz/", "simulator/")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What takes long is not measured for coverage, which would make it take twice as long and is had without it."""
-    for item in items if not config.getoption("no_cov") else ():
-        if item.nodeid.startswith(tuple(f"tests/{place}" for place in LONG)):
-            item.add_marker(pytest.mark.no_cover)
+    """Measure no coverage in long tests, which it slows down by half, and set the order."""
+    if not config.getoption("no_cov"):
+        for item in items:
+            if item.nodeid.startswith(tuple(f"tests/{place}" for place in LONG)):
+                item.add_marker(pytest.mark.no_cover)
     order = str(config.getoption("order"))
     if order == "reverse":
         items.reverse()
@@ -65,7 +64,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """In CI a skipped test is a failed one."""
+    """In CI a skipped test is a failed test."""
     report = yield
     if report.skipped and os.environ.get("CI"):
         report.outcome = "failed"
@@ -75,7 +74,7 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variables of a local run, with tables of the test's own, and none of the machine's."""
+    """The variables of a local run without those of the machine; each test has its own tables."""
     for name in list(os.environ):
         if name.startswith(("AWS_", "LEDGER_")):
             monkeypatch.delenv(name)
@@ -85,14 +84,12 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def dynamodb_local_endpoint() -> Iterator[str]:
-    """DynamoDB Local, one for all tests; or the one that is there, for who runs tests many times."""
+    """The DynamoDB Local of all tests; DYNAMODB_LOCAL names one that runs already."""
     if endpoint := MACHINE.get(DYNAMODB_LOCAL):
         yield endpoint
         return
     if not has_dynamodb_local():
-        pytest.skip(
-            "NOT TESTED on DynamoDB Local: it needs Java and npm, and the guarantees are proved nowhere else"
-        )
+        pytest.skip("NOT TESTED on DynamoDB Local, which alone proves the guarantees: needs Java")
     with dynamodb_local() as endpoint:
         yield endpoint
 
@@ -116,7 +113,7 @@ def real_client(dynamodb_local_endpoint: str, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def client(moto_client: "DynamoDBClient") -> "DynamoDBClient":
-    """Rules are tested on moto; `conformance` overrides this with both stores, for the guarantees."""
+    """Most tests use moto; `conformance` overrides this with both stores, for the guarantees."""
     return moto_client
 
 
@@ -132,7 +129,7 @@ def processor(store: LedgerStore) -> OperationProcessor:
 
 @pytest.fixture(scope="session", autouse=True)
 def event_loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """The one that handlers use in this thread."""
+    """The event loop that handlers use in this thread."""
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     yield loop
@@ -141,5 +138,5 @@ def event_loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 @pytest.fixture(autouse=True)
 def event_loop_of_the_thread(event_loop: asyncio.AbstractEventLoop) -> None:
-    """Every test finds it: `asyncio.run` leaves the thread without one."""
+    """Set the loop for each test, because `asyncio.run` leaves the thread without a loop."""
     asyncio.set_event_loop(event_loop)

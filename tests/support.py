@@ -1,4 +1,4 @@
-"""What several tests need: requests, a clock that stands still, API Gateway events, the wire's count."""
+"""Requests, times, API Gateway events and other parts that several tests use."""
 
 import json
 import os
@@ -15,12 +15,12 @@ from ledger_core.account import AccountChange, Mark
 
 ROOT = Path(__file__).parent.parent
 DEEP = bool(os.environ.get("PROVE"))
-"""Whether to try as much as `make prove` does, rather than as much as `make test` has time for."""
+"""Whether to try as much as `make prove` does, which takes longer than `make test`."""
 DYNAMODB_LOCAL = "DYNAMODB_LOCAL_ENDPOINT"
-"""The variable that names one that runs already."""
+"""The variable that names a DynamoDB Local that runs already."""
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 CONFIRMED = {"ResponseMetadata": {"RequestId": "request"}, "ConsumedCapacity": []}
-"""What every answer of DynamoDB's has."""
+"""The part that every answer of DynamoDB has."""
 
 
 def operation(
@@ -45,7 +45,7 @@ def spend(amount: int, nonce: str, *, owner_id: str = "ada") -> OperationRequest
 
 
 def account_after(entry: LedgerEntry) -> Account:
-    """The account whose last entry this is, as far as the entry alone shows."""
+    """The account after an entry, as far as the entry alone shows it."""
     return Account(
         owner_id=entry.owner_id,
         balance=entry.balance_after,
@@ -63,14 +63,16 @@ def change_of(
 
 
 def item_from(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain values as DynamoDB's typed ones: strings, integers, maps of them."""
+    """Plain strings, integers and maps as DynamoDB's typed values."""
     return {name: _typed(value) for name, value in fields.items()}
 
 
 def _typed(value: Any) -> dict[str, Any]:
     if isinstance(value, str):
         return {"S": value}
-    return {"M": item_from(value)} if isinstance(value, dict) else {"N": str(value)}
+    if isinstance(value, dict):
+        return {"M": item_from(value)}
+    return {"N": str(value)}
 
 
 def wire(client: Any) -> list[str]:
@@ -88,7 +90,7 @@ def _target(request: Any) -> str:
 
 
 class Answer(NamedTuple):
-    """An HTTP answer, however it was got."""
+    """An HTTP answer, of a server or of a Lambda handler."""
 
     status: int
     headers: Mapping[str, str]
@@ -116,38 +118,49 @@ class LambdaApi:
         query: Mapping[str, str] | None = None,
         **overrides: Any,
     ) -> Answer:
-        event = json.loads(
-            (ROOT / f"infra/events/{'rest' if self.rest_api else 'http'}_api.json").read_text()
-        )
-        authorizer = (
-            {"claims": self.claims}
-            if self.rest_api
-            else {"jwt": {"claims": self.claims, "scopes": None}}
-        )
-        event["requestContext"]["authorizer"] = authorizer if self.claims is not None else None
+        create_event = self._rest_event if self.rest_api else self._http_event
+        event = create_event(method, path, query)
         event["headers"] |= headers or {}
-        if self.rest_api:
-            event |= {
-                "path": path,
-                "httpMethod": method,
-                "queryStringParameters": query,
-                "multiValueHeaders": None,
-            }
-        else:
-            event |= {"rawPath": path, "rawQueryString": urlencode(query or {})}
-            event["requestContext"]["http"] |= {"path": path, "method": method}
         event["body"] = body if body is None or isinstance(body, str) else json.dumps(body)
         answer = self.handler({**event, **overrides}, self.context)
-        is_json = answer["headers"]["content-type"].endswith("json")
-        return Answer(
-            answer["statusCode"],
-            answer["headers"],
-            json.loads(answer["body"]) if is_json and answer["body"] else answer["body"],
-        )
+        content = answer["body"]
+        if content and answer["headers"]["content-type"].endswith("json"):
+            content = json.loads(content)
+        return Answer(answer["statusCode"], answer["headers"], content)
+
+    def _rest_event(
+        self, method: str, path: str, query: Mapping[str, str] | None
+    ) -> dict[str, Any]:
+        event = _event("rest_api")
+        event |= {
+            "path": path,
+            "httpMethod": method,
+            "queryStringParameters": query,
+            "multiValueHeaders": None,
+        }
+        authorizer = None if self.claims is None else {"claims": self.claims}
+        event["requestContext"]["authorizer"] = authorizer
+        return event
+
+    def _http_event(
+        self, method: str, path: str, query: Mapping[str, str] | None
+    ) -> dict[str, Any]:
+        event = _event("http_api")
+        event |= {"rawPath": path, "rawQueryString": urlencode(query or {})}
+        context = event["requestContext"]
+        context["http"] |= {"path": path, "method": method}
+        jwt = {"claims": self.claims, "scopes": None}
+        context["authorizer"] = None if self.claims is None else {"jwt": jwt}
+        return event
+
+
+def _event(name: str) -> dict[str, Any]:
+    event: dict[str, Any] = json.loads((ROOT / f"infra/events/{name}.json").read_text())
+    return event
 
 
 def new_seed() -> int:
-    """Another one each time, printed, so that a failure can be run again: SEED in the environment is taken instead."""
+    """A random seed, printed so that a failure can be repeated; or SEED of the environment."""
     seed = int(os.environ.get("SEED") or SystemRandom().randrange(2**32))
     print(f"SEED={seed}")
     return seed

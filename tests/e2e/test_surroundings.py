@@ -255,9 +255,7 @@ def test_what_is_not_dynamodb_is_no_store(elsewhere: Impostor, tmp_path: Path) -
     """A server over it does not start, and says in one line where the answers come from."""
     server = Server(tmp_path, "--endpoint", elsewhere.url)
     ended = subprocess.run(server.command, cwd=ROOT, capture_output=True, text=True, check=False)
-    said = (
-        f"ledger: the tables cannot be created: the server at {elsewhere.url} is not DynamoDB\n"
-    )
+    said = f"ledger: the tables cannot be created: the server at {elsewhere.url} is not DynamoDB\n"
     assert (ended.returncode, ended.stderr) == (1, said)
 
 

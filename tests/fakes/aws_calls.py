@@ -7,7 +7,7 @@ from typing import Any
 from tests.fakes.cloudformation import Rendered
 
 Call = tuple[str, str, dict[str, Any]]
-"""A service, an operation of it, its arguments."""
+"""A service, one of its operations, and the arguments."""
 
 RENAMED = {
     "AWS::ApiGatewayV2::Api": ("apigatewayv2", "CreateApi"),
@@ -24,7 +24,7 @@ RENAMED = {
     "AWS::Scheduler::Schedule": ("scheduler", "CreateSchedule"),
 }
 """Resources whose properties are the arguments of one call."""
-MADE_UP = {
+GENERATED_NAMES = {
     "AWS::CloudWatch::Alarm": "AlarmName",
     "AWS::DynamoDB::Table": "TableName",
     "AWS::IAM::Role": "RoleName",
@@ -32,15 +32,16 @@ MADE_UP = {
     "AWS::SQS::Queue": "QueueName",
     "AWS::Scheduler::Schedule": "Name",
 }
-"""What CloudFormation makes up for each resource of a type."""
+"""The property that holds the name that CloudFormation generates, by type of resource."""
 
 
 def calls(rendered: Rendered) -> Iterator[Call]:
     """All calls, in an order in which they can be made."""
     for name in rendered.in_order():
-        kind, properties = rendered.resources[name]["Type"], dict(rendered.properties[name])
-        if kind in MADE_UP:
-            properties[MADE_UP[kind]] = rendered.generated(name)
+        kind = rendered.resources[name]["Type"]
+        properties = dict(rendered.properties[name])
+        if kind in GENERATED_NAMES:
+            properties[GENERATED_NAMES[kind]] = rendered.generated(name)
         if kind in RENAMED:
             yield (*RENAMED[kind], properties)
         else:
@@ -50,10 +51,8 @@ def calls(rendered: Rendered) -> Iterator[Call]:
 def _function(properties: dict[str, Any]) -> Iterator[Call]:
     recursive = properties.pop("RecursiveLoop", "Terminate")
     tags = {tag["Key"]: tag["Value"] for tag in properties.pop("Tags")}
-    name, reserved = (
-        {"FunctionName": properties["FunctionName"]},
-        properties.pop("ReservedConcurrentExecutions", None),
-    )
+    name = {"FunctionName": properties["FunctionName"]}
+    reserved = properties.pop("ReservedConcurrentExecutions", None)
     yield "lambda", "CreateFunction", {**properties, "Tags": tags}
     if reserved is not None:
         yield "lambda", "PutFunctionConcurrency", {**name, "ReservedConcurrentExecutions": reserved}
@@ -71,7 +70,7 @@ def _group(properties: dict[str, Any]) -> Iterator[Call]:
 
 
 def _key(properties: dict[str, Any]) -> Iterator[Call]:
-    del properties["PendingWindowInDays"]  # which counts when the key is deleted
+    del properties["PendingWindowInDays"]  # an argument of the call that deletes the key
     policy = json.dumps(properties.pop("KeyPolicy"))
     yield "kms", "CreateKey", {**properties, "Policy": policy}
 
@@ -79,7 +78,8 @@ def _key(properties: dict[str, Any]) -> Iterator[Call]:
 def _queue(properties: dict[str, Any]) -> Iterator[Call]:
     name = properties.pop("QueueName")
     texts = {
-        key: one if isinstance(one, str) else json.dumps(one) for key, one in properties.items()
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in properties.items()
     }
     yield "sqs", "CreateQueue", {"QueueName": name, "Attributes": texts}
 
@@ -91,18 +91,13 @@ def _queue_policy(properties: dict[str, Any]) -> Iterator[Call]:
 
 
 def _role(properties: dict[str, Any]) -> Iterator[Call]:
-    policies, trust = (
-        properties.pop("Policies"),
-        json.dumps(properties.pop("AssumeRolePolicyDocument")),
-    )
+    policies = properties.pop("Policies")
+    trust = json.dumps(properties.pop("AssumeRolePolicyDocument"))
     yield "iam", "CreateRole", {**properties, "AssumeRolePolicyDocument": trust}
-    for one in policies:
-        text = json.dumps(one["PolicyDocument"])
-        yield (
-            "iam",
-            "PutRolePolicy",
-            {"RoleName": properties["RoleName"], **one, "PolicyDocument": text},
-        )
+    name = {"RoleName": properties["RoleName"]}
+    for policy in policies:
+        text = json.dumps(policy["PolicyDocument"])
+        yield "iam", "PutRolePolicy", {**name, **policy, "PolicyDocument": text}
 
 
 def _table(properties: dict[str, Any]) -> Iterator[Call]:

@@ -1,6 +1,6 @@
-"""template.yaml as CloudFormation would deploy it: transformed by SAM, and rendered for given parameters.
+"""template.yaml as CloudFormation deploys it: transformed by SAM, and rendered for parameters.
 
-Rendering knows what the template uses: references get plausible values, so that what refers to something has its form.
+The renderer knows the functions that the template uses, and gives references plausible values.
 """
 
 import json
@@ -18,19 +18,19 @@ from infra.dynamodb import TEMPLATE
 from infra.stack import CREDENTIALS, MINISTACK
 
 NOTHING = object()
-"""What AWS::NoValue leaves: no such property."""
+"""The value of AWS::NoValue, which removes a property."""
 ACCOUNT = "123456789012"
 CHOSEN = {
     "JwtIssuer": "https://issuer.example/pool",
     "JwtAudience": "app,shop",
     "RewardsState": "ENABLED",
 }
-"""What a deployer has to choose."""
+"""The parameters that have no default."""
 NAMES = {
     "AWS::CloudWatch::Dashboard": "DashboardName",
     "AWS::Logs::LogGroup": "LogGroupName",
 }
-"""Of the resources that are named by the template, the property that does, and that a reference becomes."""
+"""The property that holds a resource's name in the template, to which a reference resolves."""
 TRANSFORM = """
 import json, sys
 from samtranslator.translator.transform import transform
@@ -69,7 +69,7 @@ def source() -> Any:
 
 @cache
 def transformed() -> Any:
-    """What SAM makes of template.yaml, by the translator that AWS runs too."""
+    """template.yaml after SAM's translator, which AWS runs too."""
     python = MINISTACK.with_name("python")
     if not python.exists():
         pytest.skip("NOT TESTED as SAM transforms it: `make test` sets up the translator")
@@ -77,7 +77,7 @@ def transformed() -> Any:
     for resource in template["Resources"].values():
         if "CodeUri" in resource["Properties"]:
             resource["Properties"]["CodeUri"] = "s3://bucket/artifact"
-    done = subprocess.run(
+    translator = subprocess.run(
         [python, "-c", TRANSFORM],
         input=json.dumps(template),
         env=CREDENTIALS,
@@ -85,11 +85,14 @@ def transformed() -> Any:
         text=True,
         check=True,
     )
-    return json.loads(done.stdout)
+    return json.loads(translator.stdout)
 
 
 class Rendered:
-    """The template as it is deployed with some parameters; all others are CHOSEN or have their defaults."""
+    """The template as CloudFormation deploys it with some parameters.
+
+    Other parameters are CHOSEN or have their defaults.
+    """
 
     def __init__(
         self,
@@ -108,36 +111,45 @@ class Rendered:
             "AWS::StackId": f"arn:aws:cloudformation:{region}:{ACCOUNT}:stack/{stack}/{unique}",
             "AWS::StackName": stack,
         }
-        self._stack, self._region = stack, region
+        self._stack = stack
+        self._region = region
         self._template = transformed()
         declared = self._template["Parameters"]
-        defaults = {name: str(one["Default"]) for name, one in declared.items() if "Default" in one}
+        defaults = {
+            name: str(parameter["Default"])
+            for name, parameter in declared.items()
+            if "Default" in parameter
+        }
         self.parameters = {**defaults, **CHOSEN, **parameters}
         assert self.parameters.keys() == declared.keys()
-        resources = self._template["Resources"]
         self.resources = {
-            name: one
-            for name, one in resources.items()
-            if "Condition" not in one or self.holds(one["Condition"])
+            name: resource
+            for name, resource in self._template["Resources"].items()
+            if self._is_deployed(resource)
         }
         self.properties = {
-            name: self.value(one.get("Properties", {})) for name, one in self.resources.items()
+            name: self.value(resource.get("Properties", {}))
+            for name, resource in self.resources.items()
         }
 
     def of_type(self, kind: str) -> dict[str, Any]:
         """The properties of all resources of a type."""
         return {
             name: self.properties[name]
-            for name, one in self.resources.items()
-            if one["Type"] == kind
+            for name, resource in self.resources.items()
+            if resource["Type"] == kind
         }
 
     def holds(self, condition: str) -> bool:
         """Whether a condition of the template is true."""
         return bool(self.value(self._template["Conditions"][condition]))
 
+    def _is_deployed(self, part: Mapping[str, Any]) -> bool:
+        """Whether the condition of a resource or an output, if it has one, is true."""
+        return "Condition" not in part or self.holds(part["Condition"])
+
     def broken_rules(self) -> list[str]:
-        """What the template's rules say against the parameters."""
+        """The descriptions of the template's rules that the parameters break."""
         return [
             assertion["AssertDescription"]
             for rule in self._template["Rules"].values()
@@ -147,27 +159,21 @@ class Rendered:
         ]
 
     def outputs(self) -> dict[str, Any]:
-        """What the stack puts out."""
-        declared = self._template["Outputs"]
+        """The stack's outputs."""
         return {
-            name: self.value(one["Value"])
-            for name, one in declared.items()
-            if "Condition" not in one or self.holds(one["Condition"])
+            name: self.value(output["Value"])
+            for name, output in self._template["Outputs"].items()
+            if self._is_deployed(output)
         }
 
     def document(self) -> dict[str, Any]:
-        """A template of the same stack in which nothing is left to put in."""
+        """A template of the same stack without functions and parameters."""
         kept = ("Type", "DependsOn", "DeletionPolicy", "UpdateReplacePolicy")
-        return {
-            "AWSTemplateFormatVersion": "2010-09-09",
-            "Resources": {
-                name: {
-                    **{key: one[key] for key in kept if key in one},
-                    "Properties": self.properties[name],
-                }
-                for name, one in self.resources.items()
-            },
-        }
+        resources = {}
+        for name, resource in self.resources.items():
+            attributes = {key: resource[key] for key in kept if key in resource}
+            resources[name] = {**attributes, "Properties": self.properties[name]}
+        return {"AWSTemplateFormatVersion": "2010-09-09", "Resources": resources}
 
     def in_order(self) -> list[str]:
         """The resources, each after those that it refers to or depends on."""
@@ -184,23 +190,24 @@ class Rendered:
             order.append(name)
 
     def value(self, given: Any) -> Any:
-        """What becomes of a value when CloudFormation puts in what it refers to."""
+        """A value of the template after CloudFormation resolves its functions."""
         if isinstance(given, list):
-            return [one for one in map(self.value, given) if one is not NOTHING]
+            return [value for value in map(self.value, given) if value is not NOTHING]
         if not isinstance(given, dict):
             return given
         if len(given) == 1:
             ((name, argument),) = given.items()
             if name in {"Ref", "Condition"} or name.startswith("Fn::"):
                 return getattr(self, f"_{name.removeprefix('Fn::').lower()}")(argument)
-        values = {name: self.value(one) for name, one in given.items()}
-        return {name: one for name, one in values.items() if one is not NOTHING}
+        values = {name: self.value(part) for name, part in given.items()}
+        return {name: value for name, value in values.items() if value is not NOTHING}
 
     def _ref(self, name: str) -> Any:
         if name in self._pseudo:
             return self._pseudo[name]
         if name in self.parameters:
-            kind, text = self._template["Parameters"][name]["Type"], self.parameters[name]
+            kind = self._template["Parameters"][name]["Type"]
+            text = self.parameters[name]
             if kind == "Number":
                 return int(text)
             return text.split(",") if kind == "CommaDelimitedList" else text
@@ -210,32 +217,37 @@ class Rendered:
         name, attribute = argument
         if attribute == "Arn":
             return self._arn(name)
-        endpoint = f"https://a1b2c3d4e5.execute-api.{self._region}.amazonaws.com"
-        return {"QueueName": self.generated(name), "ApiEndpoint": endpoint, "Version": "7"}[
-            attribute
-        ]
+        values = {
+            "ApiEndpoint": f"https://a1b2c3d4e5.execute-api.{self._region}.amazonaws.com",
+            "QueueName": self.generated(name),
+            "Version": "7",
+        }
+        return values[attribute]
 
     def generated(self, name: str) -> str:
-        """The name that CloudFormation makes up where the template gives none."""
+        """The name that CloudFormation generates for a resource without a name."""
         return f"{self._stack}-{name[:24]}-1A2B3C4D5E6F"
 
     def _physical(self, name: str) -> str:
-        """What a reference to a resource becomes."""
+        """The value of a reference to a resource."""
         kind = self.resources[name]["Type"]
         if kind in NAMES:
             return str(self.value(self.resources[name]["Properties"][NAMES[kind]]))
+        generated = self.generated(name)
+        function = f"arn:aws:lambda:{self._region}:{ACCOUNT}:function:{generated}"
         forms = {
             "AWS::ApiGatewayV2::Api": "a1b2c3d4e5",
             "AWS::ApiGatewayV2::Authorizer": "abc123",
             "AWS::ApiGatewayV2::Integration": "abcdef1",
             "AWS::KMS::Key": "1234abcd-12ab-34cd-56ef-1234567890ab",
-            "AWS::SQS::Queue": f"https://sqs.{self._region}.amazonaws.com/{ACCOUNT}/{self.generated(name)}",
-            "AWS::Lambda::Alias": f"arn:aws:lambda:{self._region}:{ACCOUNT}:function:{self.generated(name)}:live",
+            "AWS::SQS::Queue": f"https://sqs.{self._region}.amazonaws.com/{ACCOUNT}/{generated}",
+            "AWS::Lambda::Alias": f"{function}:live",
         }
-        return forms.get(kind, self.generated(name))
+        return forms.get(kind, generated)
 
     def _arn(self, name: str) -> str:
-        place, physical = f"{self._region}:{ACCOUNT}", self._physical(name)
+        place = f"{self._region}:{ACCOUNT}"
+        physical = self._physical(name)
         forms = {
             "AWS::CloudWatch::Alarm": f"arn:aws:cloudwatch:{place}:alarm:{physical}",
             "AWS::DynamoDB::Table": f"arn:aws:dynamodb:{place}:table/{physical}",
@@ -248,15 +260,17 @@ class Rendered:
 
     def _sub(self, argument: Any) -> str:
         text, given = argument if isinstance(argument, list) else (argument, {})
-        known = {name: self.value(one) for name, one in given.items()}
+        variables = {name: self.value(value) for name, value in given.items()}
 
-        def put_in(found: re.Match[str]) -> str:
-            name = found[1]
-            if name in known:
-                return str(known[name])
-            return str(self._getatt(name.split(".", 1)) if "." in name else self._ref(name))
+        def resolve(match: re.Match[str]) -> str:
+            name = match[1]
+            if name in variables:
+                return str(variables[name])
+            if "." in name:
+                return self._getatt(name.split(".", 1))
+            return str(self._ref(name))
 
-        return re.sub(r"\$\{([^}!]+)\}", put_in, text)
+        return re.sub(r"\$\{([^}!]+)\}", resolve, text)
 
     def _if(self, argument: list[Any]) -> Any:
         condition, yes, no = argument
@@ -289,28 +303,25 @@ class Rendered:
 def walk(value: Any) -> Iterator[Any]:
     """A value and all values in it."""
     yield value
-    parts = (
-        value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else []
-    )
-    for part in parts:
-        yield from walk(part)
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        for part in value:
+            yield from walk(part)
 
 
 def _references(resource: Any) -> set[str]:
     """The names that a resource refers to."""
-    found = (
-        {resource["DependsOn"]}
-        if isinstance(resource.get("DependsOn"), str)
-        else set(resource.get("DependsOn", []))
-    )
-    for one in walk(resource):
-        if isinstance(one, dict) and len(one) == 1:
-            ((name, argument),) = one.items()
+    depends_on = resource.get("DependsOn", [])
+    names = {depends_on} if isinstance(depends_on, str) else set(depends_on)
+    for part in walk(resource):
+        if isinstance(part, dict) and len(part) == 1:
+            ((name, argument),) = part.items()
             if name == "Ref":
-                found.add(argument)
+                names.add(argument)
             elif name == "Fn::GetAtt":
-                found.add(argument[0])
+                names.add(argument[0])
             elif name == "Fn::Sub":
                 text = argument[0] if isinstance(argument, list) else argument
-                found |= set(re.findall(r"\$\{(\w+)[.}]", text))
-    return found
+                names |= set(re.findall(r"\$\{(\w+)[.}]", text))
+    return names

@@ -10,7 +10,7 @@ HTML = b"<html><body>Please log in.</body></html>"
 
 
 class Page(NamedTuple):
-    """One answer; all are 200 unless they say otherwise."""
+    """An answer, by default HTML with status 200."""
 
     body: bytes = HTML
     headers: Mapping[str, str] = {}
@@ -18,7 +18,10 @@ class Page(NamedTuple):
 
 
 class Impostor:
-    """Where it is, and the request lines that came; it gives its pages in turn, and the last of them for ever."""
+    """The server's URL, its pages and the request lines that it received.
+
+    It gives the pages in turn, and repeats the last page.
+    """
 
     def __init__(self, url: str, pages: list[Page]) -> None:
         self.url = url
@@ -28,7 +31,7 @@ class Impostor:
 
 @contextmanager
 def impostor(*pages: Page) -> Iterator[Impostor]:
-    """Run one on a free loopback port; without pages it says HTML to all."""
+    """Run an impostor on a free loopback port; without `pages` it answers HTML."""
 
     class Pages(small_server.Handler):
         def respond(self) -> None:

@@ -7,5 +7,5 @@ import pytest
 
 
 def lines(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    """The lines told since this was last asked."""
+    """The lines that were printed since the last call."""
     return [json.loads(line) for line in capfd.readouterr().out.splitlines()]

@@ -1,4 +1,4 @@
-"""The pages of documentation, and what tests read in them: blocks of code, links, anchors, tables."""
+"""The pages of documentation, and their blocks of code, links, anchors and tables."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ PAGES = {
     "infra": ROOT / "infra/README.md",
     "tests": ROOT / "tests/README.md",
 }
-"""In the order in which the snippets of one page may use those of the pages before it."""
+"""In reading order: the snippets of a page may use those of the pages before it."""
 LINK = re.compile(r"\[(?:[^\]]|\](?!\())*?\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.*)$", flags=re.MULTILINE)
 FENCE = re.compile(r"^ *```.*?^ *```$", flags=re.MULTILINE | re.DOTALL)
@@ -37,7 +37,7 @@ def blocks(name: str, language: str) -> list[str]:
 
 
 def exchanges(name: str) -> Iterator[tuple[str, str]]:
-    """Each command in the console blocks of a page, and what the page says that the command prints."""
+    """Each command in the console blocks of a page, with its output."""
     for block in blocks(name, "console"):
         for part in block.split("\n$ "):
             command, *output = re.split(r"(?<!\\)\n", part.removeprefix("$ "), maxsplit=1)
@@ -47,8 +47,8 @@ def exchanges(name: str) -> Iterator[tuple[str, str]]:
 def files() -> list[Path]:
     """Every Markdown file of the repository."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return [ROOT / name for name in done.stdout.splitlines() if (ROOT / name).exists()]
+    git = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return [ROOT / name for name in git.stdout.splitlines() if (ROOT / name).exists()]
 
 
 def links(path: Path) -> list[str]:
@@ -57,7 +57,7 @@ def links(path: Path) -> list[str]:
 
 
 def anchors(path: Path) -> set[str]:
-    """What a link to a heading of a file may end in, as GitHub makes it."""
+    """The anchors that GitHub makes for the headings of a file."""
     text = FENCE.sub("", path.read_text(encoding="utf-8"))
     return {_anchor(heading) for heading in HEADING.findall(text)}
 

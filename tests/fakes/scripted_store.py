@@ -91,7 +91,7 @@ class Bench:
         self.now = NOON
         self.clock: Callable[[], datetime] = lambda: self.now
         self.processor = OperationProcessor(
-            self.store,  # type: ignore[arg-type]  # stands in
+            self.store,  # type: ignore[arg-type]  # a fake
             ExampleAppOperations,
             clock=lambda: self.clock(),
             monotonic=lambda: sum(self.pauses),

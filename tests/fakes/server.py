@@ -28,17 +28,16 @@ def serving(
 ) -> Iterator[httpx.Client]:
     """A server of the Example App in a thread, and a client of it."""
     port = free_port()
-    config = uvicorn.Config(
-        around(create_app(client)), port=port, log_level="warning", root_path=root_path
+    app = around(create_app(client))
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=port, log_level="warning", root_path=root_path)
     )
-    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     transport = httpx.HTTPTransport(retries=10)
+    url = f"http://127.0.0.1:{port}"
     try:
-        with httpx.Client(
-            transport=transport, base_url=f"http://127.0.0.1:{port}", timeout=SECONDS_MAX
-        ) as http:
+        with httpx.Client(transport=transport, base_url=url, timeout=SECONDS_MAX) as http:
             yield http
     finally:
         server.should_exit = True
@@ -46,15 +45,21 @@ def serving(
 
 
 class Gate:
-    """Stops a client's method for one owner until it is opened."""
+    """Stops the transactions of one owner until a test opens the gate.
+
+    Attributes:
+        reached: set when a transaction waits at the gate.
+        opened: a test sets it to let the transactions pass.
+        entries: the number of entries of each transaction.
+    """
 
     def __init__(
         self, monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient", owner_id: str
     ) -> None:
-        self.reached, self.opened = threading.Event(), threading.Event()
+        self.reached = threading.Event()
+        self.opened = threading.Event()
         self.owner_id = owner_id
         self.entries: list[int] = []
-        """Of each of its transactions."""
         self.transact = client.transact_write_items
         monkeypatch.setattr(client, "transact_write_items", self, raising=False)
 

@@ -1,4 +1,4 @@
-"""What AWS's own description of an API, which botocore carries, says against the arguments of a call."""
+"""Validates the arguments of a call against AWS's description of the API, which botocore holds."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ NUMBERS: dict[str, Any] = {
 
 
 def objections(service: str, operation: str, arguments: dict[str, Any]) -> list[str]:
-    """Each part of the arguments that is of another type, length, range, form or choice than the API takes."""
+    """The problems of the arguments: a wrong type, length, range, form or choice."""
     shape = _service(service).operation_model(operation).input_shape
     return list(_against(shape, arguments, operation))
 
@@ -30,10 +30,10 @@ def _service(name: str) -> Any:
 def _against(shape: Shape, value: Any, place: str) -> Iterator[str]:
     if isinstance(shape, StructureShape):
         if not isinstance(value, dict):
-            yield f"{place} is no structure"
+            yield f"{place} is not a structure"
             return
         yield from (f"{place} lacks {name}" for name in shape.required_members if name not in value)
-        yield from (f"{place} knows no {name}" for name in value if name not in shape.members)
+        yield from (f"{place} does not know {name}" for name in value if name not in shape.members)
         for name, part in value.items():
             if name in shape.members:
                 yield from _against(shape.members[name], part, f"{place}.{name}")
@@ -48,7 +48,7 @@ def _against(shape: Shape, value: Any, place: str) -> Iterator[str]:
             yield from _against(shape.value, part, f"{place}.{name}")
     elif shape.type_name in NUMBERS:
         if isinstance(value, bool) or not isinstance(value, NUMBERS[shape.type_name]):
-            yield f"{place} is no number"
+            yield f"{place} is not a number"
             return
         yield from _sized(shape, value, place)
     elif shape.type_name == "boolean":
@@ -59,24 +59,26 @@ def _against(shape: Shape, value: Any, place: str) -> Iterator[str]:
 
 
 def _sized(shape: Shape, size: float, place: str) -> Iterator[str]:
-    if not float(shape.metadata.get("min", size)) <= size <= float(shape.metadata.get("max", size)):
-        yield f"{place} is {size}, not {shape.metadata.get('min')} to {shape.metadata.get('max')}"
+    minimum = float(shape.metadata.get("min", size))
+    maximum = float(shape.metadata.get("max", size))
+    if not minimum <= size <= maximum:
+        yield f"{place} is {size}, not {minimum:g} to {maximum:g}"
 
 
 def _text(shape: Shape, value: Any, place: str) -> Iterator[str]:
     if not isinstance(value, str):
-        yield f"{place} is no text"
+        yield f"{place} is not text"
         return
     yield from _sized(shape, len(value), place)
     if "enum" in shape.metadata and value not in shape.metadata["enum"]:
-        yield f"{place} is {value}, none of {shape.metadata['enum']}"
+        yield f"{place} is {value}, not one of {shape.metadata['enum']}"
     pattern = _python(shape.metadata.get("pattern", ".*"))
     if not re.fullmatch(pattern, value, re.DOTALL):
-        yield f"{place} is {value}, not as {pattern}"
+        yield f"{place} is {value}, which does not match {pattern}"
 
 
 def _python(pattern: str) -> str:
-    """A pattern of Java's, in Python's words."""
+    """A pattern of Java in Python's syntax."""
     classes = {
         r"\p{IsLetter}": "^\\W\\d_",
         r"\p{ASCII}": r"\x00-\x7f",

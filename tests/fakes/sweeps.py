@@ -1,4 +1,4 @@
-"""Sweeps of one reward, and what gets in their way."""
+"""Sweeps of a reward, and the failures that they meet."""
 
 from collections.abc import Callable, Container
 from typing import Any
@@ -12,21 +12,16 @@ from tests.fakes.cloud import Cloud
 from tests.support import NOON
 
 DAY = Period.parse("2026-11-22")
-
-
 REWARD = Reward.of(ExampleAppOperations, "DAILY_REWARD", DAY)
-
-
 BUSY = {"Code": "TransactionConflict", "Message": "ongoing"}
 
 
 def swept(cloud: Cloud, reward: Reward = REWARD, *, segments: int = 1, **options: Any) -> Segment:
-    """The last segment after a sweep of all; pauses are not waited for."""
+    """Sweep all segments without pauses, and return the last segment."""
     for segment in Segment.all_of(reward, segments, NOON):
-        done = Sweep(cloud.store(), reward, sleep=lambda _: None, **options).run(
-            segment, seconds=60
-        )
-    return done
+        sweep = Sweep(cloud.store(), reward, sleep=lambda _: None, **options)
+        after = sweep.run(segment, seconds=60)
+    return after
 
 
 def counts(segment: Segment) -> tuple[int, int, int, int]:
@@ -43,16 +38,16 @@ def cancellation(reasons: list[dict[str, Any]]) -> ClientError:
 
 
 def owners_of(arguments: dict[str, Any]) -> list[str]:
-    """To whom a transaction writes."""
+    """The owners whose accounts a transaction updates."""
     return [
-        one["Update"]["Key"]["account"]["S"]
-        for one in arguments["TransactItems"]
-        if "Update" in one
+        item["Update"]["Key"]["account"]["S"]
+        for item in arguments["TransactItems"]
+        if "Update" in item
     ]
 
 
 def spoil(cloud: Cloud, owner_id: str, attribute: str, value: dict[str, Any]) -> None:
-    """Write past the ledger."""
+    """Set an attribute of an account without the ledger."""
     cloud.dynamodb.update_item(
         TableName=cloud.tables["LEDGER_ACCOUNTS_TABLE"],
         Key={"account": {"S": owner_id}},
@@ -63,14 +58,16 @@ def spoil(cloud: Cloud, owner_id: str, attribute: str, value: dict[str, Any]) ->
 
 
 def conflicting(hot: Container[str]) -> Callable[..., Any]:
-    """Writes, of which those to some owners meet a conflict."""
+    """A `transact_write_items` that DynamoDB cancels if it writes to an owner of `hot`."""
 
     def write(real: Callable[..., Any], **arguments: Any) -> Any:
         batch = owners_of(arguments)
         if not any(owner_id in hot for owner_id in batch):
             return real(**arguments)
-        raise cancellation(
-            [BUSY if one in hot and part else {"Code": "None"} for one in batch for part in (0, 1)]
-        )
+        reasons: list[dict[str, Any]] = []
+        for owner_id in batch:
+            reasons.append({"Code": "None"})  # the entry
+            reasons.append(BUSY if owner_id in hot else {"Code": "None"})  # the account
+        raise cancellation(reasons)
 
     return write

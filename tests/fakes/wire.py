@@ -1,4 +1,4 @@
-"""A client of DynamoDB that notes what it is asked, and answers from a list."""
+"""A client of DynamoDB that remembers its calls, and answers from a list."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -12,7 +12,7 @@ NEW = Account(owner_id="ada")
 
 
 class Wire:
-    """A client that notes what it is asked, and answers as told."""
+    """A client that remembers its calls, and gives the answers of a list."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)

@@ -1,4 +1,4 @@
-"""A ledger as an export has it, to be tampered with, and written past the ledger's own code."""
+"""A ledger as an export has it. Tests tamper with it, and write it without the ledger's code."""
 
 import os
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ Rows = list[dict[str, Any]]
 def written(
     owner_id: str = "ada", entries: int = ENTRIES, *, amounts: Sequence[int] | None = None
 ) -> tuple[dict[str, Any], Rows]:
-    """The head, and entries a minute apart, of 1, 2, 3… credits or of `amounts`."""
+    """The account and its entries, a minute apart, of 1, 2, 3… credits or of `amounts`."""
     account = Account(owner_id=owner_id)
     rows: Rows = []
     for number, amount in enumerate(amounts or range(1, entries + 1), start=1):
@@ -41,7 +41,7 @@ def written(
 
 
 def put(client: "DynamoDBClient", head: dict[str, Any], rows: Rows) -> None:
-    """Write a ledger as it is, with a key of its own for each row."""
+    """Write a ledger to the tables without a check; each row gets its own key."""
     entries = []
     for position, row in enumerate(rows):
         stored = {name: value for name, value in row.items() if name != "updated_at"}

@@ -88,7 +88,7 @@ def test_the_longest_parameters_and_name_are_taken_too() -> None:
     [
         ("cloudwatch", "PutDashboard", {"DashboardName": "a b", "DashboardBody": "{}"}, ""),
         ("cloudwatch", "PutDashboard", {"DashboardName": "a"}, "lacks DashboardBody"),
-        ("logs", "CreateLogGroup", {"logGroupName": "/a b"}, "not as"),
+        ("logs", "CreateLogGroup", {"logGroupName": "/a b"}, "does not match"),
         ("logs", "CreateLogGroup", {"logGroupName": ""}, "is 0"),
         ("scheduler", "CreateSchedule", {"FlexibleTimeWindow": {"Mode": "off"}}, "none of"),
         ("lambda", "PublishVersion", {"FunctionName": "f", "Description": "d" * 257}, "is 257"),
@@ -96,10 +96,10 @@ def test_the_longest_parameters_and_name_are_taken_too() -> None:
             "lambda",
             "CreateAlias",
             {"FunctionName": "f", "Name": "7", "FunctionVersion": "7"},
-            "not as",
+            "does not match",
         ),
-        ("sqs", "CreateQueue", {"QueueName": "q", "Attribute": {}}, "knows no Attribute"),
-        ("apigatewayv2", "CreateApi", {"Name": "a", "ProtocolType": "HTTPS"}, "none of"),
+        ("sqs", "CreateQueue", {"QueueName": "q", "Attribute": {}}, "does not know Attribute"),
+        ("apigatewayv2", "CreateApi", {"Name": "a", "ProtocolType": "HTTPS"}, "not one of"),
     ],
 )
 def test_schemas_find_what_is_wrong(

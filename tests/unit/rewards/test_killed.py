@@ -59,7 +59,7 @@ def test_killed_at_any_request_and_run_again(cloud: Cloud, after: bool) -> None:
         life = Life(1 + 3 * len(days), after)
         with suppress(KilledError):
             cloud.run(day, function=cloud.function(life))
-        if not life.over:
+        if not life.ended:
             break
         days.append(day)
         with suppress(KilledError):

@@ -50,7 +50,7 @@ def test_run_is_told_of_whenever_its_last_worker_is_killed(
     """Whichever request is the worker's last, it or the one that is given the message again tells; twice at most."""
     cloud.seed(5)
     told, days, life = list[list[dict[str, Any]]](), 0, Life(1)
-    while life.over or not days:
+    while life.ended or not days:
         days += 1
         cloud.function()({"period": f"2026-01-{days:02}", "segments": 1, "force": True}, Context())
         life = Life(days, after)

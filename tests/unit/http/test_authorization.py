@@ -1,4 +1,4 @@
-"""Who may do what: every route, every kind of caller."""
+"""What each kind of caller may do on each route."""
 
 import json
 import os
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 KEY_BYTES_MAX = 2048
-"""The longest that DynamoDB takes for a partition key."""
+"""The limit of DynamoDB for a partition key."""
 CALLERS: dict[str, dict[str, Any] | None] = {
-    # Nobody is known: the authorizer let the request through without a token, or with one that names nobody.
+    # Unknown callers: no token, or a token without a subject and without a known scope.
     "no claims": None,
     "empty claims": {},
     "nameless": {
@@ -35,7 +35,7 @@ CALLERS: dict[str, dict[str, Any] | None] = {
         "cognito:username": "ada",
         "scope": "",
     },
-    # Owners: `sub`, and nothing else, is who they are.
+    # Owners: only `sub` identifies an owner.
     "ada": {"sub": "ada"},
     "eve": {
         "sub": "eve",
@@ -80,41 +80,21 @@ GRANT = {
 }
 KNOWN = dict.fromkeys(OWN, 200)
 NOT_THERE = dict.fromkeys(OWN, 404)
-ANYBODY = dict.fromkeys(CALLERS, 200)
-LED_ON = dict.fromkeys(CALLERS, 307)
+OPEN = dict.fromkeys(CALLERS, 200)
+REDIRECTED = dict.fromkeys(CALLERS, 307)
 
-DEEDS: list[tuple[str, str, dict[str, Any] | None, dict[str, int]]] = [
-    # What a caller is not named for here is 401.
-    (
-        "POST",
-        "/ledger/entry",
-        {"owner_id": "ada", "operation": "CREDIT_SPEND", "nonce": "NEW"},
-        OWN,
-    ),
-    (
-        "POST",
-        "/ledger/entry",
-        {"owner_id": "ada", "operation": "CONTENT_ACCESS", "nonce": "NEW"},
-        OWN,
-    ),
-    (
-        "POST",
-        "/ledger/entry",
-        {"owner_id": "ada", "operation": "CREDIT_ADD", "nonce": "NEW"},
-        GRANT,
-    ),
-    (
-        "POST",
-        "/ledger/entry",
-        {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "NEW"},
-        GRANT,
-    ),
-    (
-        "POST",
-        "/ledger/entry",
-        {"owner_id": "ada", "operation": "DAILY_REWARD", "nonce": "NEW"},
-        GRANT,
-    ),
+
+def posted(operation: str) -> dict[str, Any]:
+    return {"owner_id": "ada", "operation": operation, "nonce": "NEW"}
+
+
+REQUESTS: list[tuple[str, str, dict[str, Any] | None, dict[str, int]]] = [
+    # The method, the path, the body, and the status per caller; a caller without a status gets 401.
+    ("POST", "/ledger/entry", posted("CREDIT_SPEND"), OWN),
+    ("POST", "/ledger/entry", posted("CONTENT_ACCESS"), OWN),
+    ("POST", "/ledger/entry", posted("CREDIT_ADD"), GRANT),
+    ("POST", "/ledger/entry", posted("SIGNUP_CREDIT"), GRANT),
+    ("POST", "/ledger/entry", posted("DAILY_REWARD"), GRANT),
     ("POST", "/ledger/entry", {"nonsense": True}, dict.fromkeys(OWN, 422)),
     ("GET", "/ledger/operations", None, KNOWN),
     ("GET", "/ledger/ada/balance", None, READ),
@@ -124,15 +104,15 @@ DEEDS: list[tuple[str, str, dict[str, Any] | None, dict[str, int]]] = [
     ("GET", "/ledger/ada/receipt", None, READ),
     ("PUT", "/content/NEW", {"owner_id": "ada"}, OWN),
     ("POST", "/content/c/access", {"owner_id": "ada", "nonce": "NEW"}, OWN),
-    ("GET", "/health", None, ANYBODY),
-    ("GET", "/", None, LED_ON),
-    ("GET", "/docs", None, ANYBODY),
-    ("GET", "/docs/start.js", None, ANYBODY),
-    ("GET", "/docs/swagger-ui.css", None, ANYBODY),
-    ("GET", "/docs/swagger-ui-bundle.js", None, ANYBODY),
+    ("GET", "/health", None, OPEN),
+    ("GET", "/", None, REDIRECTED),
+    ("GET", "/docs", None, OPEN),
+    ("GET", "/docs/start.js", None, OPEN),
+    ("GET", "/docs/swagger-ui.css", None, OPEN),
+    ("GET", "/docs/swagger-ui-bundle.js", None, OPEN),
     ("GET", "/docs/nowhere.js", None, NOT_THERE),
     ("GET", "/redoc", None, NOT_THERE),
-    ("GET", "/openapi.json", None, ANYBODY),
+    ("GET", "/openapi.json", None, OPEN),
     ("GET", "/nowhere", None, NOT_THERE),
     ("GET", "/health/", None, NOT_THERE),
 ]
@@ -153,53 +133,56 @@ def api(
     return LambdaApi(create_handler(create_app(client)), rest_api=request.param == "rest_api")
 
 
-def do(api: LambdaApi, method: str, path: str, body: Any, *, new: str) -> Answer:
+def send(api: LambdaApi, method: str, path: str, body: Any, *, new: str) -> Answer:
+    """Send a request of the table with a new nonce."""
     path, _, query = path.replace("NEW", new).partition("?")
-    sent = None if body is None else json.loads(json.dumps(body).replace("NEW", new))
-    return api(method, path, sent, query=dict([query.split("=")]) if query else None)
+    parameters = None
+    if query:
+        name, _, value = query.partition("=")
+        parameters = {name: value}
+    body = json.loads(json.dumps(body).replace("NEW", new))
+    return api(method, path, body, query=parameters)
 
 
 def test_every_route_and_every_kind_of_caller(api: LambdaApi) -> None:
-    """The table of deeds: who is not known is 401 whatever is asked, who may not is 403, and all else is as it is."""
+    """Each route answers each caller as the table says."""
     new = (f"n{number}" for number in count())
-    got, expected = {}, {}
-    for method, path, body, table in DEEDS:
+    got = {}
+    expected = {}
+    for method, path, body, statuses in REQUESTS:
         for name, claims in CALLERS.items():
             api.claims = claims
-            deed = (method, path, json.dumps(body), name)
-            got[deed] = do(api, method, path, body, new=next(new)).status
-            expected[deed] = table.get(name, 401)
+            case = (method, path, json.dumps(body), name)
+            got[case] = send(api, method, path, body, new=next(new)).status
+            expected[case] = statuses.get(name, 401)
     assert got == expected
 
 
-def test_no_route_is_left_out(client: "DynamoDBClient") -> None:
-    """A route that is added without a line in the table fails here."""
-    routes = create_app(client).routes
-    flat = [
-        route
-        for part in routes
-        for route in getattr(getattr(part, "original_router", part), "routes", [part])
-    ]
-    deeds = {(method, path.partition("?")[0]) for method, path, *_ in DEEDS}
-    for route in flat:
+def test_table_has_every_route(client: "DynamoDBClient") -> None:
+    """A new route needs a line in the table."""
+    routes: list[Any] = []
+    for part in create_app(client).routes:
+        routes += getattr(getattr(part, "original_router", part), "routes", [part])
+    requests = {(method, path.partition("?")[0]) for method, path, *_ in REQUESTS}
+    for route in routes:
         assert isinstance(route, Route)
         for method in (route.methods or set()) - {"HEAD"}:
-            assert any(m == method and route.path_regex.match(path) for m, path in deeds), (
-                f"{method} {route.path}"
-            )
-    assert {path for _, path, _, table in DEEDS if table in (ANYBODY, LED_ON)} == OPEN_PATHS
+            paths = [path for requested, path in requests if requested == method]
+            assert any(map(route.path_regex.match, paths)), f"{method} {route.path}"
+    opened = {path for _, path, _, statuses in REQUESTS if statuses in (OPEN, REDIRECTED)}
+    assert opened == OPEN_PATHS
 
 
 def test_refusals_reveal_nothing(api: LambdaApi) -> None:
-    """All that is not allowed is answered with the same few words, to every caller and about every owner."""
+    """Every refusal of a caller is the same answer, for any owner and any route."""
     for name, status in (("no claims", 401), ("eve", 403)):
         api.claims = CALLERS[name]
         answers = [
-            do(api, m, p, body, new="n")
-            for m, p, body, table in DEEDS
-            if table.get(name, 401) == status
+            send(api, method, path, body, new="n")
+            for method, path, body, statuses in REQUESTS
+            if statuses.get(name, 401) == status
         ]
-        answers.append(api("GET", "/ledger/nobody-there/balance"))
+        answers.append(api("GET", "/ledger/no-such-owner/balance"))
         assert len({json.dumps(answer.body, sort_keys=True) for answer in answers}) == 1
         assert answers[0].headers["content-type"] == "application/problem+json"
         assert answers[0].body["status"] == status
@@ -207,94 +190,76 @@ def test_refusals_reveal_nothing(api: LambdaApi) -> None:
 
 
 @pytest.mark.parametrize(("name", "reads"), [("writer", False), ("both", True), ("ada", True)])
-def test_refusals_tell_of_the_ledger_only_to_who_may_read_it(
-    api: LambdaApi, name: str, reads: bool
-) -> None:
-    """A 402 holds the balance, and a duplicate its entry, for the owner and for readers; to others neither is told."""
+def test_refusal_shows_the_ledger_only_to_a_reader(api: LambdaApi, name: str, reads: bool) -> None:
+    """Only the owner and readers get the balance of a 402 and the entry of a duplicate."""
     spend = {"owner_id": "ada", "operation": "CREDIT_SPEND", "amount": 900}
     api.claims = CALLERS[name]
     assert api("POST", "/ledger/entry", {**spend, "nonce": "n"}).body["id"] == 2
-    poor = api("POST", "/ledger/entry", {**spend, "nonce": "more"})
-    assert (poor.status, poor.body["required"], poor.body.get("balance")) == (
-        402,
-        900,
-        100 if reads else None,
-    )
+    poor = api("POST", "/ledger/entry", {**spend, "nonce": "m"})
+    assert (poor.status, poor.body["required"]) == (402, 900)
+    assert poor.body.get("balance") == (100 if reads else None)
     assert ("balance" in poor.body, "100" in poor.body["detail"]) == (reads, reads)
-    other, key = {**spend, "amount": 1}, {"Idempotency-Key": "n"}
+    other = {**spend, "amount": 1}
+    key = {"Idempotency-Key": "n"}
     for status, replay, used in (
         (409, True, api("POST", "/ledger/entry", {**spend, "nonce": "n"})),
         (409, False, api("POST", "/ledger/entry", {**other, "nonce": "n"})),
         (422, False, api("POST", "/ledger/entry", other, headers=key)),
     ):
-        assert (used.status, used.body["code"], used.body["replay"]) == (
-            status,
-            "duplicate_nonce",
-            replay,
-        )
+        assert (used.status, used.body["code"]) == (status, "duplicate_nonce")
+        assert used.body["replay"] == replay
         assert ("entry" in used.body, "2" in used.body["detail"]) == (reads, reads)
         assert ("same" in used.body["detail"]) == replay
     assert api("POST", "/ledger/entry", spend, headers=key).body["id"] == 2
 
 
-def test_an_owner_takes_no_nonce_of_an_application(
+def test_owner_cannot_use_a_nonce_of_an_application(
     api: LambdaApi, client: "DynamoDBClient"
 ) -> None:
-    """What an owner posts itself, by any route, is stored and shown under a nonce that no application can have."""
+    """The nonce of an owner's own post gets a prefix that no application may send."""
+    spend = {"owner_id": "ada", "operation": "CREDIT_SPEND", "nonce": "order-9"}
     posts: list[tuple[str, str, dict[str, Any], str]] = [
-        (
-            "POST",
-            "/ledger/entry",
-            {"owner_id": "ada", "operation": "CREDIT_SPEND", "nonce": "order-9"},
-            "order-9",
-        ),
+        ("POST", "/ledger/entry", spend, "order-9"),
         ("PUT", "/content/c", {"owner_id": "ada"}, "content-creation:c"),
         ("POST", "/content/c/access", {"owner_id": "ada", "nonce": "access"}, "access"),
     ]
     for method, path, body, nonce in posts:
         for name, stored in (("ada", f"@self:{nonce}"), ("both", nonce)):
             api.claims = CALLERS[name]
-            entry, again = api(method, path, body), api(method, path, body)
+            entry = api(method, path, body)
+            again = api(method, path, body)
             assert (entry.status, entry.body["nonce"]) == (200, stored)
             assert LedgerEntry.model_validate(entry.body).computed_hash() == entry.body["hash"]
-            assert (again.status, again.body["replay"], again.body["entry"]) == (
-                409,
-                True,
-                entry.body,
-            )
+            assert (again.status, again.body["replay"]) == (409, True)
+            assert again.body["entry"] == entry.body
             key = {"entry_key": {"S": f"ada#{stored}"}}
-            assert (
-                client.get_item(TableName=os.environ["LEDGER_ENTRIES_TABLE"], Key=key)["Item"][
-                    "nonce"
-                ]["S"]
-                == stored
-            )
+            item = client.get_item(TableName=os.environ["LEDGER_ENTRIES_TABLE"], Key=key)["Item"]
+            assert item["nonce"]["S"] == stored
     shown = [entry["nonce"] for entry in api("GET", "/ledger/ada/entries").body["entries"]]
-    assert shown == [nonce for *_, last in reversed(posts) for nonce in (last, f"@self:{last}")] + [
-        "before"
-    ]
+    expected = ["before"]
+    for *_, nonce in posts:
+        expected += [f"@self:{nonce}", nonce]
+    assert shown == expected[::-1]
     assert api("GET", "/ledger/ada/verify").body["valid"]
 
 
-def test_an_owner_s_nonce_follows_both_conventions(api: LambdaApi) -> None:
-    """In the header, the same request gets the original answer and another one 422; in the body, another one 409."""
+def test_nonce_of_an_owner_follows_both_conventions(api: LambdaApi) -> None:
+    """A second use in the header is a replay or 422, and in the body 409."""
     api.claims = CALLERS["ada"]
-    spend, key = {"owner_id": "ada", "operation": "CREDIT_SPEND"}, {"Idempotency-Key": "order-9"}
+    spend = {"owner_id": "ada", "operation": "CREDIT_SPEND"}
+    key = {"Idempotency-Key": "order-9"}
     first = api("POST", "/ledger/entry", spend, headers=key)
     again = api("POST", "/ledger/entry", spend, headers=key)
-    assert (again.status, again.body, again.headers["idempotency-replayed"]) == (
-        200,
-        first.body,
-        "true",
-    )
+    assert (again.status, again.body) == (200, first.body)
+    assert again.headers["idempotency-replayed"] == "true"
     other = {**spend, "amount": 2}
     assert api("POST", "/ledger/entry", other, headers=key).status == 422
     used = api("POST", "/ledger/entry", {**other, "nonce": "order-9"})
     assert (used.status, used.body["replay"], used.body["entry"]) == (409, False, first.body)
 
 
-def test_the_longest_nonce_of_an_owner_is_stored(api: LambdaApi) -> None:
-    """An owner's may be as long as an application's, and with owner and prefix it is still a key for DynamoDB."""
+def test_longest_nonce_of_an_owner_is_stored(api: LambdaApi) -> None:
+    """The longest owner id, prefix and nonce fit into a key of DynamoDB."""
     api.claims = {"sub": "\U0001f41f" * OWNER_ID_LENGTH_MAX}
     body = {
         "owner_id": api.claims["sub"],
@@ -305,6 +270,9 @@ def test_the_longest_nonce_of_an_owner_is_stored(api: LambdaApi) -> None:
     assert (entry.status, len(entry.body["nonce"])) == (200, NONCE_STORED_LENGTH_MAX)
     assert len(f"{body['owner_id']}#{entry.body['nonce']}".encode()) < KEY_BYTES_MAX
     assert api("POST", "/ledger/entry", {**body, "nonce": body["nonce"] + "n"}).status == 422
+
+
+ID_TOKEN = {"sub": "ada", "scope": "openid", "token_use": "id"}
 
 
 @pytest.mark.parametrize(
@@ -318,18 +286,12 @@ def test_the_longest_nonce_of_an_owner_is_stored(api: LambdaApi) -> None:
         {"requestContext": {"authorizer": {"jwt": {"claims": {}}}}},
         {"requestContext": {"authorizer": {"jwt": {"claims": {"email": "ada@example.com"}}}}},
         {"requestContext": {"authorizer": {"jwt": {"claims": {"sub": ["ada"], "scope": 5}}}}},
-        {
-            "requestContext": {
-                "authorizer": {
-                    "jwt": {"claims": {"sub": "ada", "scope": "openid", "token_use": "id"}}
-                }
-            }
-        },
+        {"requestContext": {"authorizer": {"jwt": {"claims": ID_TOKEN}}}},
         {"headers": {"authorization": "Bearer unchecked"}},
     ],
 )
-def test_nobody_is_known_without_checked_claims(event: dict[str, Any]) -> None:
-    """Only what an authorizer has put into the event counts; a header of the caller's is nothing."""
+def test_caller_without_checked_claims_is_unknown(event: dict[str, Any]) -> None:
+    """Only claims that an authorizer has put into the event count; a header does not."""
     with pytest.raises(UnauthorizedError):
         Caller.from_event(event)
 
@@ -362,17 +324,14 @@ SCOPES: list[tuple[dict[str, Any], set[str]]] = [
 
 @pytest.mark.parametrize(("claims", "scopes"), SCOPES)
 def test_scopes_are_texts_split_at_spaces(claims: dict[str, Any], scopes: set[str]) -> None:
-    """No comma, no half of a pair of brackets, and nothing that is not text grants anything."""
+    """A comma, a single bracket and a value that is no text grant nothing."""
     event = {"requestContext": {"authorizer": {"jwt": {"claims": {"sub": "ada", **claims}}}}}
     assert Caller.from_event(event) == Caller("ada", frozenset(scopes))
 
 
 @pytest.mark.parametrize("subject", ["", 5, True, ["ada"], {"ada": 1}, None])
-def test_an_owner_is_named_by_text(subject: Any) -> None:
-    """A subject that is not a text is nobody's id; the scopes count all the same."""
-    event = {
-        "requestContext": {
-            "authorizer": {"claims": {"sub": subject, "scope": "a", "token_use": "access"}}
-        }
-    }
+def test_owner_id_of_a_caller_is_text(subject: Any) -> None:
+    """A subject that is no text is ignored; the scopes count."""
+    claims = {"sub": subject, "scope": "a", "token_use": "access"}
+    event = {"requestContext": {"authorizer": {"claims": claims}}}
     assert Caller.from_event(event) == Caller(None, frozenset({"a"}))

@@ -1,4 +1,4 @@
-"""How a server's requests wait for their turns, and what happens to those that wait no longer."""
+"""The executor: how requests of a server wait for a turn, and what ends the wait."""
 
 import asyncio
 import threading
@@ -29,8 +29,8 @@ def in_a_loop(run: Callable[[Executor], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(asyncio.wait_for(begin(), SECONDS_MAX))
 
 
-def test_time_out_of_the_call_itself_is_its_own() -> None:
-    """It does not take a place in the line."""
+def test_timeout_error_of_a_call_is_raised() -> None:
+    """A timeout of the call is not taken for a timeout of the wait."""
 
     def fail(_seconds: float) -> None:
         raise TimeoutError("of the call")
@@ -43,10 +43,11 @@ def test_time_out_of_the_call_itself_is_its_own() -> None:
 
 
 def test_cancelled_request_waits_for_its_call() -> None:
-    """A call that is under way is not left behind."""
+    """A cancelled request ends only after the call that it has begun."""
 
     async def run(calls: Executor) -> None:
-        go_on, begun = threading.Event(), threading.Event()
+        go_on = threading.Event()
+        begun = threading.Event()
 
         def call(_seconds: float) -> None:
             begun.set()
@@ -65,24 +66,25 @@ def test_cancelled_request_waits_for_its_call() -> None:
     in_a_loop(run)
 
 
-def test_calls_of_one_request_have_its_time_in_common(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second has what the first has left."""
+def test_calls_of_a_request_share_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second call has the time that the first has left."""
     monkeypatch.setattr("ledger_core.http.executor.TIMEOUT_SECONDS", 5)
 
     async def run(calls: Executor) -> None:
-        one = request()
-        first = await calls.run(one, lambda seconds: seconds)
+        same = request()
+        first = await calls.run(same, lambda seconds: seconds)
         await asyncio.sleep(0.02)
-        assert await calls.run(one, lambda seconds: seconds) <= first - 0.02
+        assert await calls.run(same, lambda seconds: seconds) <= first - 0.02
 
     in_a_loop(run)
 
 
-def test_no_more_calls_at_once_than_there_are_connections() -> None:
-    """Those beyond wait for a turn, and as long as they have time; one that ends makes room for one."""
+def test_calls_at_once_are_limited_to_the_connections() -> None:
+    """Other calls wait for a turn while they have time; each call that ends frees a turn."""
 
     async def run(calls: Executor) -> None:
-        go_on, begun = threading.Semaphore(0), list[float]()
+        go_on = threading.Semaphore(0)
+        begun: list[float] = []
 
         def call(seconds: float) -> None:
             begun.append(seconds)
@@ -110,11 +112,12 @@ def test_no_more_calls_at_once_than_there_are_connections() -> None:
     in_a_loop(run)
 
 
-def test_time_spent_waiting_is_part_of_the_time_there_is() -> None:
-    """A call has what is left of the time, not all of it."""
+def test_wait_for_a_turn_is_part_of_the_time() -> None:
+    """A call that has waited has the rest of the time."""
 
     async def run(calls: Executor) -> None:
-        go_on, loop = threading.Event(), asyncio.get_running_loop()
+        go_on = threading.Event()
+        loop = asyncio.get_running_loop()
         blocking = [
             calls.run(request(), lambda _: go_on.wait(SECONDS_MAX)) for _ in range(CONNECTIONS_MAX)
         ]
@@ -134,16 +137,17 @@ def test_time_spent_waiting_is_part_of_the_time_there_is() -> None:
 
 
 async def until(is_true: Callable[[], bool]) -> None:
-    """Wait until something is true; `in_a_loop` gives up after a while."""
+    """Wait for a condition; `in_a_loop` limits the time."""
     while not is_true():
         await asyncio.sleep(0.001)
 
 
-def test_slow_calls_leave_turns_to_the_others() -> None:
-    """While 100 audits hang, most of them wait for a turn among the slow, and any other call runs at once."""
+def test_slow_calls_leave_turns_to_other_calls() -> None:
+    """While 100 audits hang, only `SLOW_CALLS_MAX` of them run, and other calls run at once."""
 
     async def run(calls: Executor) -> None:
-        go_on, begun = threading.Event(), list[float]()
+        go_on = threading.Event()
+        begun: list[float] = []
 
         def audit(seconds: float) -> None:
             begun.append(seconds)
@@ -163,13 +167,13 @@ def test_slow_calls_leave_turns_to_the_others() -> None:
     in_a_loop(run)
 
 
-def test_there_are_turns_that_no_slow_call_takes() -> None:
-    """Posts have most of the connections for themselves."""
+def test_slow_calls_have_few_turns() -> None:
+    """Slow calls take at most a quarter of the connections."""
     assert 1 < SLOW_CALLS_MAX <= CONNECTIONS_MAX / 4
 
 
-def test_call_that_has_begun_is_waited_for_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it did is answered, and not that the time was up."""
+def test_call_that_has_begun_may_end_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request is answered with the result of the call, and not with a timeout."""
     monkeypatch.setattr("ledger_core.http.executor.TIMEOUT_SECONDS", 0.05)
 
     async def run(calls: Executor) -> None:
@@ -184,10 +188,11 @@ def test_call_that_has_begun_is_waited_for_after_its_time(monkeypatch: pytest.Mo
 
 
 def test_cancelled_request_keeps_its_turn_until_its_call_ends() -> None:
-    """However many are cancelled, no more calls run at once than there are connections."""
+    """Cancelled requests whose calls still run count as calls at once."""
 
     async def run(calls: Executor) -> None:
-        go_on, begun = threading.Event(), list[float]()
+        go_on = threading.Event()
+        begun: list[float] = []
 
         def call(seconds: float) -> None:
             begun.append(seconds)
@@ -197,11 +202,11 @@ def test_cancelled_request_keeps_its_turn_until_its_call_ends() -> None:
         await until(lambda: len(begun) == CONNECTIONS_MAX)
         for task in first:
             task.cancel()
-        more = [asyncio.create_task(calls.run(request(), call)) for _ in range(3)]
+        later = [asyncio.create_task(calls.run(request(), call)) for _ in range(3)]
         await asyncio.sleep(0.05)
         assert len(begun) == CONNECTIONS_MAX
         go_on.set()
-        await asyncio.gather(*more)
+        await asyncio.gather(*later)
         ended = await asyncio.gather(*first, return_exceptions=True)
         assert {type(outcome) for outcome in ended} == {asyncio.CancelledError}
 
@@ -210,10 +215,11 @@ def test_cancelled_request_keeps_its_turn_until_its_call_ends() -> None:
 
 @pytest.mark.parametrize("slow", [False, True])
 def test_request_that_is_cancelled_while_it_waits_makes_no_call(slow: bool) -> None:
-    """It ends at once, and its turn goes to the next one."""
+    """It ends at once, and its turn goes to the next request."""
 
     async def run(calls: Executor) -> None:
-        go_on, begun = threading.Event(), list[float]()
+        go_on = threading.Event()
+        begun: list[float] = []
 
         def call(seconds: float) -> None:
             begun.append(seconds)
@@ -237,10 +243,10 @@ def test_request_that_is_cancelled_while_it_waits_makes_no_call(slow: bool) -> N
     in_a_loop(run)
 
 
-def test_call_that_is_cancelled_before_it_begins_never_does(
+def test_call_that_is_cancelled_before_it_begins_is_not_made(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Even if its thread comes to it later: nobody would wait for its end."""
+    """Even if a thread takes the call later, the call does nothing."""
     kept: list[Callable[[], object]] = []
 
     async def run_sync(call: Callable[[], object], **_: object) -> None:

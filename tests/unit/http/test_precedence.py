@@ -1,4 +1,4 @@
-"""Which code answers a request that breaks several rules at once: the order that the page gives."""
+"""The code of a request that breaks several rules: the order of `functions/README.md`."""
 
 import re
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ APP = {"sub": "shop", "scope": "ledger/read ledger/write"}
 OWNER = {"sub": "eve"}
 TEXT = {"content-type": "text/plain"}
 RULES: list[tuple[str, Mapping[str, Any], str]] = [
-    # What is sent; the code that it gets, though every later rule that it can break is broken too.
+    # The request breaks this rule, and each later rule that it can break; it gets the code.
     ("no token", {"claims": None, "path": "/nowhere", "body": LARGE}, "unauthorized"),
     ("no route", {"path": "/nowhere", "body": LARGE, "query": {"x": "1"}}, "not_found"),
     (
@@ -42,13 +42,13 @@ RULES: list[tuple[str, Mapping[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("sent", "code"), [pytest.param(*rest, id=name) for name, *rest in RULES])
-def test_first_rule_that_is_broken_answers(
+def test_first_broken_rule_answers(
     client: "DynamoDBClient",
     monkeypatch: pytest.MonkeyPatch,
     sent: Mapping[str, Any],
     code: str,
 ) -> None:
-    """A request gets the code of the first rule that it breaks, whatever else is wrong with it."""
+    """A request gets the code of the first rule that it breaks."""
     monkeypatch.setenv("LEDGER_AUTH", "jwt")
     api = LambdaApi(create_handler(create_app(client)))
     api.claims = APP
@@ -67,7 +67,7 @@ def test_first_rule_that_is_broken_answers(
 
 
 def test_page_has_the_same_order() -> None:
-    """The numbered list of the page has these codes in this order, and ends in those that may be sent again."""
+    """The page lists these codes in this order, and then the codes of temporary failures."""
     listed = re.findall(r"^\d+\. .*$", section("functions", "Errors"), flags=re.MULTILINE)
     codes = [code for line in listed for code in re.findall(r"`(\w+)`", line)]
     assert codes == [*(code for _, _, code in RULES), "contention", "unavailable"]

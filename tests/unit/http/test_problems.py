@@ -1,4 +1,4 @@
-"""Errors that an app raises itself: each is answered as the app means it."""
+"""Each error that an app raises is answered as the app means it."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,7 +39,7 @@ class BrokenShelfError(LedgerError):
 
 
 def api_raising(error: Exception, *, auth: AuthMode = AuthMode.NONE) -> LambdaApi:
-    """An app with one route, which raises an error."""
+    """An app whose only route raises an error."""
     router = APIRouter()
 
     @router.get("/thing")
@@ -66,7 +66,7 @@ def api_raising(error: Exception, *, auth: AuthMode = AuthMode.NONE) -> LambdaAp
 def test_error_of_an_app_has_its_own_status_code_and_state(
     error: LedgerError, status: int, code: str, state: str
 ) -> None:
-    """A LedgerError that an app derives is answered with what it declares, and its message."""
+    """An app's LedgerError is answered with the status, code and state that it declares."""
     answer = api_raising(error)("GET", "/thing")
     assert answer.headers["content-type"] == "application/problem+json"
     assert (answer.status, answer.body["status"]) == (status, status)
@@ -86,7 +86,7 @@ def test_error_of_an_app_has_its_own_status_code_and_state(
 def test_error_without_a_status_is_a_fault(
     error: LedgerError, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its message is in the log only."""
+    """The message of an error without a status is only in the log."""
     answer = api_raising(error)("GET", "/thing")
     assert (answer.status, answer.body["code"]) == (500, "internal")
     assert "secret" not in str(answer.body)
@@ -120,10 +120,9 @@ def test_http_exception_of_an_app_keeps_its_status_and_detail(
 
 
 def test_http_exception_of_an_app_keeps_its_headers() -> None:
-    """They take the place of the ledger's own, however they are spelt."""
-    later = api_raising(
-        HTTPException(503, "later", headers={"Retry-After": "120", "X-Why": "night"})
-    )
+    """The headers replace the ledger's headers, in any spelling."""
+    headers = {"Retry-After": "120", "X-Why": "night"}
+    later = api_raising(HTTPException(503, "later", headers=headers))
     answer = later("GET", "/thing")
     assert (answer.headers["retry-after"], answer.headers["x-why"]) == ("120", "night")
     unknown = api_raising(HTTPException(401, "who?", headers={"WWW-Authenticate": "Basic"}))
@@ -133,24 +132,23 @@ def test_http_exception_of_an_app_keeps_its_headers() -> None:
 def test_http_exception_that_is_no_failure_is_no_problem(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A redirect has no body, and is counted as answered."""
-    api = api_raising(
-        HTTPException(307, headers={"Location": "/there", "Content-Type": "text/plain"})
-    )
+    """A redirect has no body and counts as answered."""
+    headers = {"Location": "/there", "Content-Type": "text/plain"}
+    api = api_raising(HTTPException(307, headers=headers))
     answer = api("GET", "/thing")
     assert (answer.status, answer.headers["location"], answer.body) == (307, "/there", "")
     assert '"code":"answered"' in capsys.readouterr().out
 
 
 def test_body_that_fastapi_cannot_read_is_invalid(client: "DynamoDBClient") -> None:
-    """FastAPI's 400 for it is answered as every other body that is no JSON, unlike an app's own 400."""
+    """FastAPI's 400 for an unreadable body becomes the 422 of any malformed body."""
     answer = LambdaApi(create_handler(create_app(client)))("PUT", "/content/c", "[" * 10_000)
     assert (answer.status, answer.body["code"]) == (422, "invalid")
     assert answer.body["detail"].startswith("body: cannot be read")
 
 
-def test_app_s_own_handler_comes_first() -> None:
-    """An app may still answer an error in its own way, as with any FastAPI app."""
+def test_exception_handler_of_an_app_comes_first() -> None:
+    """An app may answer an error with its own exception handler, as in any FastAPI app."""
     router = APIRouter()
 
     @router.get("/thing")
@@ -166,8 +164,8 @@ def test_app_s_own_handler_comes_first() -> None:
     assert (answer.status, answer.body) == (418, "There are no swords left.")
 
 
-def test_app_asks_who_is_calling(client: "DynamoDBClient") -> None:
-    """`caller_of` is a dependency of an app's endpoint; the state beside it is the app's own."""
+def test_endpoint_of_an_app_gets_its_caller(client: "DynamoDBClient") -> None:
+    """`caller_of` is a dependency for endpoints; `request.state` belongs to the app."""
     router = APIRouter()
 
     @router.get("/me")
@@ -180,8 +178,8 @@ def test_app_asks_who_is_calling(client: "DynamoDBClient") -> None:
     assert api("GET", "/me").body == {"subject": "shop", "visits": 1}
 
 
-def test_nobody_is_the_caller_of_an_open_path_without_a_token() -> None:
-    """A handler that asks all the same is told 401, and learns no balance from a refusal."""
+def test_open_path_without_a_token_has_no_caller() -> None:
+    """An endpoint on an open path that needs a caller answers 401 without a token."""
     router = APIRouter()
 
     @router.get("/health")
@@ -196,8 +194,8 @@ def test_nobody_is_the_caller_of_an_open_path_without_a_token() -> None:
     assert answer.headers["www-authenticate"] == "Bearer"
 
 
-def test_refusal_tells_an_unknown_caller_no_balance() -> None:
-    """What an open path of an app raises is answered without it."""
+def test_refusal_shows_an_unknown_caller_no_balance() -> None:
+    """A refusal on an open path has the balance only for a reader."""
     router = APIRouter()
 
     @router.get("/health")
@@ -211,7 +209,7 @@ def test_refusal_tells_an_unknown_caller_no_balance() -> None:
 
 
 def test_context_is_one_object_per_request() -> None:
-    """Whatever asks for it gets the same one; another request has another id."""
+    """A request has the same context in all its parts; each request has its own id."""
     scope: dict[str, Any] = {"type": "http"}
     assert context_of(scope) is context_of(scope)
     assert context_of(scope).request_id != context_of({"type": "http"}).request_id

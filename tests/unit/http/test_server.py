@@ -1,4 +1,4 @@
-"""Under a server: requests overlap, none waits for another owner's."""
+"""Under a server: requests overlap, and no owner waits for another."""
 
 import asyncio
 import threading
@@ -29,7 +29,7 @@ def signup(http: httpx.Client, owner_id: str, nonce: str = "n") -> httpx.Respons
 
 
 def test_requests_overlap(monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient") -> None:
-    """As many calls as there are connections are under way at once: none returns before all have begun."""
+    """As many calls run at once as the server has connections."""
     together = threading.Barrier(CONNECTIONS_MAX)
     get_item = client.get_item
 
@@ -43,10 +43,10 @@ def test_requests_overlap(monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClie
         assert {response.status_code for response in threads.map(http.get, paths)} == {200}
 
 
-def test_hot_owner_with_a_slow_call_blocks_nobody_else(
+def test_hot_owner_with_a_slow_call_blocks_no_other_owner(
     monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient"
 ) -> None:
-    """While one owner's call hangs and more of its requests wait than there are threads, others are answered."""
+    """While many requests of an owner wait for a call, other requests are answered."""
     gate = Gate(monkeypatch, client, "hot")
     with serving(client) as http, ThreadPoolExecutor(HOT_REQUESTS) as threads:
         hot: list[Future[httpx.Response]] = [
@@ -60,15 +60,15 @@ def test_hot_owner_with_a_slow_call_blocks_nobody_else(
         gate.opened.set()
         assert {future.result().status_code for future in hot} == {200}
         assert http.get("/ledger/hot/balance").json()["entry_count"] == HOT_REQUESTS
-        # Those that waited went together, but for any that had not arrived.
+        # The requests that had arrived shared transactions.
         assert sum(gate.entries) == HOT_REQUESTS
         assert len(gate.entries) < HOT_REQUESTS / 2
 
 
-def test_waiting_in_an_owner_s_line_ends_in_503(
+def test_request_whose_turn_does_not_come_is_503(
     monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient"
 ) -> None:
-    """A request whose turn does not come in time is told to come back."""
+    """A request that waits too long for its turn is answered with 503."""
     gate = Gate(monkeypatch, client, "hot")
     with serving(client) as http, ThreadPoolExecutor(1) as threads:
         first = threads.submit(signup, http, "hot", "first")
@@ -80,17 +80,17 @@ def test_waiting_in_an_owner_s_line_ends_in_503(
         assert first.result().status_code == 200
 
 
-def test_a_request_that_nobody_waits_for_is_given_up(
+def test_request_that_was_answered_with_503_is_not_written(
     monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient"
 ) -> None:
-    """What was told to come back is not written by the next request of its owner, which might be its own second try."""
+    """The next leader does not write it, because the client may send it again."""
     gate = Gate(monkeypatch, client, "hot")
     with serving(client) as http, ThreadPoolExecutor(1) as threads:
         first = threads.submit(signup, http, "hot", "first")
         assert gate.reached.wait(SECONDS_MAX)
         with monkeypatch.context() as short:
             short.setattr("ledger_core.http.executor.TIMEOUT_SECONDS", 0.2)
-            assert signup(http, "hot", "given up").status_code == 503
+            assert signup(http, "hot", "late").status_code == 503
         gate.opened.set()
         assert first.result().status_code == 200
         assert signup(http, "hot", "third").json()["id"] == 2
@@ -101,7 +101,7 @@ def test_a_request_that_nobody_waits_for_is_given_up(
 def test_request_that_is_cancelled_while_it_waits_is_not_written(
     monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient"
 ) -> None:
-    """Nobody waits for its answer any more, and the next request of the owner goes on without it."""
+    """The next request of the owner is written without it."""
     gate = Gate(monkeypatch, client, "hot")
 
     async def load() -> list[str]:
@@ -115,7 +115,8 @@ def test_request_that_is_cancelled_while_it_waits_is_not_written(
             first = post("first")
             while not gate.reached.is_set():
                 await asyncio.sleep(0.001)
-            cancelled, third = post("cancelled"), post("third")
+            cancelled = post("cancelled")
+            third = post("third")
             await asyncio.sleep(0.01)
             cancelled.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -133,7 +134,8 @@ def test_slow_audits_delay_no_post(
     monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient", path: str
 ) -> None:
     """While 100 audits hang, posts and balances are answered."""
-    begun, opened = list[None](), threading.Event()
+    begun: list[None] = []
+    opened = threading.Event()
     query = client.query
 
     def hanging(**arguments: Any) -> Any:
@@ -171,8 +173,10 @@ def test_slow_audits_delay_no_post(
 def test_idempotency_key_in_two_lines_is_refused(
     client: "DynamoDBClient", method: str, path: str
 ) -> None:
-    """A server hands on every line of a header; a key that is sent twice is 422, be it the same or another."""
-    body = {"owner_id": "ada"} | ({"operation": "SIGNUP_CREDIT"} if path == "/ledger/entry" else {})
+    """Two headers with a key are 422, even if the keys are equal."""
+    body = {"owner_id": "ada"}
+    if path == "/ledger/entry":
+        body["operation"] = "SIGNUP_CREDIT"
     with serving(client) as http:
         for second in ("a", "b"):
             keys = [("Idempotency-Key", "a"), ("Idempotency-Key", second)]

@@ -90,7 +90,7 @@ def test_the_longest_parameters_and_name_are_taken_too() -> None:
         ("cloudwatch", "PutDashboard", {"DashboardName": "a"}, "lacks DashboardBody"),
         ("logs", "CreateLogGroup", {"logGroupName": "/a b"}, "does not match"),
         ("logs", "CreateLogGroup", {"logGroupName": ""}, "is 0"),
-        ("scheduler", "CreateSchedule", {"FlexibleTimeWindow": {"Mode": "off"}}, "none of"),
+        ("scheduler", "CreateSchedule", {"FlexibleTimeWindow": {"Mode": "off"}}, "not one of"),
         ("lambda", "PublishVersion", {"FunctionName": "f", "Description": "d" * 257}, "is 257"),
         (
             "lambda",

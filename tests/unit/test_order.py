@@ -10,7 +10,7 @@ from tests.support import ROOT
 
 pytestmark = pytest.mark.slow
 
-LEAVING_NO_LOOP = "tests/unit/http/test_router.py::test_client_that_leaves_in_the_middle_of_its_body_is_no_failure"
+LEAVING_NO_LOOP = "tests/unit/http/test_router.py::test_client_that_disconnects_within_its_body_is_no_fault"
 ASKING_FOR_ONE = "tests/unit/http/test_telemetry.py::test_websockets_are_turned_away"
 
 

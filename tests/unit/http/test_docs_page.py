@@ -1,4 +1,4 @@
-"""The page at /docs, over a real server: all that it consists of is here, and nothing of it is elsewhere."""
+"""The page at /docs, over a real server, which serves all of its parts."""
 
 import re
 import sys
@@ -28,21 +28,20 @@ TYPES = {".css": "text/css", ".js": "text/javascript"}
 def http(
     request: pytest.FixtureRequest, client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[httpx.Client]:
-    """A server of the Example App, without tokens and with, and a client that has none."""
+    """A client without a token, and a server of the Example App that needs tokens or does not."""
     monkeypatch.setenv("LEDGER_AUTH", request.param)
     with serving(client) as http:
         yield http
 
 
 def named_in(html: str) -> list[str]:
-    """What a page has a browser ask for."""
-    return [
-        url for url in re.findall(r'(?:src|href)="([^"]*)"', html) if not url.startswith("data:")
-    ]
+    """The URLs that a browser loads for a page."""
+    urls = re.findall(r'(?:src|href)="([^"]*)"', html)
+    return [url for url in urls if not url.startswith("data:")]
 
 
-def test_page_and_all_its_parts_come_from_the_server(http: httpx.Client) -> None:
-    """Anybody is led from / to the page, and gets it, every file that it names, and the document that it shows."""
+def test_server_serves_the_page_and_all_its_parts(http: httpx.Client) -> None:
+    """A client without a token gets the page, its files and the document that it shows."""
     page = http.get("/", follow_redirects=True)
     assert ([answer.status_code for answer in page.history], page.url.path) == ([307], "/docs")
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
@@ -57,33 +56,31 @@ def test_page_and_all_its_parts_come_from_the_server(http: httpx.Client) -> None
     assert http.get(urljoin("/docs", shown)).json()["info"]["title"] in page.text
 
 
-def test_nothing_of_the_page_is_elsewhere(http: httpx.Client) -> None:
-    """No part of it is on another host, and a browser is told to ask none, whatever Swagger UI may have it do."""
+def test_page_loads_nothing_from_another_host(http: httpx.Client) -> None:
+    """No part is on another host, and the content security policy forbids other hosts."""
     page = http.get("/docs")
     assert not [url for url in named_in(page.text) if urlsplit(url).netloc or urlsplit(url).scheme]
     css = http.get("/docs/swagger-ui.css").text
     assert not re.findall(r"@import|url\((?!\"?'?data:)", css)
     assert "validatorUrl: null" in http.get("/docs/start.js").text
-    policy = dict(
-        part.split(" ", 1) for part in page.headers["content-security-policy"].split("; ")
-    )
+    parts = page.headers["content-security-policy"].split("; ")
+    policy = dict(part.split(" ", 1) for part in parts)
     assert policy.pop("default-src") == "'none'"
     assert not [text for text in policy.values() if re.search(r"[*]|https?:|'unsafe-eval'", text)]
     assert policy["script-src"] == "'self'"
 
 
 def test_page_works_under_a_base_path(http: httpx.Client) -> None:
-    """Its URLs are relative, so that they have the base path that the page's own URL has."""
+    """The URLs of the page are relative, so they have its base path."""
+    paths = {f"/prod{path}" for path in (*DOCS_PATHS, "/openapi.json")}
     for url in (*named_in(http.get("/docs").text), "openapi.json"):
-        assert urljoin("/prod/docs", url) in {
-            f"/prod{path}" for path in (*DOCS_PATHS, "/openapi.json")
-        }
+        assert urljoin("/prod/docs", url) in paths
 
 
-def test_way_to_the_page_has_the_base_path(
+def test_page_behind_a_proxy_has_the_base_path(
     client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Behind a proxy that takes a base path off, all is open as ever, and the document says where requests go."""
+    """If a proxy removes the base path, the redirect and the document still have it."""
     monkeypatch.setenv("LEDGER_AUTH", "jwt")
     with serving(client, root_path="/prod") as http:
         assert http.get("/").headers["location"] == "/prod/docs"
@@ -91,10 +88,10 @@ def test_way_to_the_page_has_the_base_path(
         assert http.get("/openapi.json").json()["servers"] == [{"url": "/prod"}]
 
 
-def test_gateway_s_stage_is_a_base_path_too(
+def test_stage_of_api_gateway_is_a_base_path(
     client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With LEDGER_BASE_PATH the same holds of requests that have the stage in their path, and of those that do not."""
+    """With `LEDGER_BASE_PATH`, the page is served with and without the stage in the path."""
     monkeypatch.setenv("LEDGER_BASE_PATH", "/prod")
     monkeypatch.setenv("LEDGER_AUTH", "jwt")
     api = LambdaApi(create_handler(create_app(client)))
@@ -106,10 +103,10 @@ def test_gateway_s_stage_is_a_base_path_too(
 
 
 @pytest.mark.parametrize("path", sorted(DOCS_PATHS))
-def test_without_swagger_ui_there_is_no_page(
+def test_app_without_swagger_ui_has_no_page(
     client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    """Where its package is not installed, as in Lambda, the page is a problem like any other; the document is there."""
+    """If the package is not installed, as in Lambda, the page is a 404; the document is served."""
     monkeypatch.setitem(sys.modules, PACKAGE, None)
     api = LambdaApi(create_handler(create_app(client)))
     answer = api("GET", path)
@@ -119,8 +116,7 @@ def test_without_swagger_ui_there_is_no_page(
 
 
 def test_title_is_text(client: "DynamoDBClient") -> None:
-    """An app's name that looks like HTML is shown as it is."""
-    app = create_api(
-        "<script>", LedgerRouter(create_processor(ExampleAppOperations, client)), auth=AuthMode.NONE
-    )
+    """The name of an app is escaped in the page."""
+    ledger = LedgerRouter(create_processor(ExampleAppOperations, client))
+    app = create_api("<script>", ledger, auth=AuthMode.NONE)
     assert "<title>&lt;script&gt;</title>" in LambdaApi(create_handler(app))("GET", "/docs").body

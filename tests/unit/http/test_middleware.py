@@ -1,4 +1,4 @@
-"""What is around every request and every answer, whatever the route: paths, methods, headers, queries, bodies."""
+"""What the middleware does for every route: paths, methods, headers, queries and bodies."""
 
 import asyncio
 import base64
@@ -48,7 +48,7 @@ def api(request: pytest.FixtureRequest, client: "DynamoDBClient") -> LambdaApi:
 
 @pytest.fixture
 def server(client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
-    """A server of the Example App below a path, which the pages of one origin may call."""
+    """A server of the Example App with a base path and an allowed origin."""
     monkeypatch.setenv("LEDGER_BASE_PATH", "/prod")
     monkeypatch.setenv("LEDGER_ALLOWED_ORIGINS", "https://app.example.com")
     with serving(client) as http:
@@ -59,7 +59,7 @@ def server(client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch) -> Iterato
 def test_api_below_a_base_path(
     client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch, base_path: str
 ) -> None:
-    """A stage or a mapping before the path is taken off, and the documents name it; no other path is cut."""
+    """The base path is removed from a path and named in the OpenAPI document."""
     monkeypatch.setenv("LEDGER_BASE_PATH", base_path)
     monkeypatch.setenv("LEDGER_AUTH", "jwt")
     for rest_api in (False, True):
@@ -75,17 +75,18 @@ def test_api_below_a_base_path(
         assert api("GET", f"{base_path}/ledger/ada/balance").status == 401
 
 
-def test_base_path_may_be_taken_off_by_a_gateway(server: httpx.Client) -> None:
-    """A proxy that hands a path on without it, and one that leaves it on, are both understood."""
+def test_gateway_may_remove_the_base_path(server: httpx.Client) -> None:
+    """A path is served with and without the base path."""
     for path in ("/health", "/prod/health", "/ledger/ada/balance", "/prod/ledger/ada/balance"):
         assert server.get(path).status_code == 200
     assert server.get("/prod/prod/health").status_code == 404
 
 
 def test_head_is_get_without_a_body(api: LambdaApi) -> None:
-    """Every GET route answers HEAD with the same status and headers, to every caller."""
+    """Each GET route answers HEAD with the same status and headers."""
     for path in (*GETS, "/openapi.json", "/nowhere", "/ledger/a%23b/balance"):
-        got, head = api("GET", path), api("HEAD", path)
+        got = api("GET", path)
+        head = api("HEAD", path)
         assert (head.status, head.body) == (got.status, "")
         assert len(got.headers) == len(head.headers)
         assert {**head.headers, "content-length": ""} == {**got.headers, "content-length": ""}
@@ -95,25 +96,23 @@ def test_head_is_get_without_a_body(api: LambdaApi) -> None:
 
 
 def test_head_of_a_server(server: httpx.Client, capfd: pytest.CaptureFixture[str]) -> None:
-    """It tells how long the body would be, sends none, and is logged as what it was."""
+    """An answer to HEAD has the length of the body and no body, and its line says HEAD."""
     paths = ("/health", "/ledger/ada/balance", "/nowhere")
     for path in paths:
-        head, got = server.head(path), server.get(path)
+        head = server.head(path)
+        got = server.get(path)
         assert (head.status_code, head.content) == (got.status_code, b"")
         assert int(head.headers["content-length"]) == len(got.content)
-    told = ""
-    while told.count("latency_ms") < 2 * len(paths):  # which is told after it is answered
-        told += capfd.readouterr().out
-    lines = [json.loads(line) for line in told.splitlines()]
-    assert [(line["method"], line["status"]) for line in lines[::2]] == [
-        ("HEAD", 200),
-        ("HEAD", 200),
-        ("HEAD", 404),
-    ]
+    printed = ""
+    while printed.count("latency_ms") < 2 * len(paths):  # a line is printed after its answer
+        printed += capfd.readouterr().out
+    lines = [json.loads(line) for line in printed.splitlines()]
+    statuses = [(line["method"], line["status"]) for line in lines[::2]]
+    assert statuses == [("HEAD", 200), ("HEAD", 200), ("HEAD", 404)]
 
 
-def of_every_kind(api: LambdaApi, monkeypatch: pytest.MonkeyPatch) -> list[Answer]:
-    """An answer of every kind, a failure that nobody foresaw among them."""
+def answers_of_every_kind(api: LambdaApi, monkeypatch: pytest.MonkeyPatch) -> list[Answer]:
+    """An entry, refusals, and an unexpected error."""
     answers = [
         api("POST", "/ledger/entry", SIGNUP),
         api("POST", "/ledger/entry", SIGNUP),
@@ -129,41 +128,31 @@ def of_every_kind(api: LambdaApi, monkeypatch: pytest.MonkeyPatch) -> list[Answe
     return [*answers, api("POST", "/ledger/entry", SIGNUP)]
 
 
-def test_every_answer_has_its_id_and_is_kept_by_nobody(
+def test_every_answer_has_its_id_and_is_not_cached(
     api: LambdaApi, client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The id that the log has; and `no-store` on all but what needs no token."""
-    answers = of_every_kind(api, monkeypatch)
-    assert [answer.status for answer in answers] == [
-        200,
-        409,
-        200,
-        200,
-        422,
-        413,
-        402,
-        404,
-        405,
-        500,
-    ]
+    """An answer has the id of its line, and `no-store` unless its path is open."""
+    answers = answers_of_every_kind(api, monkeypatch)
+    statuses = [answer.status for answer in answers]
+    assert statuses == [200, 409, 200, 200, 422, 413, 402, 404, 405, 500]
     monkeypatch.setenv("LEDGER_AUTH", "jwt")
     refusing = LambdaApi(create_handler(create_app(client)), rest_api=api.rest_api)
     refusing.claims = None
     answers.append(refusing("GET", "/ledger/ada/balance"))
     assert answers[-1].status == 401
+    request_id = "rest-api-request" if api.rest_api else "http-api-request"
     for answer in answers:
-        assert answer.headers["x-request-id"] == (
-            "rest-api-request" if api.rest_api else "http-api-request"
-        )
+        assert answer.headers["x-request-id"] == request_id
         assert answer.headers["cache-control"] == "no-store"
     health = refusing("GET", "/health")
-    assert ("x-request-id" in health.headers, "cache-control" in health.headers) == (True, False)
+    assert "x-request-id" in health.headers
+    assert "cache-control" not in health.headers
     unreadable = api.handler({}, None)
     assert unreadable["headers"]["x-request-id"] == json.loads(unreadable["body"])["request_id"]
 
 
-def test_an_app_may_say_what_is_kept() -> None:
-    """A route that names its own Cache-Control has it, once."""
+def test_app_may_set_cache_control() -> None:
+    """A route that sets Cache-Control keeps its value."""
     router = APIRouter()
 
     @router.get("/logo")
@@ -176,8 +165,8 @@ def test_an_app_may_say_what_is_kept() -> None:
     assert api("GET", "/logo").headers["cache-control"] == "max-age=60"
 
 
-def test_ids_of_a_server_are_its_own(server: httpx.Client) -> None:
-    """Each answer has another, a problem the one that it names, whatever the client sends."""
+def test_server_makes_the_request_ids(server: httpx.Client) -> None:
+    """Each answer has a new id; an id that the client sends is ignored."""
     answers = [
         server.get(path, headers={"X-Request-Id": "mine"})
         for path in ("/health", "/health", "/nowhere")
@@ -190,7 +179,7 @@ def test_ids_of_a_server_are_its_own(server: httpx.Client) -> None:
 def test_pages_of_an_allowed_origin_may_call(
     client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch, server: httpx.Client
 ) -> None:
-    """Preflights need no token, and every answer may be read by the pages of that origin, refusals and faults too."""
+    """The pages of an allowed origin may read every answer; a preflight needs no token."""
     asked = {
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "authorization,idempotency-key",
@@ -200,11 +189,9 @@ def test_pages_of_an_allowed_origin_may_call(
         assert (preflight.status_code, "x-request-id" in preflight.headers) == (200, True)
         assert preflight.headers["access-control-allow-origin"] == ORIGIN["Origin"]
         assert "POST" in preflight.headers["access-control-allow-methods"]
-    assert (
-        server.options("/health", headers={"Origin": "https://evil.example", **asked}).status_code
-        == 400
-    )
-    other = server.get("/health", headers={"Origin": "https://evil.example"})
+    evil = {"Origin": "https://evil.example"}
+    assert server.options("/health", headers=evil | asked).status_code == 400
+    other = server.get("/health", headers=evil)
     assert "access-control-allow-origin" not in other.headers
     monkeypatch.setattr(OperationProcessor, "accept", lambda *_, **__: 1 / 0)
     answers = [
@@ -219,10 +206,10 @@ def test_pages_of_an_allowed_origin_may_call(
         assert "x-request-id" in answer.headers["access-control-expose-headers"]
 
 
-def test_preflight_where_tokens_are_needed(
+def test_preflight_needs_no_token(
     client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is answered, and what it asks leave for is refused, readably."""
+    """The preflight is answered, and the page may read the 401 of the request that follows."""
     monkeypatch.setenv("LEDGER_AUTH", "jwt")
     monkeypatch.setenv("LEDGER_ALLOWED_ORIGINS", "*")
     with serving(client) as http:
@@ -235,17 +222,12 @@ def test_preflight_where_tokens_are_needed(
         assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, "*")
 
 
-def test_without_origins_there_are_no_such_headers(api: LambdaApi) -> None:
-    """Unless it is asked for, and behind a gateway that answers that itself."""
-    preflight = api(
-        "OPTIONS", "/ledger/entry", headers=ORIGIN | {"Access-Control-Request-Method": "POST"}
-    )
-    assert preflight.status == 405
-    assert not [
-        name
-        for name in api("GET", "/health", headers=ORIGIN).headers
-        if name.startswith("access-control")
-    ]
+def test_app_without_allowed_origins_sends_no_cors_headers(api: LambdaApi) -> None:
+    """Without `LEDGER_ALLOWED_ORIGINS`, a preflight is a 405 like any other OPTIONS."""
+    asked = {"Access-Control-Request-Method": "POST"}
+    assert api("OPTIONS", "/ledger/entry", headers=ORIGIN | asked).status == 405
+    headers = api("GET", "/health", headers=ORIGIN).headers
+    assert not [name for name in headers if name.startswith("access-control")]
 
 
 @pytest.mark.parametrize(
@@ -265,7 +247,7 @@ def test_without_origins_there_are_no_such_headers(api: LambdaApi) -> None:
 def test_unknown_parameter_is_refused(
     api: LambdaApi, client: "DynamoDBClient", method: str, path: str, body: Any
 ) -> None:
-    """One that is misspelt is no reason to answer something else, or to post."""
+    """A misspelt parameter is a 422, and no request goes to DynamoDB."""
     sent = wire(client)
     refusal = api(method, path, body, query={"limt": "5"})
     assert (refusal.status, sent) == (422, [])
@@ -277,7 +259,7 @@ def test_unknown_parameter_is_refused(
 
 
 def test_parameters_of_models_and_dependencies_are_known() -> None:
-    """However a route of an app takes its parameters."""
+    """A route of an app may take its parameters from a model or a dependency."""
     router = APIRouter()
 
     class Filter(BaseModel):
@@ -293,10 +275,8 @@ def test_parameters_of_models_and_dependencies_are_known() -> None:
         return {"colour": kind.colour, "page": number}
 
     api = LambdaApi(create_handler(create_api("Things", router, auth=AuthMode.NONE)))
-    assert api("GET", "/things", query={"colour": "red", "page": "2"}).body == {
-        "colour": "red",
-        "page": 2,
-    }
+    answer = api("GET", "/things", query={"colour": "red", "page": "2"})
+    assert answer.body == {"colour": "red", "page": 2}
     assert api("GET", "/things", query={"number": "2"}).status == 422
 
 
@@ -305,24 +285,21 @@ def test_parameters_of_models_and_dependencies_are_known() -> None:
     [
         '{"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "a", "nonce": "b"}',
         '{"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "a", "non\\u0063e": "a"}',
-        '{"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "a", "metadata": {"k": "v", "k": "v"}}',
+        '{"owner_id": "ada", "nonce": "a", "metadata": {"k": "v", "k": "v"}}',
         '\ufeff{"owner_id": "ada", "owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "a"}',
         '[[{"deep": [{"k": 1, "k": 1}]}]]',
     ],
 )
 @pytest.mark.parametrize(("method", "path"), [("POST", "/ledger/entry"), ("PUT", "/content/c")])
-def test_key_that_is_repeated_is_refused(
+def test_repeated_key_is_refused(
     api: LambdaApi, client: "DynamoDBClient", method: str, path: str, body: str
 ) -> None:
-    """Of two values one would have to be chosen, at any depth and however the key is spelt."""
+    """An object with two values under a key is a 422, at any depth and in any spelling."""
     sent = wire(client)
     for text, encoded in ((body, False), (base64.b64encode(body.encode()).decode(), True)):
         refusal = api(method, path, text, isBase64Encoded=encoded)
-        assert (refusal.status, refusal.body["code"], refusal.body["state"]) == (
-            422,
-            "invalid",
-            "Validating",
-        )
+        assert refusal.status == 422
+        assert (refusal.body["code"], refusal.body["state"]) == ("invalid", "Validating")
         assert refusal.body["detail"] == "body: an object has a key twice; send each key once"
     assert sent == []
 
@@ -332,7 +309,7 @@ def test_key_that_is_repeated_is_refused(
 def test_compressed_body_is_refused(
     api: LambdaApi, client: "DynamoDBClient", method: str, path: str, coding: str
 ) -> None:
-    """It is told apart from one that is no JSON, and how to send it."""
+    """A compressed body is a 415 that says which encoding is accepted."""
     sent = wire(client)
     body = base64.b64encode(gzip.compress(json.dumps(SIGNUP).encode())).decode()
     refusal = api(method, path, body, isBase64Encoded=True, headers={"Content-Encoding": coding})
@@ -341,15 +318,14 @@ def test_compressed_body_is_refused(
     assert api("GET", "/ledger/ada/balance", headers={"Content-Encoding": coding}).status == 200
 
 
-def test_body_that_is_said_to_be_as_it_is(api: LambdaApi) -> None:
-    """`identity` is no coding."""
-    assert (
-        api("POST", "/ledger/entry", SIGNUP, headers={"Content-Encoding": "Identity"}).status == 200
-    )
+def test_identity_is_an_accepted_encoding(api: LambdaApi) -> None:
+    """A body with `Content-Encoding: identity` is read."""
+    headers = {"Content-Encoding": "Identity"}
+    assert api("POST", "/ledger/entry", SIGNUP, headers=headers).status == 200
 
 
 def in_chunks(client: "DynamoDBClient", path: str, chunks: list[bytes]) -> int:
-    """The status of a POST whose body comes so."""
+    """The status of a POST whose body arrives in chunks."""
     messages: list[Message] = [
         {"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks
     ]
@@ -369,11 +345,10 @@ def in_chunks(client: "DynamoDBClient", path: str, chunks: list[bytes]) -> int:
 
 
 @pytest.mark.parametrize("path", ["/ledger/entry", "/content/c/access"])
-def test_limit_of_a_body_is_of_all_its_chunks(client: "DynamoDBClient", path: str) -> None:
-    """None of which is too large; it is read no further than to where it is, and a key may be repeated in another."""
-    body = json.dumps(
-        SIGNUP if path == "/ledger/entry" else {"owner_id": "ada", "nonce": "n"}
-    ).encode()
+def test_all_chunks_of_a_body_count(client: "DynamoDBClient", path: str) -> None:
+    """The size limit and the check for repeated keys are those of the whole body."""
+    fields = SIGNUP if path == "/ledger/entry" else {"owner_id": "ada", "nonce": "n"}
+    body = json.dumps(fields).encode()
     half = body.ljust(BODY_BYTES_MAX)[: BODY_BYTES_MAX // 2]
     rest = b" " * (BODY_BYTES_MAX // 2)
     assert in_chunks(client, path, [half, rest]) == 200
@@ -382,7 +357,7 @@ def test_limit_of_a_body_is_of_all_its_chunks(client: "DynamoDBClient", path: st
 
 
 def test_metadata_may_be_null(api: LambdaApi) -> None:
-    """As if it was left out, when it is compared as well."""
+    """Null metadata means no metadata, also when a replay is compared."""
     first = api("POST", "/ledger/entry", {**SIGNUP, "metadata": None})
     assert first.status == 200
     assert "metadata" not in first.body
@@ -390,19 +365,18 @@ def test_metadata_may_be_null(api: LambdaApi) -> None:
         assert api("POST", "/ledger/entry", body).body["replay"]
 
 
-def test_few_errors_of_many_are_named(api: LambdaApi) -> None:
-    """As many as may be of use; how many more there are is told."""
+def test_errors_of_a_body_are_limited(api: LambdaApi) -> None:
+    """A refusal names at most `ERRORS_MAX` errors and the number of the others."""
     for number in (ERRORS_MAX, ERRORS_MAX + 7):
-        refusal = api(
-            "POST", "/ledger/entry", SIGNUP | {f"field-{field}": 1 for field in range(number)}
-        )
+        unknown = {f"field-{field}": 1 for field in range(number)}
+        refusal = api("POST", "/ledger/entry", SIGNUP | unknown)
         assert (refusal.status, len(refusal.body["errors"])) == (422, ERRORS_MAX)
         assert refusal.body["detail"].count("; ") == ERRORS_MAX - (number == ERRORS_MAX)
         assert refusal.body["detail"].endswith("; and 7 more") == (number > ERRORS_MAX)
 
 
-def test_titles_are_ours(api: LambdaApi) -> None:
-    """Whatever the version of Python calls a status; one that has no title there is no failure."""
+def test_titles_do_not_depend_on_python(api: LambdaApi) -> None:
+    """The ledger names the statuses itself; an unknown status has the title Error."""
     assert {*(error.status for error in ERRORS), *CODE} <= set(TITLES)
     assert (TITLES[413], TITLES[422]) == ("Content Too Large", "Unprocessable Content")
     assert api("POST", "/ledger/entry", "{").body["title"] == "Unprocessable Content"
@@ -412,7 +386,6 @@ def test_titles_are_ours(api: LambdaApi) -> None:
     async def teapot() -> None:
         raise HTTPException(499, "gone")
 
-    odd = LambdaApi(create_handler(create_api("Teapot", router, auth=AuthMode.NONE)))(
-        "GET", "/teapot"
-    )
-    assert (odd.status, odd.body["title"], odd.body["code"]) == (499, "Error", "error")
+    app = create_api("Teapot", router, auth=AuthMode.NONE)
+    answer = LambdaApi(create_handler(app))("GET", "/teapot")
+    assert (answer.status, answer.body["title"], answer.body["code"]) == (499, "Error", "error")

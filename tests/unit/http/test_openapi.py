@@ -1,4 +1,4 @@
-"""The OpenAPI document: every answer is in it, as it is given."""
+"""The OpenAPI document describes every answer as it is given."""
 
 import json
 import re
@@ -25,31 +25,31 @@ if TYPE_CHECKING:
 
 
 def document_of(client: "DynamoDBClient") -> Any:
-    """The document, as it is served."""
+    """The document of the Example App, as it is served."""
     return json.loads(json.dumps(create_app(client).openapi()))
 
 
 @pytest.fixture
 def document(client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The Example App's where tokens are asked for."""
+    """The document of the Example App with tokens."""
     monkeypatch.setenv("LEDGER_AUTH", "jwt")
     return document_of(client)
 
 
 def test_document_is_committed(client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file beside the Example App is its document; `make openapi` writes it anew."""
+    """The committed file is the document of the Example App; `make openapi` writes it."""
     monkeypatch.setenv("LEDGER_AUTH", "jwt")
     assert openapi.document_text(create_app(client)) == openapi.PATH.read_text()
 
 
-def test_document_says_what_the_app_says_of_itself(document: Any) -> None:
-    """The app's description, its contact and the meaning of its tags are in its document."""
+def test_document_has_the_description_of_the_app(document: Any) -> None:
+    """The document has the description, the contact and the tags of the app."""
     assert document["info"] == {"title": "Example App", **INFO}
     assert [tag["name"] for tag in document["tags"]] == ["content", "ledger"]
 
 
 def test_operations_have_plain_names(document: Any) -> None:
-    """A generated client names its functions as we name ours."""
+    """The operation ids become the names of functions in a generated client."""
     assert {operation["operationId"] for operation in operations(document)} == {
         "accessContent",
         "createContent",
@@ -64,19 +64,18 @@ def test_operations_have_plain_names(document: Any) -> None:
 
 
 def operations(document: Any) -> list[Any]:
-    """Every operation of a document."""
+    """The operations of a document."""
     return [operation for path in document["paths"].values() for operation in path.values()]
 
 
 def described(document: Any) -> list[Any]:
-    """Every part of a document that has to say what it is: operations, parameters, headers, schemas, fields."""
+    """The parts of a document that need a description."""
     schemas = document["components"]["schemas"].values()
     fields = [field for schema in schemas for field in schema.get("properties", {}).values()]
-    parameters = [
-        one for operation in operations(document) for one in operation.get("parameters", [])
-    ]
+    parameters: list[Any] = []
     answers = list(document["components"]["responses"].values())
     for operation in operations(document):
+        parameters += operation.get("parameters", [])
         answers += operation["responses"].values()
     headers = [header for answer in answers for header in answer.get("headers", {}).values()]
     return [*operations(document), *parameters, *headers, *schemas, *fields]
@@ -89,8 +88,8 @@ def test_everything_is_described(document: Any) -> None:
     assert not [part for part in parts if not part.get("description")]
 
 
-def test_descriptions_are_of_fields_that_exist(document: Any) -> None:
-    """The tables describe no field and no parameter that the document lacks."""
+def test_described_fields_exist(document: Any) -> None:
+    """The document has each field and parameter that the tables describe."""
     schemas = document["components"]["schemas"]
     fields = {name: set(schema.get("properties", {})) for name, schema in schemas.items()}
     problems = [names for schema, names in fields.items() if re.fullmatch(r"Problem\d+", schema)]
@@ -98,24 +97,23 @@ def test_descriptions_are_of_fields_that_exist(document: Any) -> None:
     for name, descriptions in FIELDS.items():
         assert descriptions.keys() <= fields[name]
     parameters = {
-        operation["operationId"]: {one["name"] for one in operation.get("parameters", [])}
+        operation["operationId"]: operation.get("parameters", [])
         for operation in operations(document)
     }
     for name, descriptions in PARAMETERS.items():
-        assert descriptions.keys() <= parameters[name]
+        assert descriptions.keys() <= {parameter["name"] for parameter in parameters[name]}
 
 
 def problem(document: Any, status: int) -> Any:
-    """The schema of a status's problem, which is what its content is."""
-    content = document["components"]["responses"][f"Problem{status}"]["content"]
-    assert content["application/problem+json"]["schema"] == {
-        "$ref": f"#/components/schemas/Problem{status}"
-    }
-    return document["components"]["schemas"][f"Problem{status}"]
+    """The schema of the problem with a status, to which its response refers."""
+    name = f"Problem{status}"
+    content = document["components"]["responses"][name]["content"]
+    assert content["application/problem+json"]["schema"] == {"$ref": f"#/components/schemas/{name}"}
+    return document["components"]["schemas"][name]
 
 
 def test_every_code_is_documented_under_its_status(document: Any) -> None:
-    """Each code of a refusal is among the codes of the response that has its status."""
+    """The response of a status lists each code that has the status."""
     codes = {(error.status, error.code) for error in ERRORS if error.status != 500}
     for status, code in {*codes, *CODE.items(), (422, "duplicate_nonce")}:
         assert code in problem(document, status)["properties"]["code"]["enum"]
@@ -135,12 +133,12 @@ def test_every_code_is_documented_under_its_status(document: Any) -> None:
     ],
 )
 def test_statuses_of_an_operation(document: Any, path: str, method: str, statuses: str) -> None:
-    """An operation lists every status that it or API Gateway may answer, an app's own too, and no other."""
+    """An operation lists exactly the statuses that it or API Gateway may answer."""
     assert sorted(document["paths"][path][method]["responses"]) == statuses.split()
 
 
-def test_what_is_referred_to_is_there(document: Any) -> None:
-    """No reference of the document leads nowhere, and what FastAPI says of errors, which is never answered, is gone."""
+def test_references_have_a_target(document: Any) -> None:
+    """Each reference has a target; FastAPI's unused error schema is removed."""
     components = document["components"]
     for kind, name in re.findall(r'"#/components/(\w+)/(\w+)"', json.dumps(document)):
         assert name in components[kind]
@@ -150,56 +148,52 @@ def test_what_is_referred_to_is_there(document: Any) -> None:
 def test_tokens_are_documented_where_they_are_needed(
     document: Any, client: "DynamoDBClient"
 ) -> None:
-    """Every operation but the open ones asks for a bearer token; where nobody is asked who they are, none does."""
+    """Each operation needs a bearer token unless its path is open."""
     assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
     for path, operations in document["paths"].items():
-        assert all(
-            ("security" in operation) == (path not in OPEN_PATHS)
-            for operation in operations.values()
-        )
+        for operation in operations.values():
+            assert ("security" in operation) == (path not in OPEN_PATHS)
 
 
-def test_without_tokens_there_are_none_in_the_document(client: "DynamoDBClient") -> None:
-    """With LEDGER_AUTH=none the document speaks of no token, and of no 401."""
+def test_document_without_tokens_has_no_401(client: "DynamoDBClient") -> None:
+    """With `LEDGER_AUTH=none`, the document has no security scheme and no 401."""
     document = document_of(client)
     assert "securitySchemes" not in document["components"]
     assert "401" not in document["paths"]["/ledger/entry"]["post"]["responses"]
 
 
-def test_metadata_and_times_are_documented_as_they_are(document: Any) -> None:
-    """Metadata is strings under keys of a pattern, as a map that clients keep, and times are RFC 3339's."""
+def test_types_of_metadata_and_times_are_documented(document: Any) -> None:
+    """Metadata is a map of strings whose keys have a pattern; a time is a `date-time`."""
     schemas = document["components"]["schemas"]
     metadata = schemas["EntryRequest"]["properties"]["metadata"]
     assert metadata["additionalProperties"] == {"type": "string"}
-    assert (metadata["propertyNames"], metadata["maxProperties"]) == (
-        {"pattern": r"^[A-Za-z0-9_.:-]{1,64}$"},
-        16,
-    )
-    assert schemas["LedgerEntry"]["properties"]["metadata"]["additionalProperties"] == {
-        "type": "string"
-    }
-    assert schemas["LedgerEntry"]["properties"]["created_at"]["format"] == "date-time"
+    assert metadata["propertyNames"] == {"pattern": r"^[A-Za-z0-9_.:-]{1,64}$"}
+    assert metadata["maxProperties"] == 16
+    fields = schemas["LedgerEntry"]["properties"]
+    assert fields["metadata"]["additionalProperties"] == {"type": "string"}
+    assert fields["created_at"]["format"] == "date-time"
 
 
 @pytest.mark.parametrize("path", ["/ledger/entry", "/content/{content_id}/access"])
 def test_idempotency_key_is_documented(document: Any, path: str) -> None:
-    """The header that a nonce may come in is there, and what is told of an answer that was given before."""
+    """The document has the header of a nonce, and the header of a replayed answer."""
     operation = document["paths"][path]["post"]
     (header,) = [parameter for parameter in operation["parameters"] if parameter["in"] == "header"]
     assert (header["name"], header["required"]) == ("Idempotency-Key", False)
     assert "Idempotency-Replayed" in operation["responses"]["200"]["headers"]
 
 
-def test_what_only_readers_see_is_documented_and_not_required(document: Any) -> None:
-    """A balance and an original entry may be missing from a problem; what it takes and `replay` are always there."""
-    for status, required, more in ((402, "required", "balance"), (409, "replay", "entry")):
+def test_fields_that_only_readers_get_are_optional(document: Any) -> None:
+    """A problem may lack the balance or the original entry, and has its other fields."""
+    for status, always, optional in ((402, "required", "balance"), (409, "replay", "entry")):
         schema = problem(document, status)
-        assert (required in schema["required"], more in schema["required"]) == (True, False)
-        assert {required, more} <= set(schema["properties"])
+        assert always in schema["required"]
+        assert optional not in schema["required"]
+        assert {always, optional} <= set(schema["properties"])
 
 
-def test_gateway_s_own_answers_are_documented(document: Any) -> None:
-    """What API Gateway says by itself is a message under `application/json`, and no header of ours goes with it."""
+def test_answers_of_api_gateway_are_documented(document: Any) -> None:
+    """An answer of API Gateway is a JSON message without the headers of the ledger."""
     components = document["components"]
     message = {"$ref": "#/components/schemas/GatewayMessage"}
     assert components["schemas"]["GatewayMessage"]["required"] == ["message"]
@@ -214,23 +208,23 @@ def test_gateway_s_own_answers_are_documented(document: Any) -> None:
 
 
 class Rank(IntEnum):
-    """A number that has names."""
+    """An enum of numbers."""
 
     FIRST = 1
     SECOND = 2
 
 
 class Part(BaseModel):
-    """What a body refers to."""
+    """A model to which a body refers."""
 
     rank: Rank = Rank.FIRST
     note: str | None = None
     size: int | str | None = None
-    more: "list[Part] | None" = None
+    parts: "list[Part] | None" = None
 
 
 class Whole(BaseModel):
-    """A body whose schema has all that generators of clients stumble over."""
+    """A body whose schema has everything that generators of clients cannot read."""
 
     kind: Literal["whole"]
     part: Part | None = None
@@ -240,22 +234,24 @@ class Whole(BaseModel):
     rest: str | None
 
 
-class Told(BaseModel):
-    """An answer, which has every field always."""
+class Created(BaseModel):
+    """An answer, which always has each field."""
 
-    kind: Literal["told"] = "told"
+    kind: Literal["created"] = "created"
     at: datetime | None = None
     parts: list[int] = []
 
 
 @pytest.fixture
 def odd(client: "DynamoDBClient") -> Any:
-    """The document of an app that has such a body, such an answer and such parameters."""
+    """The document of an app with this body, this answer and optional parameters."""
     router = APIRouter()
 
     @router.post("/odd")
-    def odd(body: Whole, since: int | None = None, size: Annotated[int, Query(ge=1)] = 5) -> Told:
-        return Told()
+    def odd(
+        body: Whole, since: int | None = None, size: Annotated[int, Query(ge=1)] = 5
+    ) -> Created:
+        return Created()
 
     app = create_api("Odd", router, auth=AuthMode.NONE)
     first = json.dumps(app.openapi())
@@ -264,65 +260,60 @@ def odd(client: "DynamoDBClient") -> Any:
 
 
 def objects(part: Any) -> list[dict[str, Any]]:
-    """Every object in a document."""
-    parts = (
-        list(part.values()) if isinstance(part, dict) else part if isinstance(part, list) else []
-    )
-    return ([part] if isinstance(part, dict) else []) + [
-        one for deeper in parts for one in objects(deeper)
-    ]
+    """The objects in a document, at any depth."""
+    if isinstance(part, list):
+        return [found for deeper in part for found in objects(deeper)]
+    if isinstance(part, dict):
+        return [part, *objects(list(part.values()))]
+    return []
 
 
-def optional(one: dict[str, Any]) -> list[Any]:
-    """The schemas of what may be left out of an object, or as a parameter."""
-    if "in" in one:
-        return [] if one["required"] else [one["schema"]]
-    properties = one.get("properties", {})
-    return [properties[name] for name in properties if name not in one.get("required", [])]
+def optional_schemas(part: dict[str, Any]) -> list[Any]:
+    """The schemas of the optional fields of a schema, or of an optional parameter."""
+    if "in" in part:
+        return [] if part["required"] else [part["schema"]]
+    properties = part.get("properties", {})
+    return [properties[name] for name in properties if name not in part.get("required", [])]
 
 
 @pytest.mark.parametrize("name", ["document", "odd"])
-def test_generators_of_clients_stumble_over_nothing(
+def test_generators_of_clients_can_read_the_document(
     name: str, request: pytest.FixtureRequest
 ) -> None:
-    """In the whole document: integers are int64, a const and an enum have a type, no key has a pattern of its own, and
-    nothing that may be left out is null or a default besides."""
+    """Integers are int64, a const and an enum have a type, and keys have no pattern.
+
+    An optional field is not nullable and has no default.
+    """
     document = request.getfixturevalue(name)
     integers = 0
-    for one in objects(document):
-        assert "patternProperties" not in one
-        if one.get("type") == "integer":
+    for part in objects(document):
+        assert "patternProperties" not in part
+        if part.get("type") == "integer":
             integers += 1
-            assert one["format"] == "int64"
-            bounds = [one[name] for name in one if name in BOUNDS]
+            assert part["format"] == "int64"
+            bounds = [part[name] for name in part if name in BOUNDS]
             assert all(isinstance(bound, int) for bound in bounds)
-        if "const" in one or isinstance(one.get("enum"), list):
-            assert "type" in one or one["enum"] == ["a", 1]
-        left_out = optional(one)
-        assert not [schema for schema in left_out if {"type": "null"} in schema.get("anyOf", [])]
-        assert not [schema for schema in left_out if "default" in schema and "in" not in one]
+        if "const" in part or isinstance(part.get("enum"), list):
+            assert "type" in part or part["enum"] == ["a", 1]
+        schemas = optional_schemas(part)
+        assert not [schema for schema in schemas if {"type": "null"} in schema.get("anyOf", [])]
+        assert not [schema for schema in schemas if "default" in schema and "in" not in part]
     assert integers > 4
 
 
-def test_what_was_meant_is_still_said(odd: Any) -> None:
-    """Null is taken from what may be left out and from nothing else; what an answer has is required."""
+def test_required_and_nullable_fields_keep_their_meaning(odd: Any) -> None:
+    """Only an optional field loses its null; each field of an answer is required."""
     schemas = odd["components"]["schemas"]
     assert schemas["Whole"]["required"] == ["kind", "rest"]
     assert {"type": "null"} in schemas["Whole"]["properties"]["rest"]["anyOf"]
     assert schemas["Whole"]["properties"]["part"] == {"$ref": "#/components/schemas/Part"}
-    assert [kind["type"] for kind in schemas["Part"]["properties"]["size"]["anyOf"]] == [
-        "integer",
-        "string",
-    ]
+    sizes = schemas["Part"]["properties"]["size"]["anyOf"]
+    assert [size["type"] for size in sizes] == ["integer", "string"]
     assert schemas["Part"]["properties"]["note"]["type"] == "string"
-    assert schemas["Rank"] == {
-        **schemas["Rank"],
-        "type": "integer",
-        "format": "int64",
-        "enum": [1, 2],
-    }
-    assert schemas["Told"]["required"] == ["kind", "at", "parts"]
-    assert {"type": "null"} in schemas["Told"]["properties"]["at"]["anyOf"]
+    rank = schemas["Rank"]
+    assert (rank["type"], rank["format"], rank["enum"]) == ("integer", "int64", [1, 2])
+    assert schemas["Created"]["required"] == ["kind", "at", "parts"]
+    assert {"type": "null"} in schemas["Created"]["properties"]["at"]["anyOf"]
     since, size = odd["paths"]["/odd"]["post"]["parameters"]
     assert since["schema"] == {"type": "integer", "format": "int64", "title": "Since"}
     assert size["schema"]["default"] == 5

@@ -322,7 +322,7 @@ def test_config_of_an_operation_is_looked_up_once(
     processor: OperationProcessor,
     is_in_lambda: bool,
 ) -> None:
-    """The lookup for the caller's permission serves the processor as well."""
+    """The router looks the config up for the caller's permission and hands it to the processor."""
     config_of = Mock(wraps=processor.config_of)
     monkeypatch.setattr(processor, "config_of", config_of)
     monkeypatch.setattr(router_module, "is_in_lambda", lambda _: is_in_lambda)

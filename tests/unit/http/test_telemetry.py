@@ -1,4 +1,4 @@
-"""What is told of a request: one structured line, its metrics, what it consumed."""
+"""The line of a request, its metrics and the capacity that it consumed."""
 
 import asyncio
 import json
@@ -33,13 +33,13 @@ SIGNUP = {
 }
 SPEND = {"owner_id": "ada", "operation": "CREDIT_SPEND", "nonce": "order"}
 SECRETS = re.compile(r"secret|\bada\b|Bearer|eyJ")
-"""Not any `ada`: an id in hex digits may have these three by chance."""
+"""The word `ada`, because an id in hex digits may have its letters by chance."""
 
 
 class Context:
-    """What Lambda tells a handler of an invocation."""
+    """The context that Lambda passes to a handler."""
 
-    aws_request_id = "invocation-1"
+    aws_request_id = "function-request"
     milliseconds = 30_000
 
     def get_remaining_time_in_millis(self) -> int:
@@ -48,7 +48,7 @@ class Context:
 
 @pytest.fixture
 def api(client: "DynamoDBClient", capfd: pytest.CaptureFixture[str]) -> LambdaApi:
-    """A handler just started; what it prints is captured."""
+    """A new handler, whose output is captured."""
     api = LambdaApi(create_handler(create_app(client)))
     api.context = Context()
     capfd.readouterr()
@@ -56,14 +56,14 @@ def api(client: "DynamoDBClient", capfd: pytest.CaptureFixture[str]) -> LambdaAp
 
 
 def lines(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    """The lines told since this was last asked, none of which gives a secret away."""
+    """The lines since the last call, after a check that they have no secret."""
     out = capfd.readouterr().out
     assert not SECRETS.findall(out)
     return [json.loads(line) for line in out.splitlines()]
 
 
 def metrics(line: dict[str, Any]) -> dict[str, float]:
-    """The metrics that CloudWatch reads out of a line, by name, less Latency, which they all have."""
+    """The metrics of a line by name, without Latency, which each line has."""
     (directive,) = line["_aws"]["CloudWatchMetrics"]
     assert (directive["Namespace"], directive["Dimensions"]) == (METRICS_NAMESPACE, [["service"]])
     assert line["service"] == "ledger"
@@ -77,25 +77,23 @@ def metrics(line: dict[str, Any]) -> dict[str, float]:
 def test_line_of_an_accepted_entry(
     api: LambdaApi, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line per request says who, what, how it ended and what it took; the owner is a hash, the rest is left out."""
+    """The line has the outcome, the counts and a hash of the owner, and no other content."""
     monkeypatch.setenv(
         "_X_AMZN_TRACE_ID",
         "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1",
     )
     api("POST", "/ledger/entry", SIGNUP, headers={"Authorization": "Bearer eyJsecret"})
     (line,) = lines(capfd)
-    told = {
+    values = {
         name: value for name, value in line.items() if name.islower() and not name.startswith("_")
     }
-    assert told.pop("latency_ms") >= told.pop("dynamodb_ms") > 0
-    assert (told.pop("read_units"), told.pop("write_units")) == (
-        metrics(line).get("ReadUnits", 0),
-        0,
-    )  # moto says none
-    assert told == {
+    assert values.pop("latency_ms") >= values.pop("dynamodb_ms") > 0
+    assert values.pop("read_units") == metrics(line).get("ReadUnits", 0)
+    assert values.pop("write_units") == 0  # moto consumes no units
+    assert values == {
         "service": "ledger",
         "request_id": "http-api-request",
-        "function_request_id": "invocation-1",
+        "function_request_id": "function-request",
         "trace_id": "1-5759e988-bd862e3fe1be46a994272793",
         "method": "POST",
         "route": "/ledger/entry",
@@ -112,42 +110,45 @@ def test_line_of_an_accepted_entry(
     }
 
 
+ENTRY = "/ledger/entry"
+ACCEPTED = ("accepted", "Completed", "Accepted")
+ANSWERED = ("answered", "Completed", "Answered")
+INSUFFICIENT = ("insufficient_balance", "CheckingBalance", "Insufficient")
+INVALID = ("Validating", "FailedValidating")
+
+
 @pytest.mark.parametrize(
-    ("request_", "code", "state", "metric"),
+    ("arguments", "code", "state", "metric"),
     [
-        (("POST", "/ledger/entry", {**SIGNUP, "nonce": "n2"}), "accepted", "Completed", "Accepted"),
-        (("POST", "/ledger/entry", SIGNUP), "duplicate_nonce", "CheckingNonce", "Duplicate"),
-        (("POST", "/ledger/entry", {**SPEND, "amount": 4}), "insufficient_balance", "CheckingBalance", "Insufficient"),
-        (("POST", "/ledger/entry", {**SPEND, "amount": 0}), "invalid", "Validating", "FailedValidating"),
-        (("POST", "/ledger/entry", {**SPEND, "operation": "?"}), "unknown_operation", "Validating", "FailedValidating"),
-        (("POST", "/ledger/entry", " " * 20_000), "too_large", "Received", "FailedReceived"),
-        (("PUT", "/content/secret", {"owner_id": "ada"}), "insufficient_balance", "CheckingBalance", "Insufficient"),
-        (("GET", "/ledger/ada/balance"), "answered", "Completed", "Answered"),
-        (("GET", "/ledger/ada/entries"), "answered", "Completed", "Answered"),
-        (("GET", "/ledger/ada/verify"), "answered", "Completed", "Answered"),
+        (("POST", ENTRY, {**SIGNUP, "nonce": "n2"}), *ACCEPTED),
+        (("POST", ENTRY, SIGNUP), "duplicate_nonce", "CheckingNonce", "Duplicate"),
+        (("POST", ENTRY, {**SPEND, "amount": 4}), *INSUFFICIENT),
+        (("POST", ENTRY, {**SPEND, "amount": 0}), "invalid", *INVALID),
+        (("POST", ENTRY, {**SPEND, "operation": "?"}), "unknown_operation", *INVALID),
+        (("POST", ENTRY, " " * 20_000), "too_large", "Received", "FailedReceived"),
+        (("PUT", "/content/secret", {"owner_id": "ada"}), *INSUFFICIENT),
+        (("GET", "/ledger/ada/balance"), *ANSWERED),
+        (("GET", "/ledger/ada/entries"), *ANSWERED),
+        (("GET", "/ledger/ada/verify"), *ANSWERED),
         (("GET", "/secret"), "not_found", "Received", "FailedReceived"),
-        (("GET", "/health"), "answered", "Completed", "Answered"),
+        (("GET", "/health"), *ANSWERED),
     ],
-)  # fmt: skip
+)
 def test_each_request_is_counted_once(
     api: LambdaApi,
     capfd: pytest.CaptureFixture[str],
-    request_: Any,
+    arguments: Any,
     code: str,
     state: str,
     metric: str,
 ) -> None:
-    """Whatever becomes of a request, one line says so, and one metric of the outcomes counts it."""
+    """Each request has a line, and a metric of its outcome counts it."""
     api("POST", "/ledger/entry", SIGNUP)
     lines(capfd)
-    answer = api(*request_)
+    answer = api(*arguments)
     (line,) = lines(capfd)
-    assert (line["code"], line["state"], line["status"], line["cold_start"]) == (
-        code,
-        state,
-        answer.status,
-        False,
-    )
+    assert (line["code"], line["state"], line["status"]) == (code, state, answer.status)
+    assert not line["cold_start"]
     assert metrics(line).keys() - {"ReadUnits", "WriteUnits"} == {metric}
     if "code" in answer.body:
         assert (answer.body["code"], answer.body["state"]) == (code, state)
@@ -156,23 +157,20 @@ def test_each_request_is_counted_once(
 def test_replay_under_idempotency_key_is_a_duplicate(
     api: LambdaApi, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """It is answered like the first time, but it is no new entry, and is not counted as one."""
+    """A replay is answered like the first request, and counted as a duplicate."""
     body = {"owner_id": "ada", "operation": "CREDIT_ADD"}
     for _ in range(2):
         assert api("POST", "/ledger/entry", body, headers={"Idempotency-Key": "key"}).status == 200
     first, again = lines(capfd)
-    assert (first["code"], again["code"], again["state"]) == (
-        "accepted",
-        "duplicate_nonce",
-        "Completed",
-    )
+    assert first["code"] == "accepted"
+    assert (again["code"], again["state"]) == ("duplicate_nonce", "Completed")
     assert (metrics(first)["Accepted"], metrics(again)["Duplicate"]) == (1, 1)
 
 
 def test_refused_callers_are_counted(
     monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient", capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """401 and 403 have their lines too."""
+    """A 401 and a 403 have a line and a metric."""
     monkeypatch.setenv("LEDGER_AUTH", "jwt")
     api = LambdaApi(create_handler(create_app(client)))
     capfd.readouterr()
@@ -180,19 +178,13 @@ def test_refused_callers_are_counted(
         api.claims = claims
         api("GET", "/ledger/ada/balance")
         (line,) = lines(capfd)
-        assert (line["code"], line["state"], metrics(line)) == (
-            code,
-            "Received",
-            {"FailedReceived": 1},
-        )
+        assert (line["code"], line["state"]) == (code, "Received")
+        assert metrics(line) == {"FailedReceived": 1}
     api.claims = None
     api("GET", "/health")
     (line,) = lines(capfd)
-    assert (line["code"], line["state"], metrics(line)) == (
-        "answered",
-        "Completed",
-        {"Answered": 1},
-    )
+    assert (line["code"], line["state"]) == ("answered", "Completed")
+    assert metrics(line) == {"Answered": 1}
 
 
 @pytest.mark.parametrize(
@@ -213,7 +205,7 @@ def test_refused_callers_are_counted(
         ({"sub": "ops", "client_id": 7, "scope": "ledger/write"}, None, "ops"),
     ],
 )
-def test_who_posted_is_told(
+def test_line_names_the_client_and_the_caller(
     monkeypatch: pytest.MonkeyPatch,
     client: "DynamoDBClient",
     capfd: pytest.CaptureFixture[str],
@@ -221,32 +213,30 @@ def test_who_posted_is_told(
     client_id: str | None,
     caller: str | None,
 ) -> None:
-    """The line of an entry names the client that its token was given to, and the subject by a hash as owners are."""
+    """A line has the client of the token, and a hash of its subject."""
     monkeypatch.setenv("LEDGER_AUTH", "jwt")
     api = LambdaApi(create_handler(create_app(client)))
     capfd.readouterr()
     api.claims = claims
     assert api("POST", "/ledger/entry", SIGNUP).status == 200
     (line,) = lines(capfd)
-    assert (line.get("client_id"), line.get("caller")) == (
-        client_id,
-        caller and sha256(caller.encode()).hexdigest()[:16],
-    )
+    assert line.get("client_id") == client_id
+    assert line.get("caller") == (caller and sha256(caller.encode()).hexdigest()[:16])
 
 
-def test_trouble_with_dynamodb_is_told(
+def test_lost_answers_of_dynamodb_are_counted(
     monkeypatch: pytest.MonkeyPatch,
     client: "DynamoDBClient",
     api: LambdaApi,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """A request that DynamoDB did not answer in time: every request sent is counted, and the operator's metric."""
+    """A request that DynamoDB does not answer counts as Unavailable, with its retries."""
 
     def fail(**_: Any) -> None:
         raise ReadTimeoutError(endpoint_url="http://secret")
 
     monkeypatch.setattr(client, "get_item", fail, raising=False)
-    api.context.milliseconds = 3500  # which leaves half a second for it
+    api.context.milliseconds = 3500  # half a second for the request
     assert api("POST", "/ledger/entry", SIGNUP).status == 503
     (line,) = lines(capfd)
     assert (line["code"], line["state"], line["attempts"]) == ("unavailable", "CheckingBalance", 0)
@@ -258,18 +248,15 @@ def test_trouble_with_dynamodb_is_told(
     }
 
 
-def test_bug_is_told(
+def test_unexpected_error_is_counted(
     monkeypatch: pytest.MonkeyPatch, api: LambdaApi, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """What nobody foresaw is counted as Internal; the reason is in a line of its own."""
+    """An unexpected error counts as Internal."""
     monkeypatch.setattr(OperationProcessor, "process", lambda *_, **__: 1 / 0)
     assert api("POST", "/ledger/entry", SIGNUP).status == 500
     (line,) = lines(capfd)
-    assert (line["code"], line["status"], metrics(line)) == (
-        "internal",
-        500,
-        {"FailedProcessing": 1, "Internal": 1},
-    )
+    assert (line["code"], line["status"]) == ("internal", 500)
+    assert metrics(line) == {"FailedProcessing": 1, "Internal": 1}
 
 
 def test_newer_format_needs_the_operator(
@@ -297,45 +284,38 @@ def test_newer_format_needs_the_operator(
     assert (counted["FailedCheckingBalance"], counted["Internal"]) == (1, 1)
 
 
-def test_lost_race_is_told(
+def test_lost_race_is_counted(
     client: "DynamoDBClient", api: LambdaApi, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A head that another process has moved costs one more attempt and is a stale head; no pause, no read."""
+    """An account that another process has moved costs a second attempt, no pause and no read."""
     api("POST", "/ledger/entry", SIGNUP)
     LambdaApi(create_handler(create_app(client)))("POST", "/ledger/entry", SPEND)
     lines(capfd)
     api("POST", "/ledger/entry", {**SPEND, "nonce": "order-2"})
     (line,) = lines(capfd)
-    assert [line[name] for name in ("attempts", "stale_heads", "retries", "dynamodb_requests")] == [
-        2,
-        1,
-        0,
-        2,
-    ]
+    assert (line["attempts"], line["stale_heads"], line["retries"]) == (2, 1, 0)
+    assert line["dynamodb_requests"] == 2
     assert metrics(line)["StaleHeads"] == 1
 
 
-def test_a_request_that_asks_is_told_what_it_consumed(real_client: "DynamoDBClient") -> None:
-    """The header goes only to those who ask for it. The units are DynamoDB's own; DynamoDB Local is right of reads."""
+def test_answer_has_the_consumed_capacity_on_request(real_client: "DynamoDBClient") -> None:
+    """A request header asks for the capacity; DynamoDB Local counts read units as DynamoDB does."""
     api = LambdaApi(create_handler(create_app(real_client)))
     assert "consumed-capacity" not in api("POST", "/ledger/entry", SIGNUP).headers
     asked = {"Return-Consumed-Capacity": "TOTAL"}
-    posted = api("POST", "/ledger/entry", {**SIGNUP, "nonce": "n"}, headers=asked).headers[
-        "consumed-capacity"
-    ]
-    assert re.fullmatch(r"read=0\.0, write=[1-9]\d*\.0, requests=1", posted)
-    told = api("GET", "/ledger/ada/balance", headers=asked).headers["consumed-capacity"]
-    assert told == "read=1.0, write=0.0, requests=1"
-    assert (
-        api("GET", "/health", headers=asked).headers["consumed-capacity"]
-        == "read=0.0, write=0.0, requests=0"
-    )
+    posted = api("POST", "/ledger/entry", {**SIGNUP, "nonce": "n"}, headers=asked)
+    capacity = posted.headers["consumed-capacity"]
+    assert re.fullmatch(r"read=0\.0, write=[1-9]\d*\.0, requests=1", capacity)
+    read = api("GET", "/ledger/ada/balance", headers=asked)
+    assert read.headers["consumed-capacity"] == "read=1.0, write=0.0, requests=1"
+    health = api("GET", "/health", headers=asked)
+    assert health.headers["consumed-capacity"] == "read=0.0, write=0.0, requests=0"
 
 
-def test_a_line_that_cannot_be_written_harms_no_answer(
+def test_line_that_cannot_be_made_changes_no_answer(
     monkeypatch: pytest.MonkeyPatch, api: LambdaApi, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The entry is stored and answered; the log's own trouble is in the log."""
+    """The entry is written and answered, and the error is logged."""
     monkeypatch.setattr("ledger_core.http.telemetry.owner_hash", lambda owner_id: 1 / 0)
     assert api("POST", "/ledger/entry", SIGNUP).status == 200
     assert "ZeroDivisionError" in caplog.text
@@ -344,28 +324,27 @@ def test_a_line_that_cannot_be_written_harms_no_answer(
 def test_requests_that_overlap_are_counted_apart(
     monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient", capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Under a server too, where calls run in threads at once: what one request used is on its own line."""
+    """Under a server, each line has only the counts of its own request."""
     gate = Gate(monkeypatch, client, "held")
     with serving(client) as server, ThreadPoolExecutor(1) as pool:
         capfd.readouterr()
         held = pool.submit(server.post, "/ledger/entry", json={**SIGNUP, "owner_id": "held"})
         assert gate.reached.wait(SECONDS_MAX)
         for number in range(3):
-            assert (
-                server.post("/ledger/entry", json={**SIGNUP, "nonce": f"n{number}"}).status_code
-                == 200
-            )
+            body = {**SIGNUP, "nonce": f"n{number}"}
+            assert server.post("/ledger/entry", json=body).status_code == 200
         gate.opened.set()
         assert held.result().status_code == 200
-    told = [(line["owner"], line["dynamodb_requests"], line["attempts"]) for line in lines(capfd)]
-    ada, other = owner_hash("ada"), owner_hash("held")
-    assert told == [(ada, 2, 1), (ada, 1, 1), (ada, 1, 1), (other, 2, 1)]
+    counts = [(line["owner"], line["dynamodb_requests"], line["attempts"]) for line in lines(capfd)]
+    ada = owner_hash("ada")
+    other = owner_hash("held")
+    assert counts == [(ada, 2, 1), (ada, 1, 1), (ada, 1, 1), (other, 2, 1)]
 
 
-def test_nothing_of_a_request_is_on_the_next_one_s_line(
+def test_line_has_nothing_of_the_request_before(
     monkeypatch: pytest.MonkeyPatch, api: LambdaApi, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Not even when a line could not be written."""
+    """Even if the line of a request could not be written, the next line is its own."""
     monkeypatch.setattr("sys.stdout.write", lambda line: 1 / 0)
     assert api("POST", "/ledger/entry", SIGNUP).status == 200
     monkeypatch.undo()
@@ -375,27 +354,27 @@ def test_nothing_of_a_request_is_on_the_next_one_s_line(
     assert not {"owner", "operation"} & line.keys()
 
 
-def test_who_is_cancelled_got_no_answer(
+def test_cancelled_request_is_not_counted_as_answered(
     client: "DynamoDBClient", capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A request that a server cancels, as when it ends, is not told as answered."""
+    """The line of a request that a server cancels has the code internal."""
 
     async def cancelled(scope: Scope, receive: Receive, send: Send) -> None:
         raise asyncio.CancelledError
 
     scope = {"type": "http", "method": "GET", "path": "/health", "headers": []}
     with pytest.raises(asyncio.CancelledError):
-        asyncio.get_event_loop().run_until_complete(Telemetry(cancelled)(scope, none, none))
+        asyncio.get_event_loop().run_until_complete(Telemetry(cancelled)(scope, unused, unused))
     (line,) = lines(capfd)
     assert (line["status"], line["code"]) == (500, "internal")
 
 
-async def none(*_: Any) -> Any:
+async def unused(*_: Any) -> Any:
     raise AssertionError
 
 
-def test_websockets_are_turned_away(client: "DynamoDBClient") -> None:
-    """Nobody checks who opens one, so nobody may, whatever an app's router offers."""
+def test_websockets_are_refused(client: "DynamoDBClient") -> None:
+    """A websocket is closed, because its caller would not be checked."""
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -403,22 +382,22 @@ def test_websockets_are_turned_away(client: "DynamoDBClient") -> None:
 
     app = create_app(client)
     scope = {"type": "websocket", "path": "/ledger/entry", "headers": []}
-    asyncio.get_event_loop().run_until_complete(app(scope, none, send))
+    asyncio.get_event_loop().run_until_complete(app(scope, unused, send))
     assert sent == [{"type": "websocket.close", "code": 1008}]
 
 
 def test_short_lines_are_for_people(
     client: "DynamoDBClient", capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where LEDGER_LOG asks for them, a request is one short line, a dash for what is not known."""
+    """With `LEDGER_LOG=short`, a request has a short line, with a dash for an unknown value."""
     monkeypatch.setenv("LEDGER_LOG", "short")
     api = LambdaApi(create_handler(create_app(client)))
     api("POST", "/ledger/entry", SIGNUP, headers={"Authorization": "Bearer eyJsecret"})
     api("GET", "/ledger/ada/balance")
     api("GET", "/secret")
-    told = capfd.readouterr().out
-    assert not SECRETS.findall(told)
-    assert [re.sub(r"[0-9.]+ ms$", "", line[9:]) for line in told.splitlines()] == [
+    printed = capfd.readouterr().out
+    assert not SECRETS.findall(printed)
+    assert [re.sub(r"[0-9.]+ ms$", "", line[9:]) for line in printed.splitlines()] == [
         "POST /ledger/entry 200 accepted SIGNUP_CREDIT ",
         "GET /ledger/{owner_id}/balance 200 answered - ",
         "GET - 404 not_found - ",
@@ -437,7 +416,7 @@ def test_short_lines_are_for_people(
 def test_lines_are_json_unless_a_server_is_asked_for_short_ones(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
 ) -> None:
-    """In Lambda always: CloudWatch makes metrics of them."""
+    """In Lambda, lines are always JSON, because CloudWatch makes metrics of them."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert isinstance(request_lines(), MetricLines)

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
 from ledger_core.fields import TIME_STEP_MIN, Instant, format_time, in_utc
+from ledger_core.keys import CREDIT, account_key
 from ledger_core.models import FORMAT_VERSION, LedgerEntry, OperationRequest, hash_of
 
 __all__ = ["GENESIS_HASH", "Account", "AccountChange", "Head", "Mark"]
@@ -34,16 +35,23 @@ class Head:
     """
 
     owner_id: str
+    unit: str = CREDIT
     balance: int = 0
     entry_count: int = 0
     head_hash: str = GENESIS_HASH
     updated_at: Instant | None = None
+
+    @property
+    def key(self) -> str:
+        """The key of its account."""
+        return account_key(self.owner_id, self.unit)
 
     @classmethod
     def at(cls, entry: LedgerEntry) -> Self:
         """The head once `entry` is the last one."""
         return cls(
             owner_id=entry.owner_id,
+            unit=entry.unit,
             balance=entry.balance_after,
             entry_count=entry.id,
             head_hash=entry.hash,
@@ -53,9 +61,13 @@ class Head:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Account:
-    """A whole row of the accounts table. Without an entry, all but `owner_id` has its default."""
+    """A whole row of the accounts table: what an owner has in one unit.
+
+    Without an entry, all but `owner_id` and `unit` has its default.
+    """
 
     owner_id: str
+    unit: str = CREDIT
     balance: int = 0
     entry_count: int = 0
     head_hash: str = GENESIS_HASH
@@ -69,10 +81,16 @@ class Account:
     """The last period of each scheduled operation, by operation and kind of period."""
 
     @property
+    def key(self) -> str:
+        """Its key in the accounts table."""
+        return account_key(self.owner_id, self.unit)
+
+    @property
     def head(self) -> Head:
         """What a fold over its entries has to give."""
         return Head(
             owner_id=self.owner_id,
+            unit=self.unit,
             balance=self.balance,
             entry_count=self.entry_count,
             head_hash=self.head_hash,
@@ -83,7 +101,9 @@ class Account:
         """Whether both have the same last entry."""
         return (self.entry_count, self.head_hash) == (other.entry_count, other.head_hash)
 
-    def next_entry(self, request: OperationRequest, *, amount: int, now: datetime) -> LedgerEntry:
+    def next_entry(
+        self, request: OperationRequest, *, amount: int, now: datetime, app: str | None = None
+    ) -> LedgerEntry:
         """The entry that `request` adds; later than the last one even if the clock says otherwise."""
         time = in_utc(now if self.updated_at is None else max(now, self.updated_at + TIME_STEP_MIN))
         fields: dict[str, Any] = {
@@ -100,6 +120,10 @@ class Account:
         }
         if request.metadata:
             fields["metadata"] = dict(request.metadata)
+        if self.unit != CREDIT:
+            fields["unit"] = self.unit
+        if app is not None:
+            fields["app"] = app
         written = dict.fromkeys(("created_at", "updated_at"), format_time(time))
         return LedgerEntry.model_construct(
             **fields, hash=hash_of(fields | written)

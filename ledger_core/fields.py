@@ -11,6 +11,8 @@ from pydantic import AfterValidator, AwareDatetime, Field, PlainSerializer, Stri
 
 __all__ = [
     "AMOUNT_MAX",
+    "APP_LENGTH_MAX",
+    "APP_PATTERN",
     "BALANCE_MAX",
     "METADATA_BYTES_MAX",
     "METADATA_KEYS_MAX",
@@ -22,6 +24,8 @@ __all__ = [
     "NONCE_STORED_LENGTH_MAX",
     "OWNER_ID_LENGTH_MAX",
     "TIME_STEP_MIN",
+    "UNIT_LENGTH_MAX",
+    "UNIT_PATTERN",
     "Instant",
     "Magnitude",
     "Metadata",
@@ -41,7 +45,11 @@ NONCE_PREFIX_SELF = "@self:"
 """Before the nonce of what an owner posts itself, so that it takes none of an application's."""
 NONCE_PREFIXES_RESERVED = (NONCE_PREFIX_RESERVED, "@")
 """What no caller's nonce begins with."""
-NONCE_STORED_LENGTH_MAX = len(NONCE_PREFIX_SELF) + NONCE_LENGTH_MAX
+APP_LENGTH_MAX = 32
+APP_PATTERN = rf"^[a-z][a-z0-9-]{{0,{APP_LENGTH_MAX - 1}}}$"
+NONCE_STORED_LENGTH_MAX = len("@:") + APP_LENGTH_MAX + NONCE_LENGTH_MAX
+UNIT_LENGTH_MAX = 16
+UNIT_PATTERN = rf"^[A-Z][A-Z0-9_]{{0,{UNIT_LENGTH_MAX - 1}}}$"
 METADATA_KEYS_MAX = 16
 METADATA_KEY_LENGTH_MAX = 64
 METADATA_BYTES_MAX = 1024

@@ -13,7 +13,14 @@ from typing import Any, ClassVar
 
 from ledger_core.account import Account
 from ledger_core.errors import ConfigurationError, InvalidRequestError
-from ledger_core.fields import AMOUNT_MAX
+from ledger_core.fields import (
+    AMOUNT_MAX,
+    APP_LENGTH_MAX,
+    APP_PATTERN,
+    UNIT_LENGTH_MAX,
+    UNIT_PATTERN,
+)
+from ledger_core.keys import CREDIT
 
 __all__ = [
     "BaseLedgerOperations",
@@ -26,6 +33,10 @@ __all__ = [
 
 OPERATION_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 """Names are upper snake case, 1 to 64 characters."""
+
+APP_NAME = re.compile(APP_PATTERN)
+APP_NAMES_RESERVED = frozenset({"ledger", "self"})
+UNIT = re.compile(UNIT_PATTERN)
 
 Eligible = Callable[[Account, date], bool]
 """Whether an owner gets what a schedule posts for the period that begins on a day. It has at least one entry."""
@@ -65,6 +76,7 @@ class OperationConfig:
         magnitude_min: the least credits a caller may ask for instead of `amount`; None where the amount is fixed.
         magnitude_max: the most credits a caller may ask for; given exactly when `magnitude_min` is.
         self_service: whether an owner may post it on its own ledger. Never for an operation that grants.
+        unit: what it counts in, in capitals; an owner has one account for each unit.
 
     Raises:
         ConfigurationError: the combination makes no sense; the message says what to change.
@@ -74,6 +86,7 @@ class OperationConfig:
     magnitude_min: int | None = None
     magnitude_max: int | None = None
     self_service: bool = False
+    unit: str = CREDIT
 
     def __post_init__(self) -> None:
         if type(self.amount) is not int or abs(self.amount) > AMOUNT_MAX:
@@ -85,6 +98,11 @@ class OperationConfig:
         if self.self_service and self.amount > 0:
             raise ConfigurationError(
                 "an owner cannot grant itself credits: self_service needs an amount of 0 or below"
+            )
+        if type(self.unit) is not str or not UNIT.fullmatch(self.unit):
+            raise ConfigurationError(
+                "unit must be UPPER_SNAKE_CASE, starting with a letter, "
+                f"1 to {UNIT_LENGTH_MAX} characters: {self.unit!r}"
             )
         bounds = (self.magnitude_min, self.magnitude_max)
         if bounds == (None, None):
@@ -120,11 +138,14 @@ class OperationConfig:
 class BaseLedgerOperations:
     """The shared operations. An app subclasses it and declares its own in `APP_CONFIG`, keyed by its own StrEnum.
 
-    In `SCHEDULED` it says which operations a schedule may post, and to which owners.
+    In `SCHEDULED` it says which operations a schedule may post, and to which owners. `APP` is its
+    name, which its entries have; several apps on one ledger need one each, so that no nonce of one
+    app is a nonce of another.
 
     Raises:
         ConfigurationError: at the subclass's creation, when it drops or redefines a shared operation, names one
-            badly, maps a name to anything but an `OperationConfig`, or schedules what is no operation of its own.
+            badly, maps a name to anything but an `OperationConfig`, or schedules what is no operation of its own;
+            or when its own name is malformed or reserved.
     """
 
     BASE_CONFIG: ClassVar[Mapping[StrEnum, OperationConfig]] = MappingProxyType(
@@ -139,6 +160,7 @@ class BaseLedgerOperations:
             ),
         }
     )
+    APP: ClassVar[str | None] = None
     APP_CONFIG: ClassVar[Mapping[StrEnum, OperationConfig]] = MappingProxyType({})
     SCHEDULED: ClassVar[Mapping[StrEnum, Eligible]] = MappingProxyType(
         {LedgerOperationType.DAILY_REWARD: every_owner}
@@ -160,6 +182,7 @@ class BaseLedgerOperations:
         Raises:
             ConfigurationError: it is wrong; the message names the class, the operation and what to do.
         """
+        cls._validate_app()
         shared, own = BaseLedgerOperations.BASE_CONFIG, cls.APP_CONFIG
         if not isinstance(own, Mapping):
             raise ConfigurationError(
@@ -198,4 +221,16 @@ class BaseLedgerOperations:
         if unknown := scheduled.keys() - cls.get_operation_config().keys():
             raise ConfigurationError(
                 f"{cls.__name__}: SCHEDULED names what is no operation: {', '.join(unknown)}"
+            )
+
+    @classmethod
+    def _validate_app(cls) -> None:
+        app: Any = cls.APP
+        if app is None:
+            return
+        if not (isinstance(app, str) and APP_NAME.fullmatch(app)) or app in APP_NAMES_RESERVED:
+            raise ConfigurationError(
+                f"{cls.__name__}: APP must be lower-case letters, digits and hyphens, starting with "
+                f"a letter, 1 to {APP_LENGTH_MAX} characters, and not "
+                f"{' or '.join(sorted(APP_NAMES_RESERVED))}: {app!r}"
             )

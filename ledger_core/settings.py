@@ -1,6 +1,6 @@
-"""What the environment decides: six variables of ours, two more for rewards; all others are AWS's own.
+"""What the environment decides: seven variables of ours, two more for rewards; all others are AWS's own.
 
-But for LEDGER_SERVICE, which only names metrics, and LEDGER_LOG, how a server logs: see `ledger_core.metrics`.
+LEDGER_LOG, how a server logs, is in `ledger_core.observability`.
 """
 
 import re
@@ -47,8 +47,10 @@ class AuthMode(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """LEDGER_ENTRIES_TABLE, LEDGER_ACCOUNTS_TABLE, LEDGER_AUTH (default `jwt`); and LEDGER_RECEIPT_KEY,
-    LEDGER_BASE_PATH, LEDGER_ALLOWED_ORIGINS, empty by default.
+    """LEDGER_ENTRIES_TABLE, LEDGER_ACCOUNTS_TABLE, LEDGER_AUTH (default `jwt`), LEDGER_SERVICE (default
+    `ledger`); and LEDGER_RECEIPT_KEY, LEDGER_BASE_PATH, LEDGER_ALLOWED_ORIGINS, empty by default.
+
+    The service is the name of this ledger, in metrics and as the issuer of receipts.
 
     The key is the id or the ARN of a KMS key, or a file on this machine whose name ends in .pem; the path comes before
     every other, as a stage's does; origins of pages that may call from a browser have commas between them.
@@ -57,6 +59,7 @@ class Settings:
     entries_table: str
     accounts_table: str
     auth: AuthMode
+    service: str = "ledger"
     receipt_key: str | None = None
     base_path: str = ""
     allowed_origins: tuple[str, ...] = ()
@@ -99,6 +102,7 @@ class Settings:
             entries_table=tables[0],
             accounts_table=tables[1],
             auth=AuthMode(auth),
+            service=environment.get("LEDGER_SERVICE") or "ledger",
             receipt_key=receipt_key,
             base_path=_base_path(environment.get("LEDGER_BASE_PATH", "")),
             allowed_origins=_origins(environment.get("LEDGER_ALLOWED_ORIGINS", "")),

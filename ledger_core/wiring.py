@@ -86,10 +86,13 @@ def create_processor(
 
 def create_receipt_key(name: str | None = None) -> ReceiptKey | None:
     """The key of that name, or the one that the environment names, which signs receipts; None if it names none."""
-    name = name or load_settings().receipt_key
+    settings = load_settings()
+    name = name or settings.receipt_key
     if not name:
         return None
-    return PemKey(Path(name)) if name.endswith(".pem") else KmsKey(create_kms_client, name)
+    if name.endswith(".pem"):
+        return PemKey(Path(name), settings.service)
+    return KmsKey(create_kms_client, name, settings.service)
 
 
 def load_settings() -> Settings:

@@ -25,8 +25,9 @@ from ledger_core import (
     UnavailableError,
 )
 from ledger_core.account import GENESIS_HASH, Account, Head
-from ledger_core.dynamodb import LedgerStore
+from ledger_core.dynamodb import KEYS, LedgerStore
 from ledger_core.fields import NONCE_PREFIX_RESERVED
+from ledger_core.keys import CREDIT, account_key, entry_key, stored_nonce
 
 __all__ = ["INVARIANTS", "Answer", "Book", "Outcome", "Violation", "check", "violations"]
 
@@ -57,6 +58,19 @@ class Answer:
     """Of a refusal for the balance's sake."""
     begun: float = -math.inf
     ended: float = math.inf
+    unit: str = CREDIT
+    app: str | None = None
+    """The unit of the operation, and the app that was asked."""
+
+    @property
+    def account_key(self) -> str:
+        """The key of the account that it is about."""
+        return account_key(self.request.owner_id, self.unit)
+
+    @property
+    def nonce(self) -> str:
+        """The nonce as the key of an entry holds it."""
+        return stored_nonce(self.request.nonce, self.app)
 
     @classmethod
     def of(
@@ -64,6 +78,8 @@ class Answer:
         request: OperationRequest,
         process: Callable[[OperationRequest], LedgerEntry],
         *,
+        unit: str = CREDIT,
+        app: str | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> Self:
         """Post it by `OperationProcessor.process`, or by what is tested in its place, and note what came of it."""
@@ -83,7 +99,7 @@ class Answer:
             told = {"outcome": Outcome.IN_DOUBT}
         except LedgerError:
             told = {"outcome": Outcome.REFUSED}
-        return cls(request=request, begun=begun, ended=now(), **told)
+        return cls(request=request, begun=begun, ended=now(), unit=unit, app=app, **told)
 
     @classmethod
     def of_http(
@@ -118,24 +134,27 @@ class Answer:
 
 @dataclass(frozen=True)
 class Book:
-    """An owner's account as it is stored, and its entries as the index orders them, the oldest first."""
+    """An account as it is stored, and its entries as the index orders them, the oldest first."""
 
     head: Account
     """A book that is read over HTTP leaves `created_at` and `active_at` out."""
     entries: Sequence[LedgerEntry]
 
     @classmethod
-    def of(cls, store: LedgerStore, owner_id: str) -> Self:
-        """Read it. Writers must have ended."""
+    def of(cls, store: LedgerStore, key: str) -> Self:
+        """Read the account of a key. Writers must have ended."""
         rows: list[dict[str, Any]] = []
         start = None
         while True:
-            page, start = store.rows(owner_id, until=None, start=start)
+            page, start = store.rows(key, until=None, start=start)
             rows += page
             if start is None:
-                return cls(
-                    store.account(owner_id, consistent=True), [LedgerEntry(**row) for row in rows]
-                )
+                return cls(store.account(key, consistent=True), [_entry(row) for row in rows])
+
+
+def _entry(row: dict[str, Any]) -> LedgerEntry:
+    """The entry of a row, also under a wrong key."""
+    return LedgerEntry(**{name: value for name, value in row.items() if name not in KEYS})
 
 
 def conservation(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
@@ -161,11 +180,11 @@ def no_overdraft(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
 
 def exactly_once(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
     """An owner has one entry under a nonce, and one client is told that it is new."""
-    for nonce, times in Counter(entry.nonce for entry in book.entries).items():
+    for nonce, times in Counter(entry.stored_nonce for entry in book.entries).items():
         if times > 1:
             yield f"{times} entries under the nonce {nonce}"
     for nonce, times in Counter(
-        one.request.nonce for one in answers if one.outcome is Outcome.ACCEPTED
+        one.nonce for one in answers if one.outcome is Outcome.ACCEPTED
     ).items():
         if times > 1:
             yield f"{nonce} was accepted {times} times"
@@ -201,7 +220,8 @@ def chain_unbroken(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
 def head_is_last_entry(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
     """The account's row is what its entries make it: their last one, the first one's time, the owner's last time."""
     account = book.head
-    last = Head.at(book.entries[-1]) if book.entries else Head(owner_id=account.owner_id)
+    beginning = Head(owner_id=account.owner_id, unit=account.unit)
+    last = Head.at(book.entries[-1]) if book.entries else beginning
     if account.head != last:
         yield f"the head is {account.head}, after the last entry it is {last}"
     if account.created_at and account.created_at not in [
@@ -211,7 +231,7 @@ def head_is_last_entry(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
     posted = [
         entry.created_at
         for entry in book.entries
-        if not entry.nonce.startswith(NONCE_PREFIX_RESERVED)
+        if not entry.stored_nonce.startswith(NONCE_PREFIX_RESERVED)
     ]
     if account.active_at and posted and account.active_at < max(posted):
         yield f"the owner was active at {account.active_at}, and the last entry of a caller is of {max(posted)}"
@@ -219,14 +239,14 @@ def head_is_last_entry(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
 
 def acknowledged_is_stored(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
     """What a client was told is stored, as it asked for; and nothing is stored that nobody asked for."""
-    stored = {entry.nonce: entry for entry in book.entries}
+    stored = {entry.stored_nonce: entry for entry in book.entries}
     for one in answers:
         if one.outcome is Outcome.ACCEPTED:
-            if one.entry is None or stored.get(one.request.nonce) != one.entry:
-                yield f"{one.request.nonce} was accepted and is not stored as it was told"
-            elif not _is_as_asked(one.entry, one.request):
-                yield f"{one.request.nonce} is stored, and not as it was asked for"
-    asked = {one.request.nonce for one in answers}
+            if one.entry is None or stored.get(one.nonce) != one.entry:
+                yield f"{one.nonce} was accepted and is not stored as it was told"
+            elif not _is_as_asked(one.entry, one):
+                yield f"{one.nonce} is stored, and not as it was asked for"
+    asked = {one.nonce for one in answers}
     for nonce in stored:
         if answers and nonce not in asked and not nonce.startswith(NONCE_PREFIX_RESERVED):
             yield f"nobody asked for {nonce}"
@@ -234,51 +254,51 @@ def acknowledged_is_stored(book: Book, answers: Sequence[Answer]) -> Iterator[st
 
 def refused_is_not_stored(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
     """What was refused was not stored then, though it may have been later; and no balance is told of before a nonce."""
-    stored, windows = {entry.nonce: entry for entry in book.entries}, _Windows(answers)
+    stored, windows = {entry.stored_nonce: entry for entry in book.entries}, _Windows(answers)
     outcomes = defaultdict(set)
     for one in answers:
-        outcomes[one.request.nonce].add(one.outcome)
+        outcomes[one.nonce].add(one.outcome)
     for one in answers:
-        entry = stored.get(one.request.nonce)
+        entry = stored.get(one.nonce)
         if (
             one.outcome is not Outcome.REFUSED
             or not entry
-            or (one.balance is None and not _is_as_asked(entry, one.request))
+            or (one.balance is None and not _is_as_asked(entry, one))
         ):
             continue
         ids = range(windows.least(one), min(windows.most(one, len(book.entries)), entry.id - 1) + 1)
-        if outcomes[one.request.nonce] == {Outcome.REFUSED} or not any(
+        if outcomes[one.nonce] == {Outcome.REFUSED} or not any(
             _may_say(one, book, known) for known in ids
         ):
-            yield f"{one.request.nonce} was refused, and entry {entry.id} was stored already"
+            yield f"{one.nonce} was refused, and entry {entry.id} was stored already"
 
 
 def replay_answers_the_original(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
     """Who repeats a nonce is given the entry that is stored under it, and told whether it is what was asked for."""
-    stored = {entry.nonce: entry for entry in book.entries}
+    stored = {entry.stored_nonce: entry for entry in book.entries}
     for one in answers:
         if one.outcome is Outcome.DUPLICATE:
-            original = stored.get(one.request.nonce)
+            original = stored.get(one.nonce)
             if original is None or one.entry != original:
-                yield f"{one.request.nonce} was answered by an entry that is not the one under this nonce"
-            elif one.replay and not _is_as_asked(original, one.request):
-                yield f"{one.request.nonce} was wrongly told that it is the same request"
+                yield f"{one.nonce} was answered by an entry that is not the one under this nonce"
+            elif one.replay and not _is_as_asked(original, one):
+                yield f"{one.nonce} was wrongly told that it is the same request"
             elif (
                 one.replay is False
                 and one.request.amount is not None
-                and _is_as_asked(original, one.request)
+                and _is_as_asked(original, one)
             ):
-                yield f"{one.request.nonce} was wrongly told that it is not the same request"
+                yield f"{one.nonce} was wrongly told that it is not the same request"
 
 
 def own_is_no_duplicate(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
     """Who alone has asked so far is not told that it was somebody before."""
     begun = defaultdict(list)
     for one in answers:
-        begun[one.request.nonce].append(one.begun)
+        begun[one.nonce].append(one.begun)
     for one in answers:
         if one.outcome is Outcome.DUPLICATE:
-            nonce = one.request.nonce
+            nonce = one.nonce
             if sum(time <= one.ended for time in begun[nonce]) < 2:
                 yield f"{nonce} was answered as a duplicate, and nobody else had asked for it"
 
@@ -288,7 +308,7 @@ def one_order(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
 
     Each answer is put where it can be at the earliest. An answer that fits nowhere then would fit nowhere else either.
     """
-    stored = {entry.nonce: entry.id for entry in book.entries}
+    stored = {entry.stored_nonce: entry.id for entry in book.entries}
     placed: list[
         tuple[float, int]
     ] = []  # when answers ended, and how many entries there were by then
@@ -296,7 +316,7 @@ def one_order(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
     for one in sorted(answers, key=lambda one: one.begun):
         while placed and placed[0][0] < one.begun:
             known = max(known, heappop(placed)[1])
-        nonce, at = one.request.nonce, known
+        nonce, at = one.nonce, known
         new = one.outcome is Outcome.ACCEPTED or nonce not in asked
         asked.add(nonce)
         if new and stored.get(nonce, math.inf) <= known:
@@ -332,23 +352,23 @@ INVARIANTS: Sequence[Invariant] = (
 
 
 class Violation(NamedTuple):
-    """An invariant that does not hold, of whose ledger, and why."""
+    """An invariant that does not hold, of which account, and why."""
 
     invariant: str
-    owner_id: str
+    account: str
     what: str
 
     def __str__(self) -> str:
-        return f"{self.invariant}: {self.owner_id}: {self.what}"
+        return f"{self.invariant}: {self.account}: {self.what}"
 
 
 def violations(book: Book, answers: Iterable[Answer] = ()) -> list[Violation]:
-    """All that contradicts the invariants; `answers` of other owners are left out."""
-    of_owner = [one for one in answers if one.request.owner_id == book.head.owner_id]
+    """All that contradicts the invariants; `answers` about other accounts are left out."""
+    of_account = [answer for answer in answers if answer.account_key == book.head.key]
     return [
-        Violation(invariant.__name__, book.head.owner_id, what)
+        Violation(invariant.__name__, book.head.key, what)
         for invariant in INVARIANTS
-        for what in invariant(book, of_owner)
+        for what in invariant(book, of_account)
     ]
 
 
@@ -391,11 +411,12 @@ def _may_say(refused: Answer, book: Book, known: int) -> bool:
     return refused.balance == balance and (refused.required is None or refused.required > balance)
 
 
-def _is_as_asked(entry: LedgerEntry, request: OperationRequest) -> bool:
+def _is_as_asked(entry: LedgerEntry, answer: Answer) -> bool:
     """Whether an entry is what was asked for; where no amount is, only the app knows which one was meant."""
+    request = answer.request
     return (
-        (entry.owner_id, entry.operation, entry.nonce)
-        == (request.owner_id, request.operation, request.nonce)
+        (entry.key, entry.operation, entry.app)
+        == (entry_key(answer.account_key, answer.nonce), request.operation, answer.app)
         and entry.metadata == request.metadata
         and (request.amount is None or abs(entry.amount) == request.amount)
     )

@@ -10,6 +10,7 @@ Some evidence fits several stories. A finding then says what is certain, and MEA
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from ledger_core.account import Head
 from ledger_core.audit.findings import Finding, FindingKind, merged
@@ -19,25 +20,28 @@ from ledger_core.dynamodb import StoredHead
 __all__ = ["diagnose"]
 
 
-def diagnose(owner_id: str, head: StoredHead | None, rows: Sequence[Link | None]) -> list[Finding]:
+def diagnose(
+    beginning: Head, head: StoredHead | None, rows: Sequence[Link | None]
+) -> list[Finding]:
     """Say what was done to a ledger that does not add up.
 
     Args:
-        owner_id: the owner of the ledger.
-        head: the row of the balances; None if the rows may end before the last entry.
+        beginning: the head of the account before its first entry.
+        head: the row of the accounts table; None if the rows may end before the last entry.
         rows: the link of each row; None for a row that is no entry.
     """
     chain = walk_back(head, [link for link in rows if link])
-    return list(merged(_Diagnosis(owner_id, head, chain, rows).findings()))
+    return list(merged(_Diagnosis(beginning, head, chain, rows).findings()))
 
 
 class _Diagnosis:
     """Compares the rows with the chain."""
 
     def __init__(
-        self, owner_id: str, head: StoredHead | None, chain: Chain, rows: Sequence[Link | None]
+        self, beginning: Head, head: StoredHead | None, chain: Chain, rows: Sequence[Link | None]
     ) -> None:
-        self._owner_id = owner_id
+        self._beginning = beginning
+        self._account = beginning.key
         self._head = head
         self._steps = chain.steps
         self._is_named = chain.is_named
@@ -147,7 +151,7 @@ class _Diagnosis:
     def _is_lawful(self, step: Step, before: Step | None) -> bool:
         """Whether the ledger would have written an intact entry after the entry before it."""
         link = step.link
-        if link.owner_id != self._owner_id or link.balance_after < 0:
+        if link.account != self._account or link.balance_after < 0:
             return False
         if not step.is_linked:
             return before is not None or step.number > 1
@@ -204,10 +208,10 @@ class _Diagnosis:
     def _head_after(self, last: Step | None) -> Head:
         """The head that the last entry left."""
         if last is None:
-            return Head(owner_id=self._owner_id)
+            return self._beginning
         link = last.link
-        return Head(
-            owner_id=self._owner_id,
+        return replace(
+            self._beginning,
             balance=link.balance_after,
             entry_count=link.id,
             head_hash=link.hash,

@@ -6,8 +6,10 @@ from tempfile import SpooledTemporaryFile
 from typing import Any, Self
 
 from ledger_core.account import Head
-from ledger_core.dynamodb import HEAD_FIELDS, StoredHead
+from ledger_core.dynamodb import HEAD_FIELDS, StoredHead, same
 from ledger_core.errors import InvalidRequestError
+from ledger_core.keys import CREDIT
+from ledger_core.models import FORMAT_VERSION
 
 __all__ = [
     "COPY_BYTES_IN_MEMORY_MAX",
@@ -27,8 +29,13 @@ NO_HEAD = "line 1: an export begins with the head of a ledger"
 def head_line(head: Head | StoredHead) -> str:
     """The line of a head, whatever is in it."""
     stored = StoredHead.of(head) if isinstance(head, Head) else head
-    row = {"owner_id": stored.owner_id, **dict.fromkeys(HEAD_FIELDS), **stored.fields}
-    row["owner_id"] = stored.owner_id  # whatever the stored row calls it
+    row = {**dict.fromkeys(HEAD_FIELDS), **stored.fields}
+    # The account that was asked for, whatever the stored row says.
+    row |= {"v": FORMAT_VERSION, "owner_id": stored.owner_id}
+    if stored.unit == CREDIT:
+        row.pop("unit", None)
+    else:
+        row["unit"] = stored.unit
     return json.dumps(row, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -118,6 +125,9 @@ def _is_head(row: Any) -> bool:
 
 def _head_from(row: dict[str, Any], number: int) -> StoredHead:
     owner_id = row.pop("owner_id", None)
-    if not isinstance(owner_id, str):
-        raise InvalidRequestError(f"line {number}: this head is malformed: it has no owner")
-    return StoredHead(owner_id, row)
+    unit = row.pop("unit", CREDIT)
+    if not isinstance(owner_id, str) or not isinstance(unit, str):
+        raise InvalidRequestError(f"line {number}: this head is malformed: it has no owner or unit")
+    if same(row.get("v"), FORMAT_VERSION):  # any other version stays, as an unknown field
+        del row["v"]
+    return StoredHead(owner_id, row, unit)

@@ -21,7 +21,16 @@ from ledger_core.audit.findings import (
 )
 from ledger_core.audit.receipts import Held, Receipt
 from ledger_core.audit.walk import Link
-from ledger_core.dynamodb import HEAD_FIELDS, StoredHead, reported, respelt, same, unknown_fields
+from ledger_core.dynamodb import (
+    HEAD_FIELDS,
+    KEYS,
+    StoredHead,
+    reported,
+    respelt,
+    same,
+    unknown_fields,
+    written_fields,
+)
 from ledger_core.fields import format_time
 from ledger_core.models import LedgerEntry
 
@@ -29,12 +38,14 @@ __all__ = ["Report", "audit", "audit_once", "fold"]
 
 
 class Report(BaseModel):
-    """What an audit found in the ledger of one owner."""
+    """What an audit found in one account."""
 
     model_config = ConfigDict(frozen=True)
 
     owner_id: str
-    """The owner of the ledger."""
+    """The owner of the account."""
+    unit: str
+    """What the account counts in."""
     valid: bool
     """Whether the ledger adds up: no finding, no discrepancy."""
     entries_checked: int
@@ -130,9 +141,9 @@ class _Fold:
         self, head: StoredHead, receipts: Iterable[Receipt], links: list[Link | None] | None = None
     ) -> None:
         self._head = head
-        self._owner_id = head.owner_id
+        self._beginning = Head(owner_id=head.owner_id, unit=head.unit)
         self._links = links
-        self._so_far = Head(owner_id=head.owner_id)
+        self._so_far = self._beginning
         self._count = 0
         self._discrepancies: list[Discrepancy] = []
         self._truncated = False
@@ -140,7 +151,7 @@ class _Fold:
         self._unknown: list[Finding] = []
         self._fields: list[str] = []
         """The unknown fields of the row before, of which the report has a discrepancy."""
-        self._held = Held(head.owner_id, receipts)
+        self._held = Held(self._beginning, receipts)
 
     def add(self, row: Any) -> None:
         """Judge the next row."""
@@ -151,7 +162,7 @@ class _Fold:
         if self._is_unknown:
             return
         try:
-            entry = LedgerEntry.model_validate(row)
+            entry = LedgerEntry.model_validate(_without_keys(row))
         except ValidationError as error:
             self._find(self._so_far.entry_count + 1, "entry", None, _reason(error))
             if self._links is not None:
@@ -160,12 +171,12 @@ class _Fold:
         computed_hash = entry.computed_hash()
         names = respelt(row, entry)
         for name in names:
-            self._find(entry.id, name, reported(entry.model_dump(mode="json").get(name)), row[name])
+            self._find(entry.id, name, reported(written_fields(entry).get(name)), row[name])
         if self._links is not None:
             self._links.append(Link.of(self._count, entry, computed_hash, is_exact=not names))
         self._held.against(entry, computed_hash)
         for field, expected, found in _contradictions(
-            self._so_far, entry, self._owner_id, computed_hash
+            self._so_far, entry, self._beginning, computed_hash
         ):
             self._find(entry.id, field, expected, found)
         self._so_far = Head.at(entry)
@@ -187,7 +198,8 @@ class _Fold:
             self._keep(discrepancy)
         findings = [] if self._links is None else self._findings(self._links, contradicted)
         return Report(
-            owner_id=self._owner_id,
+            owner_id=self._head.owner_id,
+            unit=self._head.unit,
             valid=not self._discrepancies,
             entries_checked=self._count,
             head=self._head.head(),
@@ -201,7 +213,7 @@ class _Fold:
     ) -> list[Finding]:
         head = None if self._is_unknown else self._head
         return [
-            *diagnose(self._owner_id, head, links),
+            *diagnose(self._beginning, head, links),
             *(
                 Finding.of(FindingKind.CONTRADICTS_RECEIPT, discrepancy.entry_id)
                 for discrepancy in contradicted
@@ -240,6 +252,12 @@ class _Fold:
         self._fields = fields
 
 
+def _without_keys(row: Any) -> Any:
+    if isinstance(row, dict) and not row.keys().isdisjoint(KEYS):
+        return {name: value for name, value in row.items() if name not in KEYS}
+    return row
+
+
 def _reason(error: ValidationError) -> str:
     """Which fields make a row no entry, and why."""
     return "; ".join(
@@ -248,11 +266,12 @@ def _reason(error: ValidationError) -> str:
 
 
 def _contradictions(
-    so_far: Head, entry: LedgerEntry, owner_id: str, computed_hash: str
+    so_far: Head, entry: LedgerEntry, beginning: Head, computed_hash: str
 ) -> Iterator[tuple[str, int | str, int | str]]:
     """Each field of an entry that does not follow from the entries before it: its name, what it should be, and is."""
     expected: dict[str, int | str] = {
-        "owner_id": owner_id,
+        "owner_id": beginning.owner_id,
+        "unit": beginning.unit,
         "id": so_far.entry_count + 1,
         "balance_after": so_far.balance + entry.amount,
         "prev_hash": so_far.head_hash,

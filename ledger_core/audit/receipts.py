@@ -17,6 +17,7 @@ from ledger_core.audit.findings import Discrepancy
 from ledger_core.dynamodb import ReceiptKey, base64url, jwk
 from ledger_core.errors import InvalidRequestError
 from ledger_core.fields import format_time
+from ledger_core.keys import CREDIT, account_key
 from ledger_core.models import LedgerEntry
 
 __all__ = ["TYPE", "Held", "Receipt", "read_keys", "read_receipt", "signed"]
@@ -26,11 +27,16 @@ TYPE = "ledger-receipt+jwt"
 
 
 class Receipt(BaseModel):
-    """What is signed: the head of the ledger of `sub`, and when that was, in seconds since 1970."""
+    """What is signed: `iss`, the ledger; the head of the account that `sub` has in `unit`; the time.
+
+    `iat` is in seconds since 1970. `unit` is absent when it is CREDIT.
+    """
 
     model_config = ConfigDict(frozen=True)
 
+    iss: StrictStr
     sub: StrictStr
+    unit: StrictStr = Field(default=CREDIT, exclude_if=lambda unit: bool(unit == CREDIT))
     balance: StrictInt
     entry_count: Annotated[StrictInt, Field(ge=0)]
     head_hash: StrictStr
@@ -38,10 +44,12 @@ class Receipt(BaseModel):
     iat: StrictInt
 
     @classmethod
-    def of(cls, head: Head, now: datetime) -> Self:
+    def of(cls, head: Head, now: datetime, issuer: str) -> Self:
         """The receipt of a head, as of `now`."""
         return cls(
+            iss=issuer,
             sub=head.owner_id,
+            unit=head.unit,
             balance=head.balance,
             entry_count=head.entry_count,
             head_hash=head.head_hash,
@@ -49,14 +57,21 @@ class Receipt(BaseModel):
             iat=int(now.timestamp()),
         )
 
+    @property
+    def account_key(self) -> str:
+        """The key of the account that it is of."""
+        return account_key(self.sub, self.unit)
+
 
 class Held:
-    """The receipts of one owner, held against the entries of the ledger as they pass."""
+    """The receipts of one account, held against its entries as they pass."""
 
-    def __init__(self, owner_id: str, receipts: Iterable[Receipt]) -> None:
-        # One of a ledger that had no entry says nothing that a ledger could contradict.
+    def __init__(self, account: Head, receipts: Iterable[Receipt]) -> None:
+        # A receipt of an account without entries says nothing that a ledger could contradict.
         self._receipts = [
-            receipt for receipt in receipts if receipt.sub == owner_id and receipt.entry_count
+            receipt
+            for receipt in receipts
+            if receipt.account_key == account.key and receipt.entry_count
         ]
         self._ids = {receipt.entry_count for receipt in self._receipts}
         self._hashes: dict[int, str] = {}

@@ -51,7 +51,7 @@ class Read(Protocol):
 
 def audit_store(
     store: LedgerStore,
-    owner_id: str,
+    key: str,
     *,
     read: Read,
     receipts: Sequence[Receipt] = (),
@@ -64,7 +64,7 @@ def audit_store(
 
     Args:
         store: where the ledger is.
-        owner_id: whose it is.
+        key: the key of the account; see `ledger_core.keys`.
         read: makes each call of the store; it may try again, or say that the time is up.
         receipts: as for `audit`.
         sleep: waits for the index when something does not add up.
@@ -75,7 +75,7 @@ def audit_store(
         TooLongError: it takes more than the time that there is, and would the next time.
         LedgerError: the store could not be read.
     """
-    ledger = _Ledger(store, owner_id, read, clock)
+    ledger = _Ledger(store, key, read, clock)
     extent = ledger.extent()  # once, or busy writers would always be ahead of the index
     for pause_seconds in INDEX_LAG_PAUSES_SECONDS:
         sleep(pause_seconds)
@@ -119,7 +119,7 @@ def _copied(section: Iterable[tuple[int, Any, str]], copy: LineCopy) -> Iterator
 
 def export(
     store: LedgerStore,
-    owner_id: str,
+    key: str,
     *,
     read: Read,
     sleep: Callable[[float], None] = time.sleep,
@@ -129,7 +129,7 @@ def export(
 
     Arguments and errors as for `audit_store`; of an export that ends in one, nothing is to be used.
     """
-    ledger = _Ledger(store, owner_id, read, clock)
+    ledger = _Ledger(store, key, read, clock)
     extent, absent = ledger.extent(), list[range]()
     if not ledger.waits_for(extent, sleep):
         gaps = Gaps()
@@ -160,7 +160,7 @@ class _Ledger:
     """One owner's ledger in the store."""
 
     store: LedgerStore
-    owner_id: str
+    key: str
     call: Read
     clock: Callable[[], datetime]
     has_pages: bool = False
@@ -175,8 +175,8 @@ class _Ledger:
 
     def extent(self) -> _Extent:
         # The index first: whatever it shows, a consistent head that is read later covers, unless somebody forged it.
-        last = self.read(partial(self.store.last_row, self.owner_id))
-        head = self.read(partial(self.store.stored_head, self.owner_id))
+        last = self.read(partial(self.store.last_row, self.key))
+        head = self.read(partial(self.store.stored_head, self.key))
         times = [time for time in (head.updated_at, last and last["created_at"]) if time]
         return _Extent(head, max(times, default=None))
 
@@ -190,9 +190,7 @@ class _Ledger:
         """Whether the index comes to show the entry that the head has the hash of."""
         for pause_seconds in INDEX_LAG_PAUSES_SECONDS:
             sleep(pause_seconds)
-            last = self.read(
-                partial(self.store.last_row, self.owner_id, until=extent.head.updated_at)
-            )
+            last = self.read(partial(self.store.last_row, self.key, until=extent.head.updated_at))
             if (last.get("hash") if last else GENESIS_HASH) == extent.head.fields.get("head_hash"):
                 return True
         return False
@@ -202,7 +200,7 @@ class _Ledger:
         start, more = None, extent.until is not None
         while more:
             rows, start = self.read(
-                partial(self.store.rows, self.owner_id, until=extent.until, start=start)
+                partial(self.store.rows, self.key, until=extent.until, start=start)
             )
             for row in rows:
                 gaps.add(row)
@@ -228,7 +226,7 @@ class _Ledger:
         """Whether the table, strongly consistent, has any of these entries."""
         start, more = None, True
         while more:
-            ids, start = self.read(partial(self.store.table_ids, self.owner_id, start=start))
+            ids, start = self.read(partial(self.store.table_ids, self.key, start=start))
             if any(is_among(gaps, one) for one in ids):
                 return True
             more = start is not None

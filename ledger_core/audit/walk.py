@@ -20,7 +20,8 @@ class Link(NamedTuple):
     position: int
     """Where it stands among the rows, counted from 1."""
     id: int
-    owner_id: str
+    account: str
+    """The key of its account."""
     amount: int
     balance_after: int
     created_at: datetime
@@ -36,7 +37,7 @@ class Link(NamedTuple):
         return cls(
             position,
             entry.id,
-            entry.owner_id,
+            intern(entry.account_key),
             entry.amount,
             entry.balance_after,
             entry.created_at,

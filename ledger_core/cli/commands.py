@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from collections.abc import Sequence
 from datetime import date
 
@@ -10,6 +11,8 @@ from ledger_core.cli.codes import NOT_DONE
 from ledger_core.cli.ledgers import export_ledgers, print_receipt_keys, verify_ledgers
 from ledger_core.cli.rewards import grant_rewards
 from ledger_core.errors import LedgerError
+from ledger_core.fields import UNIT_PATTERN
+from ledger_core.observability import SERVICE_VARIABLE
 from ledger_core.operations import LedgerOperationType
 from ledger_core.periods import PeriodKind
 
@@ -57,6 +60,12 @@ def _parser() -> argparse.ArgumentParser:
         "--key", metavar="FILE", help="who signed them, a JWK set or PEM; else LEDGER_RECEIPT_KEY"
     )
     verifying.add_argument(
+        "--issuer",
+        metavar="NAME",
+        default=os.environ.get(SERVICE_VARIABLE),
+        help=f"the ledger that receipts must be of; else {SERVICE_VARIABLE}, else any",
+    )
+    verifying.add_argument(
         "--must-exist", action="store_true", help="an owner who has no entry is not valid"
     )
     verifying.set_defaults(run=verify_ledgers)
@@ -77,6 +86,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_owners(parser: argparse.ArgumentParser) -> "argparse._MutuallyExclusiveGroup":
+    parser.add_argument(
+        "--unit",
+        type=_unit,
+        help="what the accounts count in; else CREDIT, and with --all every unit",
+    )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "owner_id",
@@ -125,6 +139,12 @@ def _add_rewards(parser: argparse.ArgumentParser) -> None:
         "--force", action="store_true", help="though the period is to come, or long over"
     )
     parser.set_defaults(run=grant_rewards)
+
+
+def _unit(text: str) -> str:
+    if not re.fullmatch(UNIT_PATTERN, text):
+        raise argparse.ArgumentTypeError(f"must be the name of a unit, as GEMS: {text!r}")
+    return text
 
 
 def _day(text: str) -> date:

@@ -17,10 +17,11 @@ from ledger_core.audit import (
 )
 from ledger_core.cli import output
 from ledger_core.cli.codes import DONE, NOT_DONE, WRONG
-from ledger_core.cli.owners import chosen_owners, opened
+from ledger_core.cli.owners import chosen_accounts, opened
 from ledger_core.cli.stores import Ledgers, NoAnswerError, answer_of, naming, open_ledgers
 from ledger_core.dynamodb import PemKey, jwk
 from ledger_core.errors import InvalidRequestError, LedgerError, StoreError
+from ledger_core.keys import account_key
 from ledger_core.wiring import create_receipt_key
 
 __all__ = ["NOTE", "export_ledgers", "print_receipt_keys", "verify_ledgers"]
@@ -38,23 +39,23 @@ class _Each:
 
     def __call__(self, do: Callable[[Ledgers, str], Iterable[Any]]) -> Iterator[Any]:
         ledgers = open_ledgers()
-        for owner_id in chosen_owners(self._options, ledgers):
+        for key in chosen_accounts(self._options, ledgers):
             try:
                 with naming(ledgers.endpoint):
-                    yield from do(ledgers, owner_id)
+                    yield from do(ledgers, key)
             except LedgerError as error:
                 if isinstance(error, NoAnswerError) or (
                     isinstance(error, StoreError) and error.dynamodb_code
                 ):
                     raise  # it will be the same for all
                 self.undone += 1
-                output.complain(f"{owner_id}: {error}")
+                output.complain(f"{key}: {error}")
 
 
 def export_ledgers(options: argparse.Namespace) -> int:
     """Print each ledger, its head and its entries, a line each."""
     each = _Each(options)
-    for line in each(lambda ledgers, owner_id: export(ledgers.store, owner_id, read=ledgers.read)):
+    for line in each(lambda ledgers, key: export(ledgers.store, key, read=ledgers.read)):
         output.show(line)
     return NOT_DONE if each.undone else DONE
 
@@ -62,9 +63,10 @@ def export_ledgers(options: argparse.Namespace) -> int:
 def verify_ledgers(options: argparse.Namespace) -> int:
     """Print a report of each ledger, as soon as it is there."""
     receipts = _receipts(options)
-    missing = {receipt.sub: file for file, receipt in receipts.items()}
+    missing = {receipt.account_key: file for file, receipt in receipts.items()}
     each, wrong, undecided = _Each(options), False, False
     for report in _reports(options, [*receipts.values()], each):
+        key = account_key(report.owner_id, report.unit)
         is_empty = report.valid and not report.entries_checked
         note = {"note": NOTE} if is_empty else {}
         output.show(
@@ -74,12 +76,12 @@ def verify_ledgers(options: argparse.Namespace) -> int:
         )
         output.flush()
         if is_empty:
-            output.complain(f"{report.owner_id}: {NOTE}")
+            output.complain(f"{key}: {NOTE}")
         wrong |= not (report.valid or report.is_undecided) or (is_empty and options.must_exist)
         undecided |= report.is_undecided
-        missing.pop(report.owner_id, None)
+        missing.pop(key, None)
     for file in missing.values() if not each.undone else ():
-        raise InvalidRequestError(f"{file}: is of an owner whose ledger is not among these")
+        raise InvalidRequestError(f"{file}: is of an account that is not among these")
     return WRONG if wrong else NOT_DONE if undecided or each.undone else DONE
 
 
@@ -88,8 +90,8 @@ def _reports(
 ) -> Iterator[Report]:
     if options.file is None:
         yield from each(
-            lambda ledgers, owner_id: [
-                audit_store(ledgers.store, owner_id, read=ledgers.read, receipts=receipts)
+            lambda ledgers, key: [
+                audit_store(ledgers.store, key, read=ledgers.read, receipts=receipts)
             ]
         )
         return
@@ -117,9 +119,17 @@ def _receipts(options: argparse.Namespace) -> dict[str, Receipt]:
         receipts = {}
         for file in options.receipt:
             receipts[file] = read_receipt(_text(file), keys)
+            _check_issuer(receipts[file], options.issuer)
     except InvalidRequestError as error:
         raise InvalidRequestError(f"{file}: {error}" if file else str(error)) from None
     return receipts
+
+
+def _check_issuer(receipt: Receipt, issuer: str | None) -> None:
+    if issuer and receipt.iss != issuer:
+        raise InvalidRequestError(
+            f"is a receipt of the ledger {receipt.iss!r}, not of {issuer!r}; --issuer names another"
+        )
 
 
 def _public_keys(*names: str) -> list[dict[str, str]]:

@@ -1,4 +1,5 @@
-"""Whose ledgers a command is about: named ones, those of a file or of standard input, or all. Never all in memory."""
+"""Which accounts a command is about: of named owners, of those of a file or of standard input, or all. Never all in
+memory."""
 
 import argparse
 import os
@@ -14,8 +15,9 @@ from ledger_core.cli.stores import Ledgers
 from ledger_core.dynamodb import Page
 from ledger_core.errors import InvalidRequestError
 from ledger_core.fields import OWNER_ID_LENGTH_MAX, OwnerId
+from ledger_core.keys import CREDIT, account_key, split_account_key
 
-__all__ = ["STANDARD_INPUT", "chosen_owners", "opened"]
+__all__ = ["STANDARD_INPUT", "chosen_accounts", "opened"]
 
 STANDARD_INPUT = "-"
 LINE_BYTES_MAX = OWNER_ID_LENGTH_MAX * 4 + 4
@@ -24,16 +26,26 @@ PAGE_OWNERS_MAX = 1000
 OWNER_ID: TypeAdapter[str] = TypeAdapter(OwnerId)
 
 
-def chosen_owners(options: argparse.Namespace, ledgers: Ledgers) -> Iterator[str]:
-    """Each owner in turn.
+def chosen_accounts(options: argparse.Namespace, ledgers: Ledgers) -> Iterator[str]:
+    """The key of each account in turn, of the unit that the options name.
+
+    Without a unit, an owner's account is the one in CREDIT, and all accounts are those of every unit.
 
     Raises:
         InvalidRequestError: one cannot be an owner's id; those before it have been seen to.
         OSError: the file cannot be read.
     """
     if options.all:
-        yield from _all_owners(ledgers)
-    elif options.owners_file:
+        for key in _all_accounts(ledgers):
+            if options.unit in {None, split_account_key(key)[1]}:
+                yield key
+        return
+    for owner_id in _named_owners(options):
+        yield account_key(owner_id, options.unit or CREDIT)
+
+
+def _named_owners(options: argparse.Namespace) -> Iterator[str]:
+    if options.owners_file:
         yield from _owners_of_file(options.owners_file)
     for given in options.owner_id:
         if given == STANDARD_INPUT:
@@ -82,8 +94,8 @@ def _owner(text: bytes, place: str) -> str:
         raise InvalidRequestError(f"{place}: is no owner's id: {reason}") from None
 
 
-def _all_owners(ledgers: Ledgers) -> Iterator[str]:
-    """Every owner who has a row in the balances, whatever is in it."""
+def _all_accounts(ledgers: Ledgers) -> Iterator[str]:
+    """Every account that has a row, whatever is in it."""
     start, more = None, True
     while more:
         page: Page = ledgers.read(
@@ -91,7 +103,7 @@ def _all_owners(ledgers: Ledgers) -> Iterator[str]:
                 ledgers.store.accounts, segment=0, segments=1, start=start, limit=PAGE_OWNERS_MAX
             )
         )
-        yield from (account.head.owner_id for account in page.accounts)
+        yield from (account.key for account in page.accounts)
         yield from page.malformed
         yield from page.empty
         start, more = page.start, page.start is not None

@@ -82,9 +82,10 @@ class _Answer(BaseModel):
 
 
 class Balance(_Answer):
-    """Credits that an owner has after `entry_count` entries, the last of them at `updated_at`."""
+    """What an owner has in `unit` after `entry_count` entries, the last of them at `updated_at`."""
 
     owner_id: str
+    unit: str
     balance: int
     entry_count: int
     updated_at: Instant | None
@@ -100,9 +101,10 @@ class Finding(_Answer):
 
 
 class Verification(_Answer):
-    """Whether an owner's entries give its balance, and what was done to them if not."""
+    """Whether the entries of an account give its balance, and what was done to them if not."""
 
     owner_id: str
+    unit: str
     valid: bool
     entries_checked: int
     findings: tuple[Finding, ...]

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ledger_core.errors import InvalidRequestError
 from ledger_core.fields import OwnerId
+from ledger_core.keys import CREDIT
 from ledger_core.models import OperationRequest
 
 __all__ = ["ATTEMPT_SECONDS_MAX", "PAGE_ENTRIES", "Call"]
@@ -46,30 +47,34 @@ class Call(NamedTuple):
         return cls("POST", "/ledger/entry", body=body, headers=headers)
 
     @classmethod
-    def balance(cls, owner_id: str, at: datetime | None) -> "Call":
+    def balance(cls, owner_id: str, unit: str, at: datetime | None) -> "Call":
         """Read a balance."""
-        return cls("GET", _path(owner_id, "balance"), _times(at=at))
+        return cls("GET", _path(owner_id, "balance"), {**_unit(unit), **_times(at=at)})
 
     @classmethod
     def history(
         cls,
         owner_id: str,
+        unit: str,
         operation: str | None,
+        app: str | None,
         since: datetime | None,
         before: datetime | None,
     ) -> "Call":
         """Read the first page of a history."""
         times = _times(**{"from": since, "to": before})
-        params: dict[str, str | int] = {"limit": PAGE_ENTRIES, **times}
+        params: dict[str, str | int] = {**_unit(unit), "limit": PAGE_ENTRIES, **times}
         if operation is not None:
             params["operation"] = str(operation)
+        if app is not None:
+            params["app"] = app
         return cls("GET", _path(owner_id, "entries"), params)
 
     @classmethod
-    def verify(cls, owner_id: str) -> "Call":
-        """Audit a ledger."""
+    def verify(cls, owner_id: str, unit: str) -> "Call":
+        """Audit an account."""
         path = _path(owner_id, "verify")
-        return cls("GET", path, attempt_seconds_max=VERIFY_SECONDS_MAX)
+        return cls("GET", path, _unit(unit), attempt_seconds_max=VERIFY_SECONDS_MAX)
 
     def of_page(self, cursor: str | None) -> "Call | None":
         """The same call for the next page; None after the last page."""
@@ -81,6 +86,10 @@ def _path(owner_id: str, name: str) -> str:
         return f"/ledger/{quote(OWNER_ID.validate_python(owner_id), safe='')}/{name}"
     except ValidationError as error:
         raise InvalidRequestError(f"owner_id: {error.errors()[0]['msg']}") from None
+
+
+def _unit(unit: str) -> dict[str, str]:
+    return {} if unit == CREDIT else {"unit": unit}
 
 
 def _times(**times: datetime | None) -> dict[str, str]:

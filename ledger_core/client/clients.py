@@ -13,6 +13,7 @@ from ledger_core.client.answers import Balance, Page, Verification, original, re
 from ledger_core.client.attempts import Attempts
 from ledger_core.client.calls import Call
 from ledger_core.errors import DuplicateNonceError
+from ledger_core.keys import CREDIT
 from ledger_core.models import LedgerEntry, OperationRequest
 
 __all__ = ["TIMEOUT_SECONDS", "AsyncLedgerClient", "LedgerClient"]
@@ -76,15 +77,17 @@ class LedgerClient:
         except DuplicateNonceError as error:
             return original(error)
 
-    def balance(self, owner_id: str, *, at: datetime | None = None) -> Balance:
+    def balance(self, owner_id: str, *, unit: str = CREDIT, at: datetime | None = None) -> Balance:
         """The balance now, or as it was at an instant (a time with its offset)."""
-        return read(Balance, self._send(Call.balance(owner_id, at)))
+        return read(Balance, self._send(Call.balance(owner_id, unit, at)))
 
     def history(
         self,
         owner_id: str,
         *,
+        unit: str = CREDIT,
         operation: str | None = None,
+        app: str | None = None,
         since: datetime | None = None,
         before: datetime | None = None,
     ) -> Iterator[LedgerEntry]:
@@ -92,15 +95,15 @@ class LedgerClient:
 
         Each page is one call.
         """
-        call: Call | None = Call.history(owner_id, operation, since, before)
+        call: Call | None = Call.history(owner_id, unit, operation, app, since, before)
         while call is not None:
             page = read(Page, self._send(call))
             yield from page.entries
             call = call.of_page(page.next_cursor)
 
-    def verify(self, owner_id: str) -> Verification:
-        """Fold the owner's entries and compare the outcome with its balance."""
-        return read(Verification, self._send(Call.verify(owner_id)))
+    def verify(self, owner_id: str, *, unit: str = CREDIT) -> Verification:
+        """Fold the entries of an account and compare the outcome with its balance."""
+        return read(Verification, self._send(Call.verify(owner_id, unit)))
 
     def _send(self, call: Call) -> httpx.Response:
         attempts = Attempts(call, self._timeout_seconds)
@@ -154,29 +157,33 @@ class AsyncLedgerClient:
         except DuplicateNonceError as error:
             return original(error)
 
-    async def balance(self, owner_id: str, *, at: datetime | None = None) -> Balance:
+    async def balance(
+        self, owner_id: str, *, unit: str = CREDIT, at: datetime | None = None
+    ) -> Balance:
         """As `LedgerClient.balance`."""
-        return read(Balance, await self._send(Call.balance(owner_id, at)))
+        return read(Balance, await self._send(Call.balance(owner_id, unit, at)))
 
     async def history(
         self,
         owner_id: str,
         *,
+        unit: str = CREDIT,
         operation: str | None = None,
+        app: str | None = None,
         since: datetime | None = None,
         before: datetime | None = None,
     ) -> AsyncIterator[LedgerEntry]:
         """As `LedgerClient.history`."""
-        call: Call | None = Call.history(owner_id, operation, since, before)
+        call: Call | None = Call.history(owner_id, unit, operation, app, since, before)
         while call is not None:
             page = read(Page, await self._send(call))
             for entry in page.entries:
                 yield entry
             call = call.of_page(page.next_cursor)
 
-    async def verify(self, owner_id: str) -> Verification:
+    async def verify(self, owner_id: str, *, unit: str = CREDIT) -> Verification:
         """As `LedgerClient.verify`."""
-        return read(Verification, await self._send(Call.verify(owner_id)))
+        return read(Verification, await self._send(Call.verify(owner_id, unit)))
 
     async def _send(self, call: Call) -> httpx.Response:
         attempts = Attempts(call, self._timeout_seconds)

@@ -16,11 +16,13 @@ from ledger_core.dynamodb.signing import KmsKey, PemKey, ReceiptKey, base64url, 
 from ledger_core.dynamodb.store import LedgerStore
 from ledger_core.dynamodb.stored import (
     HEAD_FIELDS,
+    KEYS,
     StoredHead,
     reported,
     respelt,
     same,
     unknown_fields,
+    written_fields,
 )
 from ledger_core.dynamodb.sweep_store import LOOK_UPS_MAX, WRITES_MAX, Page, SweepStore
 
@@ -28,6 +30,7 @@ __all__ = [
     "CLIENT_CONFIG",
     "ENTRIES_MAX",
     "HEAD_FIELDS",
+    "KEYS",
     "LOOK_UPS_MAX",
     "SWEEP_CONFIG",
     "WRITES_MAX",
@@ -51,4 +54,5 @@ __all__ = [
     "respelt",
     "same",
     "unknown_fields",
+    "written_fields",
 ]

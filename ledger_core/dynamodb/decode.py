@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from ledger_core.account import Account, Head
 from ledger_core.dynamodb.errors import busy_error
 from ledger_core.dynamodb.expressions import MARK_PREFIX
-from ledger_core.dynamodb.stored import StoredHead, unknown_fields
+from ledger_core.dynamodb.stored import StoredHead, keys_of, unknown_fields
 from ledger_core.errors import LedgerError, StoreError, UnavailableError, UnknownFormatError
+from ledger_core.keys import split_account_key
 from ledger_core.models import LedgerEntry
 
 __all__ = [
@@ -27,8 +28,6 @@ __all__ = [
 
 BUSY = frozenset({"ProvisionedThroughputExceeded", "ThrottlingError", "TransactionConflict"})
 """Reasons for which a cancelled transaction should wait before it is sent again."""
-KEYS = frozenset({"entry_key", "account"})
-"""Attributes of a stored entry that are no fields of it."""
 ATTRIBUTES = frozenset(
     {"account", "balance", "entry_count", "head_hash", "created_at", "updated_at", "active_at"}
 )
@@ -49,7 +48,7 @@ class Cancelled(NamedTuple):
     """What is wrong with this change for good: another try meets it again."""
 
 
-def cancelled_from(owner_id: str, reasons: Sequence[Mapping[str, Any]]) -> Cancelled:
+def cancelled_from(key: str, reasons: Sequence[Mapping[str, Any]]) -> Cancelled:
     """What the reasons of one account's change say, by position: each entry's, and last the account's."""
     failed = [reason["Code"] == "ConditionalCheckFailed" for reason in reasons]
     busy = next(
@@ -62,7 +61,7 @@ def cancelled_from(owner_id: str, reasons: Sequence[Mapping[str, Any]]) -> Cance
             for position in range(len(reasons) - 1)
             if failed[position]
         ]
-        account = account_from(owner_id, reasons[-1].get("Item")) if failed[-1] else None
+        account = account_from(key, reasons[-1].get("Item")) if failed[-1] else None
     except StoreError as error:
         return Cancelled(busy=busy, error=error)
     refused = {reason["Code"] for reason in reasons} - {"None", "ConditionalCheckFailed", *BUSY}
@@ -90,16 +89,25 @@ def units_from(response: Mapping[str, Any]) -> float:
 
 
 def row_from(item: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored entry as the fields of LedgerEntry, whatever is in them."""
-    row = {name: _plain(value) for name, value in item.items() if name not in KEYS}
+    """A stored entry as the fields of LedgerEntry, whatever is in them.
+
+    The keys of the item are among them only where other fields ask for other keys.
+    """
+    row = {name: _plain(value) for name, value in item.items()}
     row.setdefault("updated_at", row.get("created_at"))
+    for name, value in keys_of(row).items():
+        if row.get(name) == value:
+            del row[name]
     return row
 
 
-def stored_head_from(owner_id: str, item: Mapping[str, Any] | None) -> StoredHead:
+def stored_head_from(key: str, item: Mapping[str, Any] | None) -> StoredHead:
     """A stored balance as the fields of Head, whatever is in them; what else the ledger notes there is left out."""
     fields = {name: _plain(value) for name, value in (item or {}).items() if not _is_noted(name)}
-    return StoredHead(owner_id, fields) if fields else StoredHead.of(Head(owner_id=owner_id))
+    owner_id, unit = split_account_key(key)
+    if not fields:
+        return StoredHead.of(Head(owner_id=owner_id, unit=unit))
+    return StoredHead(owner_id, fields, unit)
 
 
 def _is_noted(name: str) -> bool:
@@ -137,13 +145,13 @@ def entry_from(item: Mapping[str, Any]) -> LedgerEntry:
         )
     row["updated_at"] = row.get("created_at")
     try:
-        return LedgerEntry(**row)
+        return LedgerEntry.model_validate(row)
     except ValidationError as error:
         reasons = error.errors(include_input=False, include_url=False)
         raise StoreError(f"a stored entry is malformed: {reasons}") from error
 
 
-def account_from(owner_id: str, item: Mapping[str, Any] | None) -> Account:
+def account_from(key: str, item: Mapping[str, Any] | None) -> Account:
     """The account that is stored; a row that has no entry yet is like no row.
 
     Raises:
@@ -157,12 +165,14 @@ def account_from(owner_id: str, item: Mapping[str, Any] | None) -> Account:
         raise UnknownFormatError(
             f"a stored account has attributes that are not known: {', '.join(unknown)}"
         )
+    owner_id, unit = split_account_key(key)
     if not item or "entry_count" not in item:
-        return Account(owner_id=owner_id)
+        return Account(owner_id=owner_id, unit=unit)
     names = [name for name in item if name.startswith(MARK_PREFIX)]
     try:
         return Account(
             owner_id=owner_id,
+            unit=unit,
             balance=int(item["balance"]["N"]),
             entry_count=int(item["entry_count"]["N"]),
             head_hash=item["head_hash"]["S"],

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ledger_core.account import AccountChange
 from ledger_core.fields import format_time
+from ledger_core.keys import CREDIT, entry_key
 from ledger_core.models import LedgerEntry
 
 if TYPE_CHECKING:
@@ -12,9 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENTRIES_MAX",
-    "account_key",
     "entry_item",
-    "entry_key",
+    "key_of_account",
+    "key_of_entry",
     "transact_items",
 ]
 
@@ -38,20 +39,21 @@ PERIOD_IS_DONE = ", #mark{number} = :mark{number}"
 MARK_PREFIX = "mark:"
 
 
-def entry_key(owner_id: str, nonce: str) -> str:
-    return f"{owner_id}#{nonce}"
-
-
-def account_key(owner_id: str) -> dict[str, Any]:
+def key_of_account(account: str) -> dict[str, Any]:
     """The key of an account's row."""
-    return {"account": {"S": owner_id}}
+    return {"account": {"S": account}}
+
+
+def key_of_entry(account: str, nonce: str) -> dict[str, Any]:
+    """The key of an entry, by the key of its account and its stored nonce."""
+    return {"entry_key": {"S": entry_key(account, nonce)}}
 
 
 def entry_item(entry: LedgerEntry) -> dict[str, Any]:
     """The entry as it is stored: its fields, its key and its account, less `updated_at`, which is `created_at`."""
     item: dict[str, Any] = {
-        "entry_key": {"S": entry_key(entry.owner_id, entry.nonce)},
-        "account": {"S": entry.owner_id},
+        "entry_key": {"S": entry.key},
+        "account": {"S": entry.account_key},
         "v": {"N": str(entry.v)},
         "id": {"N": str(entry.id)},
         "operation": {"S": entry.operation},
@@ -63,6 +65,10 @@ def entry_item(entry: LedgerEntry) -> dict[str, Any]:
         "prev_hash": {"S": entry.prev_hash},
         "hash": {"S": entry.hash},
     }
+    if entry.unit != CREDIT:
+        item["unit"] = {"S": entry.unit}
+    if entry.app is not None:
+        item["app"] = {"S": entry.app}
     if entry.metadata:
         item["metadata"] = {"M": {key: {"S": value} for key, value in entry.metadata.items()}}
     return item
@@ -102,7 +108,7 @@ def _update(change: AccountChange, accounts_table: str) -> "TransactWriteItemTyp
     update: TransactWriteItemTypeDef = {
         "Update": {
             "TableName": accounts_table,
-            "Key": account_key(after.owner_id),
+            "Key": key_of_account(after.key),
             "UpdateExpression": MOVE,
             "ConditionExpression": ACCOUNT_IS_KNOWN if before.entry_count else ACCOUNT_IS_NEW,
             "ExpressionAttributeValues": values,

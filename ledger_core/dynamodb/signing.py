@@ -20,10 +20,13 @@ P256 = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
 
 
 class ReceiptKey(Protocol):
-    """A private key on P-256, wherever it is, and its name."""
+    """A private key on P-256, wherever it is, its name, and the name of the ledger that it signs for."""
 
     @property
     def key_id(self) -> str: ...
+
+    @property
+    def issuer(self) -> str: ...
 
     def sign(self, message: bytes) -> bytes:
         """The signature as JOSE has it: of ECDSA over the message's SHA-256, its two numbers."""
@@ -38,10 +41,11 @@ class KmsKey:
     Its methods raise UnavailableError when the same call may succeed later, and StoreError when it will not.
     """
 
-    def __init__(self, client: Callable[[], Any], name: str) -> None:
+    def __init__(self, client: Callable[[], Any], name: str, issuer: str = "ledger") -> None:
         self._new_client = client
         self._name = name
         self.key_id = name.rpartition("/")[2]
+        self.issuer = issuer
 
     @cached_property
     def _client(self) -> Any:
@@ -67,8 +71,9 @@ class PemKey:
 
     key_id = "local"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, issuer: str = "ledger") -> None:
         self._path = path
+        self.issuer = issuer
 
     @cached_property
     def _key(self) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import islice
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from botocore.exceptions import ClientError
@@ -29,6 +30,7 @@ HISTORY_QUERIES_MAX = 4
 """Requests that one filtered page of history may take before it is handed out short."""
 HISTORY_EVALUATED_MAX = 1000
 """Entries that one such request looks at."""
+NO_FILTERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Times(NamedTuple):
@@ -53,7 +55,9 @@ class Times(NamedTuple):
 
 
 class LedgerStore:
-    """Reads and writes ledgers through a boto3 DynamoDB client, which must not retry on its own.
+    """Reads and writes accounts through a boto3 DynamoDB client, which must not retry on its own.
+
+    `key` is the key of an account in all methods, `nonce` a stored nonce; see `ledger_core.keys`.
 
     Every method raises ContentionError or UnavailableError when the same call may succeed later (a write may even have
     been done), and StoreError when it will not.
@@ -70,13 +74,13 @@ class LedgerStore:
         self._accounts_table = accounts_table
         self.clock = SystemClock()
 
-    def account(self, owner_id: str, *, consistent: bool) -> Account:
-        """An owner's account: one read unit when strongly consistent, half a one when not."""
-        return decode.account_from(owner_id, self._account(owner_id, consistent=consistent))
+    def account(self, key: str, *, consistent: bool) -> Account:
+        """An account: one read unit when strongly consistent, half a unit when not."""
+        return decode.account_from(key, self._account(key, consistent=consistent))
 
-    def stored_head(self, owner_id: str) -> StoredHead:
-        """An owner's head whatever is in it, for audits; strongly consistent."""
-        return decode.stored_head_from(owner_id, self._account(owner_id, consistent=True))
+    def stored_head(self, key: str) -> StoredHead:
+        """The head of an account whatever is in it, for audits; strongly consistent."""
+        return decode.stored_head_from(key, self._account(key, consistent=True))
 
     def transact(self, changes: Sequence[AccountChange], *, token: str) -> list[decode.Cancelled]:
         """Write changes of several accounts, all or nothing: empty when done, else why each was not.
@@ -101,18 +105,16 @@ class LedgerStore:
                     raise
                 reasons = iter(error.response["CancellationReasons"])
                 return [
-                    decode.cancelled_from(
-                        change.before.owner_id, list(islice(reasons, len(of_change)))
-                    )
+                    decode.cancelled_from(change.before.key, list(islice(reasons, len(of_change))))
                     for change, of_change in zip(changes, items, strict=True)
                 ]
         return []
 
-    def look_up(self, owner_id: str, nonce: str) -> tuple[LedgerEntry | None, Account]:
+    def look_up(self, key: str, nonce: str) -> tuple[LedgerEntry | None, Account]:
         """The entry under a nonce, if there is one, and the account, both of the same instant; one request."""
         keys = {
-            self._entries_table: {"entry_key": {"S": expressions.entry_key(owner_id, nonce)}},
-            self._accounts_table: expressions.account_key(owner_id),
+            self._entries_table: expressions.key_of_entry(key, nonce),
+            self._accounts_table: expressions.key_of_account(key),
         }
         with dynamodb_request(self.clock) as request:
             response = self._client.transact_get_items(
@@ -122,40 +124,44 @@ class LedgerStore:
                 ReturnConsumedCapacity="TOTAL",
             )
             request.read(response)
-        entry, account = (answer.get("Item") for answer in response["Responses"])
-        return (decode.entry_from(entry) if entry else None), decode.account_from(owner_id, account)
+        entry, row = (answer.get("Item") for answer in response["Responses"])
+        return (decode.entry_from(entry) if entry else None), decode.account_from(key, row)
 
-    def latest(self, owner_id: str, *, at: datetime | None = None) -> LedgerEntry | None:
+    def latest(self, key: str, *, at: datetime | None = None) -> LedgerEntry | None:
         """The last entry, or the last at or before an instant; one eventually consistent request of the index."""
-        found = self._query(owner_id, Times.between(None, at), newest_first=True, limit=1)["Items"]
+        found = self._query(key, Times.between(None, at), newest_first=True, limit=1)["Items"]
         return decode.entry_from(found[0]) if found else None
 
     def page(
         self,
-        owner_id: str,
+        key: str,
         *,
         since: datetime | None = None,
         before: datetime | None = None,
         operation: str | None = None,
+        app: str | None = None,
         limit: int,
         read: Callable[[Callable[[], Any]], Any] = lambda call: call(),
     ) -> tuple[list[LedgerEntry], datetime | None]:
         """Entries in [since, before), newest first, and the `before` of the next page (None: there is none).
 
-        One eventually consistent request without `operation`; with it up to HISTORY_QUERIES_MAX, and a page may be
-        short, even empty, though more entries follow. Each is made through `read`, as by `RetryBudget.read`.
+        One eventually consistent request without `operation` and `app`; with either up to
+        HISTORY_QUERIES_MAX, and a page may be short, even empty, though more entries follow. Each is
+        made through `read`, as by `RetryBudget.call`.
         """
         entries: list[LedgerEntry] = []
-        evaluated = limit + 1 if operation is None else HISTORY_EVALUATED_MAX
+        wanted = {"operation": operation, "app": app}
+        filters = {name: value for name, value in wanted.items() if value is not None}
+        evaluated = HISTORY_EVALUATED_MAX if filters else limit + 1
         for _ in range(HISTORY_QUERIES_MAX):
             until = before - TIME_STEP_MIN if before else None
             if since and until and since > until:
                 return entries, None
             query = partial(
                 self._query,
-                owner_id,
+                key,
                 Times.between(since, until),
-                operation=operation,
+                filters=filters,
                 limit=evaluated,
             )
             response = read(partial(query, newest_first=True))
@@ -169,25 +175,25 @@ class LedgerStore:
         return entries, before
 
     def rows(
-        self, owner_id: str, *, until: str | None, start: Mapping[str, Any] | None = None
+        self, key: str, *, until: str | None, start: Mapping[str, Any] | None = None
     ) -> tuple[list[dict[str, Any]], Mapping[str, Any] | None]:
         """Stored entries up to a time, as its text, oldest first, whatever is in them, and the `start` of the rest
         (None: that was all).
 
         One eventually consistent request, of a megabyte at most.
         """
-        response = self._query(owner_id, Times.up_to(until), newest_first=False, start=start)
+        response = self._query(key, Times.up_to(until), newest_first=False, start=start)
         return [decode.row_from(item) for item in response["Items"]], response.get(
             "LastEvaluatedKey"
         )
 
-    def last_row(self, owner_id: str, *, until: str | None = None) -> dict[str, Any] | None:
+    def last_row(self, key: str, *, until: str | None = None) -> dict[str, Any] | None:
         """The last of them; one eventually consistent request of the index."""
-        found = self._query(owner_id, Times.up_to(until), newest_first=True, limit=1)["Items"]
+        found = self._query(key, Times.up_to(until), newest_first=True, limit=1)["Items"]
         return decode.row_from(found[0]) if found else None
 
     def table_ids(
-        self, owner_id: str, *, start: Mapping[str, Any] | None = None
+        self, key: str, *, start: Mapping[str, Any] | None = None
     ) -> tuple[list[int], Mapping[str, Any] | None]:
         """The ids of the entries that the table has, less those that no index shows as they are without a time; and the
         `start` of the rest.
@@ -200,7 +206,7 @@ class LedgerStore:
             response = self._client.scan(
                 TableName=self._entries_table,
                 FilterExpression="account = :account",
-                ExpressionAttributeValues={":account": {"S": owner_id}},
+                ExpressionAttributeValues={":account": {"S": key}},
                 ProjectionExpression="id, created_at",
                 ConsistentRead=True,
                 ReturnConsumedCapacity="TOTAL",
@@ -213,11 +219,11 @@ class LedgerStore:
         ids = [row["id"] for row in rows if type(row.get("id")) is int]
         return ids, response.get("LastEvaluatedKey")
 
-    def _account(self, owner_id: str, *, consistent: bool) -> Mapping[str, Any] | None:
+    def _account(self, key: str, *, consistent: bool) -> Mapping[str, Any] | None:
         with dynamodb_request(self.clock) as request:
             response = self._client.get_item(
                 TableName=self._accounts_table,
-                Key=expressions.account_key(owner_id),
+                Key=expressions.key_of_account(key),
                 ConsistentRead=consistent,
                 ReturnConsumedCapacity="TOTAL",
             )
@@ -226,21 +232,21 @@ class LedgerStore:
 
     def _query(
         self,
-        owner_id: str,
+        key: str,
         times: Times,
         *,
         newest_first: bool,
-        operation: str | None = None,
+        filters: Mapping[str, str] = NO_FILTERS,
         limit: int | None = None,
         start: Mapping[str, Any] | None = None,
     ) -> Mapping[str, Any]:
-        values, options = {":account": owner_id, **times.values}, dict[str, Any]()
-        if operation is not None:
+        values, options = {":account": key, **times.values}, dict[str, Any]()
+        if filters:
             options = {
-                "FilterExpression": "#o = :operation",
-                "ExpressionAttributeNames": {"#o": "operation"},
+                "FilterExpression": " AND ".join(f"#{name} = :{name}" for name in filters),
+                "ExpressionAttributeNames": {f"#{name}": name for name in filters},
             }
-            values[":operation"] = operation
+            values |= {f":{name}": value for name, value in filters.items()}
         if limit:
             options["Limit"] = limit
         if start:

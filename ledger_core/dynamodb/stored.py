@@ -13,11 +13,25 @@ from pydantic import TypeAdapter, ValidationError
 
 from ledger_core.account import Head
 from ledger_core.fields import Instant, format_time
+from ledger_core.keys import CREDIT, account_key, entry_key, stored_nonce
 from ledger_core.models import FORMAT_VERSION, LedgerEntry
 
-__all__ = ["HEAD_FIELDS", "Reported", "StoredHead", "reported", "respelt", "same", "unknown_fields"]
+__all__ = [
+    "HEAD_FIELDS",
+    "KEYS",
+    "Reported",
+    "StoredHead",
+    "keys_of",
+    "reported",
+    "respelt",
+    "same",
+    "unknown_fields",
+    "written_fields",
+]
 
 HEAD_FIELDS = ("balance", "entry_count", "head_hash", "updated_at")
+KEYS = frozenset({"entry_key", "account"})
+"""Attributes of a stored entry that are no fields of it."""
 INSTANT: TypeAdapter[datetime] = TypeAdapter(Instant)
 
 Reported = int | str | None
@@ -25,17 +39,18 @@ Reported = int | str | None
 
 @dataclass(frozen=True, slots=True)
 class StoredHead:
-    """An owner's row of the balances, as it is; `fields` includes those that this version does not know."""
+    """An account's row as it is; `fields` includes those that this version does not know."""
 
     owner_id: str
     fields: Mapping[str, Any]
+    unit: str = CREDIT
 
     @classmethod
     def of(cls, head: Head) -> Self:
         """The row that the ledger stores for a head."""
         updated_at = format_time(head.updated_at) if head.updated_at else None
         values = head.balance, head.entry_count, head.head_hash, updated_at
-        return cls(head.owner_id, dict(zip(HEAD_FIELDS, values, strict=True)))
+        return cls(head.owner_id, dict(zip(HEAD_FIELDS, values, strict=True)), head.unit)
 
     @property
     def unknown(self) -> list[str]:
@@ -71,6 +86,7 @@ class StoredHead:
             return None
         return Head(
             owner_id=self.owner_id,
+            unit=self.unit,
             balance=balance,
             entry_count=self.entry_count,
             head_hash=self.head_hash,
@@ -79,20 +95,32 @@ class StoredHead:
 
 
 def unknown_fields(row: Any) -> list[str]:
-    """The fields of a stored entry that only a later format can have."""
+    """The fields of a stored entry that are of another format: without a version, or of a later one."""
     if not isinstance(row, dict):
         return []
-    unknown = set(row) - set(LedgerEntry.model_fields)
+    unknown = set(row) - set(LedgerEntry.model_fields) - KEYS
     version = row.get("v")
-    if type(version) is int and version > FORMAT_VERSION:
+    if version is None or (type(version) is int and version > FORMAT_VERSION):
         unknown.add("v")
     return sorted(unknown)
 
 
 def respelt(row: Mapping[str, Any], entry: LedgerEntry) -> list[str]:
     """The fields of a stored entry that the ledger writes differently, though they mean the same."""
-    written = entry.model_dump(mode="json")
+    written = written_fields(entry)
     return [name for name in row if not same(row[name], written.get(name))]
+
+
+def written_fields(entry: LedgerEntry) -> dict[str, Any]:
+    """The fields and keys that the ledger stores for an entry."""
+    return {**entry.model_dump(mode="json"), "entry_key": entry.key, "account": entry.account_key}
+
+
+def keys_of(row: Mapping[str, Any]) -> dict[str, str]:
+    """The keys that the fields of a stored entry ask for."""
+    account = account_key(str(row.get("owner_id")), str(row.get("unit", CREDIT)))
+    nonce = stored_nonce(str(row.get("nonce")), row.get("app"))
+    return {"entry_key": entry_key(account, nonce), "account": account}
 
 
 def same(left: Any, right: Any) -> bool:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from ledger_core.account import Account
 from ledger_core.dynamodb.decode import account_from
-from ledger_core.dynamodb.expressions import account_key, entry_key
+from ledger_core.dynamodb.expressions import key_of_account, key_of_entry
 from ledger_core.dynamodb.request import dynamodb_request
 from ledger_core.dynamodb.store import LedgerStore
 from ledger_core.errors import StoreError
@@ -19,16 +19,16 @@ LOOK_UPS_MAX = 100
 
 
 class Page(NamedTuple):
-    """Some of all owners."""
+    """Some of all accounts."""
 
     accounts: list[Account]
-    """Those that have entries."""
+    """Accounts that have entries."""
     malformed: dict[str, StoreError]
-    """Owners whose row cannot be read, and why."""
+    """The keys of accounts whose row cannot be read, and why."""
     start: str | None
-    """Where the next page starts; None: there is none."""
+    """The key of the account before the next page; None on the last page."""
     empty: Sequence[str] = ()
-    """Owners whose row tells of no entry."""
+    """The keys of accounts whose row has no entry."""
 
 
 class SweepStore(LedgerStore):
@@ -36,7 +36,7 @@ class SweepStore(LedgerStore):
 
     def accounts(self, *, segment: int, segments: int, start: str | None, limit: int) -> "Page":
         """A page of one of the `segments` into which the balances are divided, strongly consistent; one request."""
-        options: dict[str, Any] = {"ExclusiveStartKey": account_key(start)} if start else {}
+        options: dict[str, Any] = {"ExclusiveStartKey": key_of_account(start)} if start else {}
         with dynamodb_request(self.clock) as request:
             response = self._client.scan(
                 TableName=self._accounts_table,
@@ -50,22 +50,25 @@ class SweepStore(LedgerStore):
             request.read(response)
         accounts, malformed, empty = [], {}, []
         for item in response["Items"]:
-            owner_id = item["account"]["S"]
+            key = item["account"]["S"]
             try:
-                account = account_from(owner_id, item)
+                account = account_from(key, item)
             except StoreError as error:
-                malformed[owner_id] = error
+                malformed[key] = error
             else:
                 if account.entry_count:
                     accounts.append(account)
                 else:
-                    empty.append(owner_id)
+                    empty.append(key)
         last = response.get("LastEvaluatedKey")
         return Page(accounts, malformed, last["account"]["S"] if last else None, empty)
 
-    def owners_with(self, nonce: str, owner_ids: Sequence[str]) -> set[str]:
-        """Those of up to LOOK_UPS_MAX owners who have an entry under a nonce; one request, two read units each."""
-        keys = [{"entry_key": {"S": entry_key(owner_id, nonce)}} for owner_id in owner_ids]
+    def accounts_with(self, nonce: str, accounts: Sequence[str]) -> set[str]:
+        """Those of up to LOOK_UPS_MAX accounts that have an entry under a nonce; two read units each.
+
+        One request, by the accounts' keys and the stored nonce.
+        """
+        keys = [key_of_entry(account, nonce) for account in accounts]
         with dynamodb_request(self.clock) as request:
             response = self._client.transact_get_items(
                 TransactItems=[

@@ -1,4 +1,4 @@
-"""Cursors: positions in the history of an owner, as opaque texts that work for no other owner."""
+"""Cursors: positions in the history of an account, as opaque texts that work for no other account."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import datetime
@@ -15,23 +15,25 @@ CURSOR_LENGTH_MAX = 64
 INSTANT: TypeAdapter[datetime] = TypeAdapter(Instant)
 
 
-def cursor_at(owner_id: str, position: datetime) -> str:
-    """The cursor of a position. It is bound to the owner; it is no secret and grants nothing."""
+def cursor_at(account: str, position: datetime) -> str:
+    """The cursor of a position. It is bound to the account, by its key; it is no secret and grants nothing."""
     text = format_time(position)
-    seal = sha256(f"{owner_id}#{text}".encode()).hexdigest()[:16]
+    seal = sha256(f"{account}#{text}".encode()).hexdigest()[:16]
     return urlsafe_b64encode(f"{text}{seal}".encode()).decode()
 
 
-def cursor_position(owner_id: str, cursor: str) -> datetime:
+def cursor_position(account: str, cursor: str) -> datetime:
     """The position of a cursor.
 
     Raises:
-        InvalidRequestError: `cursor_at` did not make it for this owner.
+        InvalidRequestError: `cursor_at` did not make it for this account.
     """
     try:
         position = INSTANT.validate_python(urlsafe_b64decode(cursor)[:-16].decode())
-        if cursor_at(owner_id, position) == cursor:
+        if cursor_at(account, position) == cursor:
             return position
     except ValueError:
         pass
-    raise InvalidRequestError("cursor: is not of this owner's history; send a `next_cursor` of it")
+    raise InvalidRequestError(
+        "cursor: is not of this account's history; send a `next_cursor` of it"
+    )

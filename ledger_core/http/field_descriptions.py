@@ -23,8 +23,11 @@ HASH = "f2ca1bb6c7e907d06dafe4687e579fce76b37e4e93b7605022da52e6ccc26fd2"
 OWNER_ID = Described("Whose ledger it is.", "ada")
 NEXT_CURSOR = "MjAyNi0xMS0yMlQwOTozMDowMC4wMDAwMDBaZjJjYTFiYjZjN2U5MDdkMA=="
 
+UNIT = Described("What the account counts in.", "CREDIT")
+
 HEAD = {
     "owner_id": OWNER_ID,
+    "unit": UNIT,
     "balance": Described("Credits that the owner has.", 7),
     "entry_count": Described("How many entries the ledger has: the id of the last one.", 3),
     "updated_at": Described("When the last entry was posted; null without any entry.", CREATED_AT),
@@ -59,6 +62,8 @@ FIELDS: Mapping[str, Mapping[str, Described]] = {
         "id": Described("Counts the entries of the owner: 1, 2, 3 and so on, without gaps.", 3),
         "operation": Described("What was posted.", "CREDIT_SPEND"),
         "owner_id": OWNER_ID,
+        "unit": Described("What the entry counts in; absent when it is `CREDIT`.", "GEMS"),
+        "app": Described("The app that posted the entry; absent when it has no name.", "game"),
         "amount": Described("Credits that the entry added (positive) or took (negative).", -5),
         "nonce": Described("The nonce that the entry was posted under.", "order-1001"),
         "created_at": Described(
@@ -104,10 +109,12 @@ FIELDS: Mapping[str, Mapping[str, Described]] = {
             "The greatest `amount` of a request; null where the amount is fixed.",
             1_000_000,
         ),
+        "unit": Described("What the operation counts in.", "CREDIT"),
         "self_service": Described("Whether owners may post it to their own ledger.", True),
     },
     "Report": {
         "owner_id": OWNER_ID,
+        "unit": UNIT,
         "valid": Described(
             "Whether the entries give the balance, and none was tampered with.",
             True,
@@ -168,17 +175,24 @@ FIELDS: Mapping[str, Mapping[str, Described]] = {
 }
 """By schema. `Problem` is for every problem, whatever its status."""
 
+UNIT_QUERY = Described("What the account counts in; `CREDIT` by default.", "CREDIT")
+
 PARAMETERS: Mapping[str, Mapping[str, Described]] = {
     "getBalance": {
+        "unit": UNIT_QUERY,
         "at": Described("An instant of the past; without it, the balance of now.", CREATED_AT),
     },
     "getEntries": {
+        "unit": UNIT_QUERY,
+        "app": Described("Only the entries of this app.", "game"),
         "limit": Described("How many entries a page has at most.", 50),
         "cursor": Described("Where to go on: the `next_cursor` of the page before.", NEXT_CURSOR),
         "operation": Described("Only the entries of this operation.", "CREDIT_SPEND"),
         "from": Described("Only entries of this instant and later.", CREATED_AT),
         "to": Described("Only entries before this instant.", CREATED_AT),
     },
+    "verifyLedger": {"unit": UNIT_QUERY},
+    "getReceipt": {"unit": UNIT_QUERY},
 }
 """By operation, for its query."""
 

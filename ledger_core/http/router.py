@@ -26,12 +26,15 @@ from ledger_core.http.schemas import (
     History,
     Operation,
     Operations,
+    QueryApp,
     QueryInstant,
+    QueryUnit,
     SignedReceipt,
     entry_request,
     idempotency_key,
     nonce_of,
 )
+from ledger_core.keys import CREDIT, account_key
 from ledger_core.models import LedgerEntry, OperationRequest
 from ledger_core.operations import OperationConfig
 from ledger_core.posting import GroupCommit, OperationProcessor
@@ -172,14 +175,15 @@ class LedgerRouter(APIRouter):
         self,
         request: Request,
         owner_id: OwnerId,
+        unit: QueryUnit = CREDIT,
         at: QueryInstant | None = None,
     ) -> Balance:
         """The balance now, strongly consistent; or the balance at an instant, from the index."""
         self._check_may_read(request, owner_id)
         if at is None:
-            read = partial(self._account, caller_of(request), owner_id)
+            read = partial(self._account, caller_of(request), owner_id, unit)
         else:
-            read = partial(self._account_at, at, owner_id)
+            read = partial(self._account_at, at, owner_id, unit)
         account = await self._calls.run(request, read)
         return Balance.model_validate(account)
 
@@ -187,15 +191,17 @@ class LedgerRouter(APIRouter):
         self,
         request: Request,
         owner_id: OwnerId,
+        unit: QueryUnit = CREDIT,
         limit: Annotated[int, Query(ge=1, le=HISTORY_LIMIT_MAX)] = HISTORY_LIMIT_DEFAULT,
         cursor: Annotated[str | None, Query(max_length=CURSOR_LENGTH_MAX)] = None,
         operation: str | None = None,
+        app: QueryApp | None = None,
         since: Annotated[QueryInstant | None, Query(alias="from")] = None,
         before: Annotated[QueryInstant | None, Query(alias="to")] = None,
     ) -> History:
         """The entries from `from` (inclusive) to `to` (exclusive), newest first.
 
-        With `operation`, a page may be short although more entries follow: ask for the next page
+        With `operation` or `app`, a page may be short although more entries follow: ask for the next page
         until `next_cursor` is null.
         """
         self._check_may_read(request, owner_id)
@@ -203,15 +209,17 @@ class LedgerRouter(APIRouter):
             self.processor.config_of(operation)
         if since and before and since > before:
             raise InvalidRequestError("from: is later than to; swap them")
+        key = account_key(owner_id, unit)
         if cursor is not None:
-            position = cursor_position(owner_id, cursor)
+            position = cursor_position(key, cursor)
             before = min(before, position) if before else position
         page = partial(
             self.processor.store.page,
-            owner_id,
+            key,
             since=since,
             before=before,
             operation=operation,
+            app=app,
             limit=limit,
         )
         entries, following = await self._calls.run(
@@ -219,20 +227,30 @@ class LedgerRouter(APIRouter):
             lambda seconds: page(read=self.processor.budget(seconds).call),
             is_slow=True,
         )
-        next_cursor = cursor_at(owner_id, following) if following else None
+        next_cursor = cursor_at(key, following) if following else None
         return History(entries=entries, next_cursor=next_cursor)
 
-    async def verify_ledger(self, request: Request, owner_id: OwnerId) -> Report:
-        """Fold the owner's entries, and compare the result with the balance."""
+    async def verify_ledger(
+        self,
+        request: Request,
+        owner_id: OwnerId,
+        unit: QueryUnit = CREDIT,
+    ) -> Report:
+        """Fold the entries of an account, and compare the result with the balance."""
         self._check_may_read(request, owner_id)
-        audit = partial(audit_store, self.processor.store, owner_id)
+        audit = partial(audit_store, self.processor.store, account_key(owner_id, unit))
         return await self._calls.run(
             request,
             lambda seconds: audit(read=self.processor.budget(seconds).call),
             is_slow=True,
         )
 
-    async def get_receipt(self, request: Request, owner_id: OwnerId) -> SignedReceipt:
+    async def get_receipt(
+        self,
+        request: Request,
+        owner_id: OwnerId,
+        unit: QueryUnit = CREDIT,
+    ) -> SignedReceipt:
         """The balance now and the hash of the last entry, signed as a JWT.
 
         The owner keeps it, and `ledger verify` compares the ledger with it later. 404 if the ledger
@@ -241,7 +259,7 @@ class LedgerRouter(APIRouter):
         self._check_may_read(request, owner_id)
         if self._receipt_key is None:
             raise HTTPException(404, "receipt: this ledger has no LEDGER_RECEIPT_KEY")
-        sign = partial(self._receipt, owner_id, self._receipt_key)
+        sign = partial(self._receipt, account_key(owner_id, unit), self._receipt_key)
         receipt = await self._calls.run(request, sign, is_slow=True)
         return SignedReceipt(receipt=receipt)
 
@@ -273,25 +291,29 @@ class LedgerRouter(APIRouter):
         if self._on_access:
             self._on_access.touch(owner_id, timeout_seconds=timeout_seconds / 2)
 
-    def _account(self, caller: Caller, owner_id: str, timeout_seconds: float) -> Account:
+    def _account(self, caller: Caller, owner_id: str, unit: str, timeout_seconds: float) -> Account:
         budget = self.processor.budget(timeout_seconds)
         if caller.may_act_for(owner_id):
             self._grant(owner_id, timeout_seconds)
-        account = budget.call(partial(self.processor.store.account, owner_id, consistent=True))
+        key = account_key(owner_id, unit)
+        account = budget.call(partial(self.processor.store.account, key, consistent=True))
         if self._on_access:
             self._on_access.saw(account)
         return account
 
-    def _account_at(self, at: datetime, owner_id: str, timeout_seconds: float) -> Account:
-        latest = partial(self.processor.store.latest, owner_id, at=at)
+    def _account_at(
+        self, at: datetime, owner_id: str, unit: str, timeout_seconds: float
+    ) -> Account:
+        beginning = Account(owner_id=owner_id, unit=unit)
+        latest = partial(self.processor.store.latest, beginning.key, at=at)
         entry = self.processor.budget(timeout_seconds).call(latest)
-        beginning = Account(owner_id=owner_id)
         return beginning.after(entry) if entry else beginning
 
-    def _receipt(self, owner_id: str, key: ReceiptKey, timeout_seconds: float) -> str:
+    def _receipt(self, account_key: str, key: ReceiptKey, timeout_seconds: float) -> str:
         budget = self.processor.budget(timeout_seconds)
-        account = budget.call(partial(self.processor.store.account, owner_id, consistent=True))
-        return budget.call(partial(signed, Receipt.of(account.head, datetime.now(UTC)), key))
+        account = budget.call(partial(self.processor.store.account, account_key, consistent=True))
+        receipt = Receipt.of(account.head, datetime.now(UTC), key.issuer)
+        return budget.call(partial(signed, receipt, key))
 
     def _check_may_read(self, request: Request, owner_id: str) -> None:
         context_of(request.scope).owner_id = owner_id

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
+from fastapi import Query
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -19,7 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from ledger_core.errors import InvalidRequestError
-from ledger_core.fields import Instant, Metadata, Nonce
+from ledger_core.fields import APP_PATTERN, UNIT_PATTERN, Instant, Metadata, Nonce
 from ledger_core.http.field_descriptions import HEADERS
 from ledger_core.models import LedgerEntry, OperationRequest
 
@@ -32,7 +33,9 @@ __all__ = [
     "History",
     "Operation",
     "Operations",
+    "QueryApp",
     "QueryInstant",
+    "QueryUnit",
     "SignedReceipt",
     "entry_request",
     "idempotency_key",
@@ -81,6 +84,8 @@ def _check_rfc_3339(value: Any) -> Any:
 
 
 QueryInstant = Annotated[Instant, BeforeValidator(_check_rfc_3339)]
+QueryUnit = Annotated[str, Query(pattern=UNIT_PATTERN)]
+QueryApp = Annotated[str, Query(pattern=APP_PATTERN)]
 
 
 def _empty_if_null(value: Any) -> Any:
@@ -112,11 +117,12 @@ def entry_request(operations: Iterable[StrEnum]) -> type[OperationRequest]:
 
 
 class Balance(BaseModel):
-    """An owner's credits after `entry_count` entries, the last of which is of `updated_at`."""
+    """An account after `entry_count` entries, the last of which is of `updated_at`."""
 
     model_config = ConfigDict(from_attributes=True)
 
     owner_id: str
+    unit: str
     balance: int
     entry_count: int
     updated_at: Instant | None
@@ -149,6 +155,7 @@ class Operation(BaseModel):
     magnitude_min: int | None
     magnitude_max: int | None
     self_service: bool
+    unit: str
 
 
 class Operations(BaseModel):

@@ -2,6 +2,7 @@
 
 from ledger_core.observability.metric_lines import (
     LOG_VARIABLE,
+    SERVICE_VARIABLE,
     LogStyle,
     MetricLines,
     request_lines,
@@ -14,6 +15,7 @@ from ledger_core.observability.request_metrics import (
 
 __all__ = [
     "LOG_VARIABLE",
+    "SERVICE_VARIABLE",
     "LogStyle",
     "MetricLines",
     "RequestMetrics",

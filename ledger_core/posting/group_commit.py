@@ -111,7 +111,8 @@ class GroupCommit:
         """
         pending = self._processor.accept(request, config=config, mark=mark, begins=begins)
         with self._lock:
-            queue = self._queues.setdefault(request.owner_id, _Queue(request.owner_id))
+            key = pending.posting.account_key
+            queue = self._queues.setdefault(key, _Queue(key))
             if len(queue.members) >= QUEUE_MAX:
                 raise ContentionError(f"{QUEUE_MAX} operations of this owner are waiting already.")
             waiting = Waiting(pending, queue)

@@ -20,22 +20,22 @@ class KnownAccounts:
         self._accounts: OrderedDict[str, Account] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, owner_id: str) -> Account | None:
+    def get(self, key: str) -> Account | None:
         """The account as this process saw it last; None if it is not known."""
         with self._lock:
-            if owner_id in self._accounts:
-                self._accounts.move_to_end(owner_id)
-            return self._accounts.get(owner_id)
+            if key in self._accounts:
+                self._accounts.move_to_end(key)
+            return self._accounts.get(key)
 
     def remember(self, account: Account) -> None:
         """Note an account as it is now."""
         with self._lock:
-            self._accounts[account.owner_id] = account
-            self._accounts.move_to_end(account.owner_id)
+            self._accounts[account.key] = account
+            self._accounts.move_to_end(account.key)
             if len(self._accounts) > self._accounts_max:
                 self._accounts.popitem(last=False)
 
-    def forget(self, owner_id: str) -> None:
+    def forget(self, key: str) -> None:
         """Note that an account is not known."""
         with self._lock:
-            self._accounts.pop(owner_id, None)
+            self._accounts.pop(key, None)

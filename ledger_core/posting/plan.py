@@ -14,6 +14,7 @@ from ledger_core.errors import (
     RequestState,
 )
 from ledger_core.fields import BALANCE_MAX
+from ledger_core.keys import CREDIT, account_key, stored_nonce
 from ledger_core.models import LedgerEntry, OperationRequest
 from ledger_core.operations import OperationConfig
 
@@ -37,6 +38,19 @@ class Posting:
     """Whether it may be the account's first entry."""
     is_active: bool = True
     """Whether it is a sign of life of the owner; what a schedule posts is not."""
+    unit: str = CREDIT
+    app: str | None = None
+    """The app that posts it; None: an app without a name."""
+
+    @property
+    def account_key(self) -> str:
+        """The key of the account that it moves."""
+        return account_key(self.request.owner_id, self.unit)
+
+    @property
+    def stored_nonce(self) -> str:
+        """Its nonce as the key of its entry holds it."""
+        return stored_nonce(self.request.nonce, self.app)
 
     @classmethod
     def of(
@@ -44,6 +58,7 @@ class Posting:
         request: OperationRequest,
         config: OperationConfig,
         *,
+        app: str | None = None,
         mark: Mark | None = None,
         begins: bool = True,
         is_active: bool = True,
@@ -55,7 +70,7 @@ class Posting:
         """
         amount = config.signed_amount(request.amount)
         is_fixed = config.magnitude_min is None
-        return cls(request, amount, is_fixed, mark, begins, is_active)
+        return cls(request, amount, is_fixed, mark, begins, is_active, config.unit, app)
 
 
 class Plan(NamedTuple):
@@ -94,7 +109,9 @@ def make_plan(posting: Posting, account: Account, created_at: datetime) -> Plan 
     mark = posting.mark
     if mark and mark.is_overtaken(account.marks):
         mark = None
-    entry = account.next_entry(posting.request, amount=posting.amount, now=created_at)
+    entry = account.next_entry(
+        posting.request, amount=posting.amount, now=created_at, app=posting.app
+    )
     after = account.after(entry, mark=mark, is_active=posting.is_active)
     return Plan((AccountChange((entry,), account, after),))
 

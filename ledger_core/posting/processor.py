@@ -73,6 +73,7 @@ class OperationProcessor:
     ) -> None:
         self.store = store
         self.operations = operations.get_operation_config()
+        self.app = operations.APP
         self._clock = clock or store.clock
         self._monotonic = monotonic
         self._sleep = sleep
@@ -138,7 +139,8 @@ class OperationProcessor:
         if config is None:
             config = self.config_of(request.operation)
         return Pending(
-            Posting.of(request, config, mark=mark, begins=begins), is_alone=mark is not None
+            Posting.of(request, config, app=self.app, mark=mark, begins=begins),
+            is_alone=mark is not None,
         )
 
     def settle(self, pending: Pending, batch: Batch, budget: RetryBudget) -> None:
@@ -158,7 +160,7 @@ class OperationProcessor:
                 continue
             batch.attempt = attempt
             self._known.forget(
-                attempt.change.before.owner_id
+                attempt.change.before.key
             )  # it is not known until the attempt is settled
             try:
                 cancelled = budget.call(partial(self._send, attempt))
@@ -180,11 +182,11 @@ class OperationProcessor:
                 budget.pause(ContentionError("Other writers kept moving this owner's balance."))
                 # The account is old by now: to read it costs less than to lose another transaction by it.
                 is_contended = True
-                self._known.forget(attempt.change.before.owner_id)
+                self._known.forget(attempt.change.before.key)
 
-    def remembered(self, owner_id: str) -> Account | None:
-        """An owner's account as far as this process knows it; None if it does not."""
-        return self._known.get(owner_id)
+    def remembered(self, key: str) -> Account | None:
+        """The account of a key as far as this process knows it; None if it does not."""
+        return self._known.get(key)
 
     def budget(self, timeout_seconds: float) -> RetryBudget:
         """The retry budget of a request that takes several calls: their time is in common."""
@@ -201,14 +203,14 @@ class OperationProcessor:
         consistent.
         """
         group = batch.next_group()
-        owner_id = group[0].posting.request.owner_id
-        remembered = self.remembered(owner_id)
-        read = partial(self.store.account, owner_id, consistent=consistent)
+        key = group[0].posting.account_key
+        remembered = self.remembered(key)
+        read = partial(self.store.account, key, consistent=consistent)
         account = remembered or budget.call(read, RequestState.CHECKING_BALANCE)
         try:
             now = self._clock()
         except UnavailableError:
-            self._known.forget(owner_id)
+            self._known.forget(key)
             if remembered:  # an answer of DynamoDB may show that the clock is right
                 return None
             raise
@@ -233,7 +235,7 @@ class OperationProcessor:
         Returns what it writes if it is possible after all.
         """
         posting = pending.posting
-        look_up = partial(self.store.look_up, posting.request.owner_id, posting.request.nonce)
+        look_up = partial(self.store.look_up, posting.account_key, posting.stored_nonce)
         try:
             entry, account = budget.call(look_up, RequestState.CHECKING_NONCE)
         except StoreError as error:
@@ -282,7 +284,7 @@ class OperationProcessor:
         """The outcome of a transaction whose token may be forgotten: all of it was written, or nothing."""
         before = attempt.change.before
         first = attempt.change.entries[0]
-        entry, account = self.store.look_up(before.owner_id, first.nonce)
+        entry, account = self.store.look_up(before.key, first.stored_nonce)
         if entry and entry.hash == first.hash:
             return None
         for pending, lost in zip(attempt.pendings, attempt.change.entries, strict=True):

@@ -60,6 +60,7 @@ class GrantOnAccess:
         )
         self._reward()  # fails here rather than at the first request when there is no such operation or zone
         self._seen: dict[str, _Seen] = {}
+        """By the key of the account."""
 
     def touch(
         self, owner_id: str, *, timeout_seconds: float = TIMEOUT_SECONDS
@@ -71,12 +72,13 @@ class GrantOnAccess:
         what cannot be granted now is granted at the next touch, or by the sweep.
         """
         reward = self._reward()
-        if self._is_settled(owner_id, reward):
+        key = reward.account_key(owner_id)
+        if self._is_settled(key, reward):
             return None
         try:
             return self._grant(reward, owner_id, self._processor.budget(timeout_seconds))
         except DuplicateNonceError:
-            self._remember(owner_id, reward)
+            self._remember(key, reward)
         except (
             Exception
         ) as error:  # the app's rule may fail on an owner, and the request is about something else
@@ -85,29 +87,27 @@ class GrantOnAccess:
 
     def has_nothing_for(self, owner_id: str) -> bool:
         """True if a touch has nothing to grant, as far as this process knows."""
-        return self._is_settled(owner_id, self._reward())
+        reward = self._reward()
+        return self._is_settled(reward.account_key(owner_id), reward)
 
     def saw(self, account: Account) -> None:
-        """Note how many entries an owner has: who was not eligible with fewer is asked about at the next touch."""
-        seen = self._seen.get(account.owner_id)
+        """Note how many entries an account has: who was not eligible with fewer is asked about at the next touch."""
+        seen = self._seen.get(account.key)
         if seen and seen.entry_count is not None and seen.entry_count < account.entry_count:
-            self._seen.pop(account.owner_id, None)
+            self._seen.pop(account.key, None)
 
-    def _is_settled(self, owner_id: str, reward: Reward) -> bool:
-        seen = self._seen.get(owner_id)
-        if (
-            seen
-            and seen.entry_count is not None
-            and (account := self._processor.remembered(owner_id))
-        ):
+    def _is_settled(self, key: str, reward: Reward) -> bool:
+        seen = self._seen.get(key)
+        if seen and seen.entry_count is not None and (account := self._processor.remembered(key)):
             self.saw(account)
-            seen = self._seen.get(owner_id)
+            seen = self._seen.get(key)
         return seen is not None and seen.nonce == reward.nonce
 
     def _grant(self, reward: Reward, owner_id: str, budget: RetryBudget) -> LedgerEntry | None:
-        account = budget.call(partial(self._processor.store.account, owner_id, consistent=False))
+        key = reward.account_key(owner_id)
+        account = budget.call(partial(self._processor.store.account, key, consistent=False))
         if reward.is_marked(account):
-            self._remember(owner_id, reward)
+            self._remember(key, reward)
         elif account.entry_count and reward.eligible(account, reward.period.first_day):
             request = reward.request(owner_id)
             seconds = budget.seconds_left
@@ -119,16 +119,16 @@ class GrantOnAccess:
                 InsufficientBalanceError,
                 InvalidRequestError,
             ):  # the balance cannot take it, or there is none now
-                self._remember(owner_id, reward, self._processor.remembered(owner_id) or account)
+                self._remember(key, reward, self._processor.remembered(key) or account)
             else:
-                self._remember(owner_id, reward)
+                self._remember(key, reward)
                 return entry
         else:
-            self._remember(owner_id, reward, account)
+            self._remember(key, reward, account)
         return None
 
-    def _remember(self, owner_id: str, reward: Reward, account: Account | None = None) -> None:
+    def _remember(self, key: str, reward: Reward, account: Account | None = None) -> None:
         """That there is nothing to do in the period; with an `account`, for as long as no entry follows it."""
         if len(self._seen) >= ACCOUNTS_MAX:
             self._seen.clear()
-        self._seen[owner_id] = _Seen(reward.nonce, account.entry_count if account else None)
+        self._seen[key] = _Seen(reward.nonce, account.entry_count if account else None)

@@ -11,6 +11,7 @@ from typing import Self
 from ledger_core.account import Account, Mark
 from ledger_core.errors import UnknownOperationError
 from ledger_core.fields import NONCE_PREFIX_RESERVED
+from ledger_core.keys import CREDIT, account_key
 from ledger_core.models import OperationRequest
 from ledger_core.operations import BaseLedgerOperations, Eligible
 from ledger_core.periods import Period
@@ -27,6 +28,10 @@ class Reward:
     amount: int
     eligible: Eligible
     period: Period
+    unit: str = CREDIT
+    app: str | None = None
+    is_shared: bool = True
+    """Whether every app has the operation, so that an owner gets it once whichever app posts it."""
 
     @classmethod
     def of(cls, operations: type[BaseLedgerOperations], operation: str, period: Period) -> Self:
@@ -41,12 +46,23 @@ class Reward:
                 f"operation: must be one that may be scheduled, {', '.join(by_name)}"
             )
         name, eligible = by_name[operation]
-        return cls(name, operations.get_operation_config()[name].amount, eligible, period)
+        config = operations.get_operation_config()[name]
+        return cls(
+            name,
+            config.amount,
+            eligible,
+            period,
+            unit=config.unit,
+            app=operations.APP,
+            is_shared=name in BaseLedgerOperations.BASE_CONFIG,
+        )
 
     @property
     def nonce(self) -> str:
-        """What each owner gets it under, once for ever."""
-        return f"{NONCE_PREFIX_RESERVED}{self.operation.lower().replace('_', '-')}:{self.period}"
+        """The nonce that each owner gets it under, once for ever; see `ledger_core.keys`."""
+        name = self.operation.lower().replace("_", "-")
+        owned = f"@{self.app}:" if self._is_owned else ""
+        return f"{NONCE_PREFIX_RESERVED}{owned}{name}:{self.period}"
 
     def request(self, owner_id: str) -> OperationRequest:
         """The operation for one owner. Its nonce is one that callers are refused, so it is not validated."""
@@ -56,15 +72,31 @@ class Reward:
 
     def posting(self, owner_id: str) -> Posting:
         """What is posted to one owner: never as the first entry, and no sign of life."""
-        request = self.request(owner_id)
         return Posting(
-            request, self.amount, is_fixed=True, mark=self.mark, begins=False, is_active=False
+            self.request(owner_id),
+            self.amount,
+            is_fixed=True,
+            mark=self.mark,
+            begins=False,
+            is_active=False,
+            unit=self.unit,
+            app=self.app,
         )
+
+    def account_key(self, owner_id: str) -> str:
+        """The key of the account in which an owner gets it."""
+        return account_key(owner_id, self.unit)
 
     @property
     def mark(self) -> Mark:
         """What is noted on an account that has it: days, weeks and months each have a mark of their own."""
-        return Mark(f"{self.operation}:{self.period.kind}", str(self.period))
+        owned = f"{self.app}:" if self._is_owned else ""
+        return Mark(f"{owned}{self.operation}:{self.period.kind}", str(self.period))
+
+    @property
+    def _is_owned(self) -> bool:
+        """Whether it is an operation that only this app has."""
+        return self.app is not None and not self.is_shared
 
     def is_marked(self, account: Account) -> bool:
         """Whether the marks of an account show that the owner has it."""

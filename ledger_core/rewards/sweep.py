@@ -13,6 +13,7 @@ from random import SystemRandom
 from ledger_core.account import Account
 from ledger_core.dynamodb import LOOK_UPS_MAX, Page, SweepStore
 from ledger_core.errors import ContentionError, LedgerError, StoreError, UnavailableError
+from ledger_core.keys import split_account_key
 from ledger_core.observability import measure_request
 from ledger_core.posting import RetryBudget, make_plan
 from ledger_core.rewards.batch_writer import TRANSACTIONS_MAX, BatchWriter
@@ -124,11 +125,16 @@ class Sweep:
             segment=now.segment, segments=now.segments, start=now.start, limit=PAGE_OWNERS_MAX
         )
         return Page(
-            accounts=[account for account in page.accounts if account.owner_id not in late],
+            accounts=[
+                account
+                for account in page.accounts
+                if account.unit == self._reward.unit and account.owner_id not in late
+            ],
             malformed={
                 owner_id: error
-                for owner_id, error in page.malformed.items()
-                if owner_id not in late
+                for key, error in page.malformed.items()
+                for owner_id, unit in [split_account_key(key)]
+                if unit == self._reward.unit and owner_id not in late
             },
             start=page.start,
         )
@@ -138,8 +144,9 @@ class Sweep:
         budget = self._budget()
         for owner_id in owner_ids:
             try:
+                key = self._reward.account_key(owner_id)
                 page.accounts.append(
-                    budget.call(partial(self._store.account, owner_id, consistent=True))
+                    budget.call(partial(self._store.account, key, consistent=True))
                 )
             except StoreError as error:
                 if error.dynamodb_code:
@@ -169,7 +176,7 @@ class Sweep:
 
     def _is_chosen(self, account: Account, rewarded: Container[str], outcome: Outcome) -> bool:
         """Whether to write to an owner; counted if not."""
-        if account.owner_id in rewarded:
+        if account.key in rewarded:
             outcome.tally.already += 1
             return False
         if not account.entry_count:  # erased since it was postponed
@@ -195,11 +202,11 @@ class Sweep:
             outcome.tally.granted += 1
 
     def _rewarded(self, accounts: Sequence[Account]) -> set[str]:
-        """Owners who have the reward: by their mark, or by their entries where the mark is of a later period."""
-        rewarded = {account.owner_id for account in accounts if self._reward.is_marked(account)}
-        unknown = [account.owner_id for account in accounts if self._reward.is_overtaken(account)]
+        """The accounts that have the reward: by their mark, or by their entries where the mark is of a later period."""
+        rewarded = {account.key for account in accounts if self._reward.is_marked(account)}
+        unknown = [account.key for account in accounts if self._reward.is_overtaken(account)]
         budget = self._budget()
         for first in range(0, len(unknown), LOOK_UPS_MAX):
             some = unknown[first : first + LOOK_UPS_MAX]
-            rewarded |= budget.call(partial(self._store.owners_with, self._reward.nonce, some))
+            rewarded |= budget.call(partial(self._store.accounts_with, self._reward.nonce, some))
         return rewarded

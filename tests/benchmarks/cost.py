@@ -13,8 +13,9 @@ from uuid import UUID
 
 from functions.example_app.app import create_app
 from infra.dynamodb import create_tables, dynamodb_local, template
-from ledger_core.dynamodb.expressions import account_key, entry_key
+from ledger_core.dynamodb.expressions import key_of_account
 from ledger_core.http import create_handler
+from ledger_core.keys import entry_key
 from ledger_core.wiring import create_client, load_settings
 from tests.benchmarks import limits, prices
 from tests.benchmarks.cpu import handler_cpu_seconds
@@ -150,7 +151,7 @@ def _sizes() -> Sizes:
                     "/ledger/entry",
                     {"owner_id": OWNER_ID, "operation": "SIGNUP_CREDIT", "nonce": nonce},
                 )
-        keys = {"entry_key": {"S": entry_key(OWNER_ID, NONCE)}}, account_key(OWNER_ID)
+        keys = {"entry_key": {"S": entry_key(OWNER_ID, NONCE)}}, key_of_account(OWNER_ID)
         tables = (settings.entries_table, settings.accounts_table)
         entry, balance = (
             client.get_item(TableName=table, Key=key)["Item"]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ledger_core.dynamodb.decode import units_from
-from ledger_core.dynamodb.expressions import account_key
+from ledger_core.dynamodb.expressions import key_of_account
 from ledger_core.dynamodb.store import INDEX_BY_ACCOUNT
 from ledger_core.wiring import load_settings
 from tests.benchmarks.units import write_units_of_balance, write_units_of_entry
@@ -62,7 +62,7 @@ class Meter:
             self._read_units.append(units_from(parsed))
 
     def _balance(self, owner_id: str) -> Item:
-        key = account_key(owner_id)
+        key = key_of_account(owner_id)
         table = self._settings.accounts_table
         return self._client.get_item(TableName=table, Key=key, ConsistentRead=True).get("Item", {})
 

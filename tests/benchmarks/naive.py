@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 from functions.example_app.operations import ExampleAppOperations
 from ledger_core.dynamodb.decode import entry_from
-from ledger_core.dynamodb.expressions import account_key, entry_item, entry_key
+from ledger_core.dynamodb.expressions import entry_item, key_of_account
 from ledger_core.errors import DuplicateNonceError, InsufficientBalanceError
 from ledger_core.fields import format_time
+from ledger_core.keys import entry_key
 from ledger_core.models import LedgerEntry, OperationRequest
 from ledger_core.wiring import create_store, load_settings
 from tests.support import item_from
@@ -58,7 +59,7 @@ class NaiveLedger:
         }
         self._client.update_item(
             TableName=self._settings.accounts_table,
-            Key=account_key(request.owner_id),
+            Key=key_of_account(request.owner_id),
             UpdateExpression=MOVE_BALANCE,
             ExpressionAttributeValues=item_from(values),
         )

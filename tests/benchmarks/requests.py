@@ -10,7 +10,7 @@ from functions.example_app.app import create_app
 from functions.example_app.operations import ExampleAppOperations
 from infra.dynamodb import create_tables, dynamodb_local
 from ledger_core.account import Account
-from ledger_core.dynamodb.expressions import account_key, entry_item
+from ledger_core.dynamodb.expressions import entry_item, key_of_account
 from ledger_core.fields import AMOUNT_MAX
 from ledger_core.http import create_handler
 from ledger_core.http.router import HISTORY_LIMIT_DEFAULT
@@ -164,7 +164,7 @@ def _size_rows() -> list[Row]:
     value_bytes = METADATA_BYTES - len(METADATA_KEY)
     item = _item(value_bytes)
     spare = WRITE_UNIT_BYTES - item_bytes(item)
-    balance = account_key(OWNER_ID)
+    balance = key_of_account(OWNER_ID)
     units = write_units_of_entry(item) + write_units_of_balance(balance, balance)
     return [
         Row(

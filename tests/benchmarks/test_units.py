@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ledger_core.account import Account
-from ledger_core.dynamodb.expressions import account_key, entry_item
+from ledger_core.dynamodb.expressions import entry_item, key_of_account
 from tests.benchmarks.units import item_bytes, write_units_of_balance, write_units_of_entry
 from tests.support import NOON, operation
 
@@ -43,6 +43,6 @@ def test_entry_below_a_kilobyte_takes_five_units_with_its_balance() -> None:
         )
         for size in (100, 800)
     )
-    row = {**account_key("ada"), "balance": {"N": "3"}}
+    row = {**key_of_account("ada"), "balance": {"N": "3"}}
     assert write_units_of_entry(entry_item(small)) + write_units_of_balance({}, row) == 5
     assert write_units_of_entry(entry_item(large)) + write_units_of_balance(row, row) == 8

@@ -21,9 +21,10 @@ from infra.dynamodb import CACHE, create_tables, moto
 from infra.issuer import Issuer, JwtAuthorizer
 from infra.openapi import PATH
 from infra.processes import free_port
+from ledger_core.account import Account
 from tests.conftest import ledger_tables
 from tests.fakes.server import serving
-from tests.support import ROOT
+from tests.support import NOON, ROOT, operation
 
 HERE = Path(__file__).parent
 MODULES = CACHE / "npm/node_modules"
@@ -220,9 +221,14 @@ def test_hash_is_recomputed_with_canonicalize(ledger: tuple[str, str], tmp_path:
         (1, False),
         (1, True),
     ]
+    gem = Account(owner_id="ada", unit="GEMS").next_entry(
+        operation(), amount=3, now=NOON, app="game"
+    )
+    entries.append(json.loads(gem.model_dump_json()))
+    assert (entries[-1]["unit"], entries[-1]["app"]) == ("GEMS", "game")
     (tmp_path / "node_modules").symlink_to(MODULES)
     (tmp_path / "entries.json").write_text(
-        f"[{','.join(answer.text for answer in answers)}]", encoding="utf-8"
+        json.dumps(entries, ensure_ascii=False), encoding="utf-8"
     )
     shutil.copy(HERE / "hash.mjs", tmp_path)
     hashes = json.loads(node("hash.mjs", "entries.json", folder=tmp_path))

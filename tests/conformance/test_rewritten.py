@@ -52,6 +52,7 @@ ATTACKS: dict[str, tuple[Callable[[str], tuple[dict[str, Any], Rows]], int]] = {
 def receipt_of(owner_id: str, entries: int) -> Receipt:
     """As it was signed when the ledger had that many entries."""
     return Receipt(
+        iss="ledger",
         sub=owner_id,
         iat=0,
         **{k: v for k, v in written(owner_id, entries)[0].items() if k != "owner_id"},
@@ -147,7 +148,7 @@ def test_command_line_holds_receipts_against_a_ledger(
             ["--receipt", "third", "--key", "export"],
             "export: holds no public keys: neither a JWK set nor PEM",
         ),
-        (["--receipt", "bob"], "bob: is of an owner whose ledger is not among these"),
+        (["--receipt", "bob"], "bob: is of an account that is not among these"),
         (["--receipt", "third", "--receipt", "no key"], "LEDGER_RECEIPT_KEY is not set"),
     ],
 )

@@ -309,6 +309,7 @@ class Clients(RuleBasedStateMachine):
         head = Head.at(entries[-1]) if entries else Head(owner_id=owner_id)
         assert self.world.apis[process]("GET", f"/ledger/{owner_id}/balance", query=query).body == {
             "owner_id": owner_id,
+            "unit": "CREDIT",
             "balance": head.balance,
             "entry_count": head.entry_count,
             "updated_at": format_time(head.updated_at) if head.updated_at else None,

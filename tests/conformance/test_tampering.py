@@ -4,7 +4,6 @@ import json
 import os
 import random
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -236,7 +235,14 @@ def test_what_was_done_in_the_store_is_named(
         tamper(head, rows)
         put(client, head, rows)
         report = audit_store(store, head["owner_id"], read=lambda call: call())
-        assert sorted(found(report), key=str) == sorted(expected, key=str), name
+        assert sorted(_in_store(found(report)), key=str) == sorted(_in_store(expected), key=str), (
+            name
+        )
+
+
+def _in_store(found: Found) -> Found:
+    """An index may give an entry and its copy, which are of one time, in either order."""
+    return [(*row[:3], None) if row[0] == "duplicated" else row for row in found]
 
 
 UNREADABLE: Rows = [{"v": 1, "amount": "?"}]
@@ -262,11 +268,14 @@ def test_unreadable_row_is_named_by_what_it_stands_for(at: int) -> None:
 def test_several_things_at_once_are_named_each(
     record_property: Callable[[str, object], None],
 ) -> None:
-    """Whatever is done, and however often: an audit ends, and finds something unless nothing was changed."""
+    """Whatever is done, and however often: an audit ends, and finds something.
+
+    Only an account that is as it was before some of its entries has nothing to be found.
+    """
+    before = [written(entries=entries) for entries in range(9)]
     record_property("ledgers", LEDGERS)
     for seed in range(SEED, SEED + LEDGERS):
         chance, (head, rows) = random.Random(seed), written(entries=8)
-        before = deepcopy((head, rows))
         for _ in range(chance.randint(1, 4)):
             _, tamper, _ = chance.choice(ANYWHERE + OFFLINE)
             if len(rows) >= ENTRIES and all("nonce" in row for row in rows):
@@ -274,4 +283,4 @@ def test_several_things_at_once_are_named_each(
         if chance.random() < 0.2:
             rows.insert(chance.randint(0, len(rows)), UNREADABLE[0])
         report = audited(head, rows)
-        assert (found(report) == []) == ((head, rows) == before), f"SEED={seed}"
+        assert (found(report) == []) == ((head, rows) in before), f"SEED={seed}"

@@ -29,7 +29,7 @@ from infra.stack import BUILT, MINISTACK, NAME, ORIGIN, SECOND_AUDIENCE, Stack, 
 from ledger_core.account import Account
 from ledger_core.audit import read_receipt
 from ledger_core.dynamodb import jwk
-from ledger_core.dynamodb.expressions import MOVE, account_key, entry_item, transact_items
+from ledger_core.dynamodb.expressions import MOVE, entry_item, key_of_account, transact_items
 from ledger_core.fields import owner_hash
 from tests.conftest import MACHINE
 from tests.support import NOON, change_of, operation
@@ -564,7 +564,7 @@ def test_role_appends_in_transactions_and_changes_or_drops_no_entry(
     head = Account(owner_id=owner_id)
     made = head.next_entry(operation(owner_id=owner_id), amount=3, now=NOON)
     item, key = entry_item(made), {"entry_key": {"S": f"{owner_id}#{made.nonce}"}}
-    owner = account_key(owner_id)
+    owner = key_of_account(owner_id)
     pair = transact_items(change_of(head, made), entries_table=entries, accounts_table=balances)
     role_client.transact_write_items(TransactItems=pair)
     role_client.transact_get_items(TransactItems=[{"Get": {"TableName": entries, "Key": key}}])
@@ -608,7 +608,7 @@ def test_role_of_the_scheduled_function_changes_no_entry_either(
     )
     client.scan(TableName=balances, Limit=1)
     key = {"entry_key": {"S": f"{owner_id}#{made.nonce}"}}
-    owner = account_key(owner_id)
+    owner = key_of_account(owner_id)
     denied: list[tuple[str, dict[str, Any]]] = [
         ("put_item", {"TableName": entries, "Item": entry_item(made)}),
         ("delete_item", {"TableName": entries, "Key": key}),

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from ledger_core.account import Account
+from ledger_core.dynamodb.stored import keys_of
 from ledger_core.fields import format_time
 from tests.support import NOON, add, item_from
 
@@ -41,15 +42,17 @@ def written(
 
 
 def put(client: "DynamoDBClient", head: dict[str, Any], rows: Rows) -> None:
-    """Write a ledger to the tables without a check; each row gets its own key."""
-    entries = []
+    """Write a ledger to the tables without a check, under the keys of the rows; a copy gets another."""
+    entries: dict[str, Any] = {}
     for position, row in enumerate(rows):
         stored = {name: value for name, value in row.items() if name != "updated_at"}
-        keys = {"entry_key": f"{row['owner_id']}#{position}", "account": head["owner_id"]}
-        entries.append(item_from(keys | stored))
+        key = keys_of(row)["entry_key"]
+        if key in entries:
+            key = f"{key}#{position}"
+        entries[key] = item_from({"entry_key": key, "account": head["owner_id"]} | stored)
     account = {name: value for name, value in head.items() if name != "owner_id"}
     accounts = [item_from({"account": head["owner_id"]} | account)] if head["updated_at"] else []
-    tables = {"LEDGER_ENTRIES_TABLE": entries, "LEDGER_ACCOUNTS_TABLE": accounts}
+    tables = {"LEDGER_ENTRIES_TABLE": [*entries.values()], "LEDGER_ACCOUNTS_TABLE": accounts}
     puts: Any = {
         os.environ[table]: [{"PutRequest": {"Item": item}} for item in items]
         for table, items in tables.items()

@@ -21,6 +21,7 @@ from ledger_core.dynamodb import Cancelled, LedgerStore, dynamodb_request
 from ledger_core.dynamodb.decode import units_from
 from ledger_core.dynamodb.expressions import entry_item, transact_items
 from ledger_core.fields import format_time
+from ledger_core.keys import CREDIT
 from ledger_core.posting import (
     GroupCommit,
     OperationProcessor,
@@ -32,11 +33,12 @@ from ledger_core.posting import (
 from ledger_core.posting.batch import Attempt, Pending
 from ledger_core.posting.group_commit import Waiting
 from ledger_core.posting.plan import GroupPlan
+from tests.fakes.apps import GameOperations
 from tests.simulator.simulation import Ledger, posting, shared_ledger, timing
 
 __all__ = ["BROKEN", "Broken", "Naive"]
 
-TABLES: Any = {"entries_table": "entries", "accounts_table": "balances"}
+TABLES: Any = {"entries_table": "entries", "accounts_table": "accounts"}
 
 
 class Naive:
@@ -249,6 +251,22 @@ class EchoedReplay(OperationProcessor):
         return Echo(pending.posting, is_alone=pending.is_alone)
 
 
+class OneAccountForAllUnits(OperationProcessor):
+    """Gems and credits of an owner are one balance."""
+
+    def accept(self, request: OperationRequest, **options: Any) -> Pending:
+        pending = super().accept(request, **options)
+        return Pending(replace(pending.posting, unit=CREDIT), is_alone=pending.is_alone)
+
+
+class NoncesOfAllApps(OperationProcessor):
+    """A nonce of one app is taken for the same nonce of another app."""
+
+    def accept(self, request: OperationRequest, **options: Any) -> Pending:
+        pending = super().accept(request, **options)
+        return Pending(replace(pending.posting, app=None), is_alone=pending.is_alone)
+
+
 class TokenForEver(OperationProcessor):
     """An attempt in doubt is sent again for as long as it takes, and an entry that it finds is taken for another's."""
 
@@ -281,6 +299,7 @@ class Broken(NamedTuple):
     ledger: Ledger
     invariant: str
     owners: Sequence[str] = ("ada", "bob")
+    others: Sequence[type[BaseLedgerOperations]] = ()
 
 
 def processor(
@@ -330,6 +349,12 @@ BROKEN = {
     "refusal within a group": Broken(processor(RefusalWithinAGroup), "one_order"),
     "lead passed on before the outcome is known": Broken(
         processor(group_commit=LeadBeforeOutcome), "own_is_no_duplicate"
+    ),
+    "one account for all units": Broken(
+        processor(OneAccountForAllUnits), "acknowledged_is_stored", others=(GameOperations,)
+    ),
+    "nonces of all apps are one": Broken(
+        processor(NoncesOfAllApps), "own_is_no_duplicate", others=(GameOperations,)
     ),
     "account opened again": Broken(OpenedAgain, "head_is_last_entry"),
 }

@@ -6,7 +6,7 @@ are run to their end, and the invariants are asked.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -21,10 +21,11 @@ from ledger_core import (
 )
 from ledger_core.audit import audit_store
 from ledger_core.dynamodb import LedgerStore, SweepStore
-from ledger_core.dynamodb.expressions import entry_key
+from ledger_core.keys import account_key, entry_key, split_account_key
 from ledger_core.periods import Period, PeriodKind
 from ledger_core.posting import TIMEOUT_SECONDS, GroupCommit, OperationProcessor
 from ledger_core.rewards import Reward, Segment, Sweep
+from tests.fakes.apps import GameOperations
 from tests.invariants import Answer, Book, Outcome, Violation, violations
 from tests.simulator.world import BEGINNING, Choices, CrashedError, Executor, Process, Stream, World
 
@@ -96,6 +97,7 @@ class Simulation:
         choices: what it follows from.
         steps: after how many the faults cease and the clients have done.
         operations: the app's.
+        others: other apps' on the same ledger, each with processes of its own.
         ledger: what is tested.
         owners: whose ledgers there are.
         rewards: whether workers grant them meanwhile.
@@ -105,6 +107,7 @@ class Simulation:
     choices: Choices
     steps: int
     operations: type[BaseLedgerOperations] = ExampleAppOperations
+    others: Sequence[type[BaseLedgerOperations]] = (GameOperations,)
     ledger: Ledger = shared_ledger
     owners: Sequence[str] = ("ada", "bob")
     rewards: bool = True
@@ -117,8 +120,11 @@ class Simulation:
         self.world = World(self.choices, TABLES, index=INDEX, tell=self.tell)
         self._store = self._store_of(self.world.dynamodb)
         self._started = 0
-        self._server = self._start("server")
-        self._lambdas = [self._start("lambda") for _ in range(LAMBDAS)]
+        self._apps = {app.APP: app for app in (self.operations, *self.others)}
+        self._servers = {name: self._start("server") for name in self._apps}
+        self._lambdas = {
+            name: [self._start("lambda") for _ in range(LAMBDAS)] for name in self._apps
+        }
         self._queue: list[str] = []
         self._due: list[tuple[str, Reward]] = []
         self._rewards = [self._reward(days) for days in range(PERIODS)] if self.rewards else []
@@ -138,8 +144,8 @@ class Simulation:
         world.tell("the faults cease", of="")
         world.spawn("settle", self._settle)
         world.run()
-        for owner_id in self.owners:
-            self.books.append(Book.of(self._store, owner_id))
+        for key in self._accounts():
+            self.books.append(Book.of(self._store, key))
             self.found += violations(self.books[-1], self.answers)
         return self.found
 
@@ -151,24 +157,28 @@ class Simulation:
         count = 0
         while not world.calm and not choices.exhausted:
             count += 1
-            request = self._request(f"{number}-{count}", choices)
+            app, request = self._request(f"{number}-{count}", choices)
             if choices.chance(0.05) and self.rewards:
-                self._verify(request.owner_id)
+                self._verify(account_key(request.owner_id, self._unit_of(app, request)))
                 continue
-            while self._post(request, choices).outcome is Outcome.IN_DOUBT and not choices.chance(
-                0.2
-            ):
+            while self._post(
+                app, request, choices
+            ).outcome is Outcome.IN_DOUBT and not choices.chance(0.2):
                 world.sleep(choices.below(10) / 10)
             world.sleep(choices.below(3) / 100)
 
-    def _request(self, nonce: str, choices: Stream) -> OperationRequest:
-        asked = [one.request for one in self.answers[-12:]]
+    def _request(self, nonce: str, choices: Stream) -> tuple[str | None, OperationRequest]:
+        """A request, and the app that posts it."""
+        asked = [(one.app, one.request) for one in self.answers[-12:]]
+        app = self.operations.APP
+        if self.others:
+            app = choices.of(list(self._apps))
         if asked and choices.chance(0.3):  # once more, by this client or another one
             before = choices.of(asked)
             if not choices.chance(0.2):
                 return before
-            nonce = before.nonce
-        config = self.operations.get_operation_config()
+            nonce = before[1].nonce
+        config = self._apps[app].get_operation_config()
         taking = [name for name, one in config.items() if one.amount < 0]  # so that credits run out
         operation = choices.of(taking if choices.chance(0.4) else list(config))
         amount = None
@@ -177,44 +187,45 @@ class Simulation:
         owner_id = choices.of(self.owners)
         if choices.chance(0.1):  # nonces may hold what joins them to an owner
             nonce = choices.of(("1", "b#1", "2", "b#2"))
-        return OperationRequest.model_construct(
+        request = OperationRequest.model_construct(
             owner_id=owner_id, operation=operation, nonce=nonce, amount=amount, metadata={}
         )
+        return app, request
 
-    def _post(self, request: OperationRequest, choices: Stream) -> Answer:
+    def _post(self, app: str | None, request: OperationRequest, choices: Stream) -> Answer:
         world = self.world
-        process = self._free_process(choices)
+        process = self._free_process(app, choices)
         process.busy = True
         begun = world.now
         world.tell(f"post {self._in_words(request)} at {process.name}")
         try:
             if process.post is None:
-                process.post = self.ledger(process, self.operations)
+                process.post = self.ledger(process, self._apps[app])
             post = process.post
-            answer = world.invoke(process, partial(Answer.of, request, post, now=lambda: world.now))
+            asked = partial(Answer.of, request, post, now=lambda: world.now)
+            answer = world.invoke(process, asked)
         except CrashedError:
             answer = Answer(request=request, outcome=Outcome.IN_DOUBT, begun=begun, ended=world.now)
+        answer = replace(answer, unit=self._unit_of(app, request), app=app)
         process.busy = False
         world.tell(f"{answer.outcome}: {request.owner_id} {request.nonce}{_entry_in_words(answer)}")
         self.answers.append(answer)
         return answer
 
-    def _verify(self, owner_id: str) -> None:
+    def _verify(self, key: str) -> None:
         """An audit amid all this must not cry wolf."""
         process = self._start("auditor")
         processor = OperationProcessor(self._store_of(process), self.operations, **timing(process))
         read = processor.budget(TIMEOUT_SECONDS).call
         audit = partial(
-            audit_store, self._store_of(process), owner_id, read=read, sleep=self.world.sleep
+            audit_store, self._store_of(process), key, read=read, sleep=self.world.sleep
         )
         try:
             report = self.world.invoke(process, audit)
         except (LedgerError, CrashedError):
             return
         if not report.valid:
-            self.found.append(
-                Violation("verify_tells_the_truth", owner_id, f"{report.discrepancies}")
-            )
+            self.found.append(Violation("verify_tells_the_truth", key, f"{report.discrepancies}"))
 
     def _schedule(self, reward: Reward) -> None:
         """Begins a sweep at some time; who has an entry then is to be rewarded by it."""
@@ -222,11 +233,7 @@ class Simulation:
         self._queue += [
             one.model_dump_json() for one in Segment.all_of(reward, SEGMENTS, BEGINNING)
         ]
-        self._due += [
-            (owner_id, reward)
-            for table, owner_id in self.world.dynamodb.items
-            if table == "accounts"
-        ]
+        self._due += [(key, reward) for key in self._rewarded_accounts(reward)]
 
     def _worker(self, number: int) -> None:
         """A scheduled function's worker; a message that it dies over comes again, and may come twice anyway."""
@@ -259,9 +266,10 @@ class Simulation:
     def _settle(self) -> None:
         """What is in doubt, and some of the rest, once more without faults; and the rewards to their end."""
         choices = self.choices["settle"]
-        last = {(one.request.owner_id, one.request.nonce): one for one in self.answers}
+        last = {(one.account_key, one.nonce): one for one in self.answers}
         for owner_id in self.owners:
             self._post(
+                self.operations.APP,
                 OperationRequest.model_construct(
                     owner_id=owner_id,
                     operation=LedgerOperationType.CREDIT_ADD,
@@ -274,45 +282,63 @@ class Simulation:
         for answer in last.values():
             if answer.outcome is not Outcome.IN_DOUBT and not choices.chance(0.3):
                 continue
-            if self._post(answer.request, choices).outcome is Outcome.IN_DOUBT:
+            if self._post(answer.app, answer.request, choices).outcome is Outcome.IN_DOUBT:
                 what = f"{answer.request.nonce} is in doubt although nothing is in the way"
-                self.found.append(
-                    Violation("no_doubt_without_faults", answer.request.owner_id, what)
-                )
+                self.found.append(Violation("no_doubt_without_faults", answer.account_key, what))
         while self._queue:
             assert self._work_on(self._queue[0])
         self._check_rewarded(self._due)
         for reward in self._rewards:  # and from the beginning, as a schedule that is repeated
             for segment in Segment.all_of(reward, 1, BEGINNING):
                 assert self._work_on(segment.model_dump_json())
-        for table, owner_id in list(self.world.dynamodb.items):
-            if table == "accounts":
-                self._check_rewarded([(owner_id, reward) for reward in self._rewards])
-                self._check_marks(owner_id)
+        for reward in self._rewards:
+            self._check_rewarded([(key, reward) for key in self._rewarded_accounts(reward)])
+        for reward in self._rewards[:1]:
+            for key in self._rewarded_accounts(reward):
+                self._check_marks(key)
 
     # What they need
 
     def _check_rewarded(self, due: list[tuple[str, Reward]]) -> None:
-        for owner_id, reward in due:
-            if ("entries", entry_key(owner_id, reward.nonce)) not in self.world.dynamodb.items:
+        for key, reward in due:
+            if ("entries", entry_key(key, reward.nonce)) not in self.world.dynamodb.items:
                 self.found.append(
-                    Violation("exactly_once", owner_id, f"there is no entry under {reward.nonce}")
+                    Violation("exactly_once", key, f"there is no entry under {reward.nonce}")
                 )
 
-    def _check_marks(self, owner_id: str) -> None:
+    def _rewarded_accounts(self, reward: Reward) -> list[str]:
+        """The keys of the accounts that a reward is for."""
+        keys = [key for table, key in self.world.dynamodb.items if table == "accounts"]
+        return [key for key in keys if split_account_key(key)[1] == reward.unit]
+
+    def _accounts(self) -> list[str]:
+        """The key of every account that there may be."""
+        configs = [
+            config for app in self._apps.values() for config in app.get_operation_config().values()
+        ]
+        units = sorted({config.unit for config in configs})
+        return [account_key(owner_id, unit) for owner_id in self.owners for unit in units]
+
+    def _unit_of(self, app: str | None, request: OperationRequest) -> str:
+        return self._apps[app].get_operation_config()[request.operation].unit
+
+    def _check_marks(self, key: str) -> None:
         """A mark never goes back: it is of the last period, though the sweeps of two periods overlap."""
-        account = self._store.account(owner_id, consistent=True)
+        account = self._store.account(key, consistent=True)
         for reward in self._rewards:
             if not (reward.is_marked(account) or reward.is_overtaken(account)):
                 what = f"the marks are {dict(account.marks)}, and {reward.nonce} is granted"
-                self.found.append(Violation("mark_never_goes_back", owner_id, what))
+                self.found.append(Violation("mark_never_goes_back", key, what))
 
-    def _free_process(self, choices: Stream) -> Process:
-        """The server, which takes several requests at once, or an environment of Lambda, which takes one."""
-        if self._server.crashed:
-            self._server = self._start("server")
-        self._lambdas = [self._start("lambda") if one.crashed else one for one in self._lambdas]
-        return choices.of([self._server, *(one for one in self._lambdas if not one.busy)])
+    def _free_process(self, app: str | None, choices: Stream) -> Process:
+        """An app's server, which takes several requests at once, or a Lambda environment, which takes one."""
+        if self._servers[app].crashed:
+            self._servers[app] = self._start("server")
+        self._lambdas[app] = [
+            self._start("lambda") if process.crashed else process for process in self._lambdas[app]
+        ]
+        free = [process for process in self._lambdas[app] if not process.busy]
+        return choices.of([self._servers[app], *free])
 
     def _start(self, name: str) -> Process:
         self._started += 1

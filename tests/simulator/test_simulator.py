@@ -4,12 +4,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from enum import StrEnum
 from functools import partial
 
 import pytest
 
-from ledger_core import BaseLedgerOperations, LedgerOperationType, OperationConfig, every_owner
+from tests.fakes.apps import GameOperations
 from tests.fakes.pages import page
 from tests.invariants import INVARIANTS
 from tests.simulator.broken import BROKEN, Broken, Naive
@@ -27,26 +26,6 @@ LONG_SEED = 1
 README_SEED = 18
 README_STEPS = 80
 """Of the history that the README shows."""
-
-
-class GameOperationType(StrEnum):
-    LEVEL_UP = "LEVEL_UP"
-    REVIVE = "REVIVE"
-
-
-class GameOperations(BaseLedgerOperations):
-    """Another app's: one that gives, one that takes, and a schedule of its own."""
-
-    APP_CONFIG = {
-        GameOperationType.LEVEL_UP: OperationConfig(amount=5),
-        GameOperationType.REVIVE: OperationConfig(
-            amount=-2, magnitude_min=2, magnitude_max=4, self_service=True
-        ),
-    }
-    SCHEDULED = {
-        GameOperationType.LEVEL_UP: every_owner,
-        LedgerOperationType.DAILY_REWARD: every_owner,
-    }
 
 
 def test_invariants_hold_whatever_happens(record_property: Callable[[str, object], None]) -> None:
@@ -88,14 +67,14 @@ def test_operations_of_another_app_are_simulated_too(
     record_property: Callable[[str, object], None],
 ) -> None:
     """An app's own operations and its own schedule, for who wants them proved."""
-    first, new = new_seed(), partial(Simulation, operations=GameOperations)
+    first, new = new_seed(), partial(Simulation, operations=GameOperations, others=())
     explored = explore(range(first, first + 50), new, steps=STEPS, jobs=1)
     record_property("seeds", explored.seeds)
     assert not explored.failed
     told = "\n".join(line for seed in range(5) for line in retold(Choices(seed), new))
     assert "LEVEL_UP" in told
     assert "REVIVE" in told
-    assert "ledger:level-up:2026-11-22" in told
+    assert "ledger:@game:level-up:2026-11-22" in told
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -140,4 +119,6 @@ def test_history_in_the_page_is_the_one_that_is_printed() -> None:
 
 
 def simulation_of(broken: Broken) -> Callable[..., Simulation]:
-    return partial(Simulation, ledger=broken.ledger, owners=broken.owners, rewards=False)
+    return partial(
+        Simulation, ledger=broken.ledger, owners=broken.owners, rewards=False, others=broken.others
+    )

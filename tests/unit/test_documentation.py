@@ -110,7 +110,7 @@ def test_main_targets_do_what_is_tested_here(target: str, part: str) -> None:
 def test_snippets_are_one_program() -> None:
     """The Python of all pages, in order, is an app that lists its operation and has rewards."""
     sources = [source for name in PAGES for source in blocks(name, "python")]
-    assert len(sources) == 4
+    assert len(sources) == 5
     printing = (
         "import json; print(json.dumps(app.openapi()['components']['schemas']['EntryRequest']))"
     )

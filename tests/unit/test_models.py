@@ -152,6 +152,8 @@ def test_hash_covers_every_other_field() -> None:
         "id": 2,
         "operation": "CREDIT_ADD",
         "owner_id": "bob",
+        "unit": "GEMS",
+        "app": "game",
         "amount": 4,
         "nonce": "m",
         "created_at": NOON + timedelta(seconds=1),

@@ -17,7 +17,7 @@ from ledger_core import (
     OperationConfig,
 )
 from ledger_core.errors import ConfigurationError
-from ledger_core.fields import AMOUNT_MAX
+from ledger_core.fields import AMOUNT_MAX, APP_LENGTH_MAX, UNIT_LENGTH_MAX
 from ledger_core.operations import every_owner
 
 
@@ -112,6 +112,21 @@ def test_example_app_adds_its_own() -> None:
             {"SCHEDULED": {Game.LEVEL_UP: every_owner}},
             "SCHEDULED names what is no operation: LEVEL_UP",
         ),
+        *(
+            ({"APP": name}, "APP must be lower-case letters, digits and hyphens")
+            for name in (
+                "",
+                "Game",
+                "1up",
+                "-game",
+                "gam\u00e9",
+                "a" * 33,
+                "game\n",
+                "self",
+                "ledger",
+                7,
+            )
+        ),
     ],
 )
 def test_bad_declaration_fails_when_the_class_is_made(
@@ -130,9 +145,27 @@ def test_longest_name_is_accepted() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["g", "game-2", "a" * APP_LENGTH_MAX])
+def test_name_of_an_app(name: str) -> None:
+    """An app may have a name of small letters, digits and hyphens; without it, it has none."""
+    assert name == declare(APP=name).APP
+    assert declare().APP is None
+
+
+@pytest.mark.parametrize("unit", ["G", "GEMS_2", "G" * UNIT_LENGTH_MAX])
+def test_unit_of_an_operation(unit: str) -> None:
+    """A unit is a name in capitals; CREDIT by default."""
+    assert OperationConfig(amount=1, unit=unit).unit == unit
+    assert OperationConfig(amount=1).unit == "CREDIT"
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
+        *(
+            ({"amount": 1, "unit": unit}, "unit must be UPPER_SNAKE_CASE")
+            for unit in ("", "gems", "1GEM", "_GEM", "GEM-1", "G" * 17, "GEMS\n", None)
+        ),
         ({"amount": 1.0}, "amount must be an integer"),
         ({"amount": True}, "amount must be an integer"),
         ({"amount": AMOUNT_MAX + 1}, "amount must be an integer from"),

@@ -20,7 +20,7 @@ from ledger_core import (
 )
 from ledger_core.account import Account
 from ledger_core.dynamodb.decode import entry_from
-from ledger_core.dynamodb.expressions import entry_item, entry_key
+from ledger_core.dynamodb.expressions import entry_item
 from ledger_core.fields import (
     AMOUNT_MAX,
     BALANCE_MAX,
@@ -29,6 +29,7 @@ from ledger_core.fields import (
     format_time,
 )
 from ledger_core.http.cursor import CURSOR_LENGTH_MAX, cursor_at, cursor_position
+from ledger_core.keys import entry_key
 from ledger_core.periods import Period, PeriodKind
 from tests.chance import SEED, looking_at
 from tests.support import DEEP

@@ -125,7 +125,7 @@ BROKEN: dict[str, list[Any]] = {
     "prev_hash": [{"NULL": True}, GONE],
     "balance_after": [{"S": "3"}, GONE],
     "id": [{"S": "3"}, {"B": b"3"}, GONE],
-    "v": [{"S": "1"}, {"BOOL": True}, {"B": b"1"}, {"N": "0"}, GONE],
+    "v": [{"S": "1"}, {"BOOL": True}, {"B": b"1"}, {"N": "0"}],
 }
 
 
@@ -223,6 +223,15 @@ def test_unknown_attribute_is_an_unknown_format(
     assert named() == [("unknown_format", None)]
     of_entry(client, number, **unknown, hash={"S": "of-another-format"}, balance_after={"N": "99"})
     assert named() == [("unknown_format", number), ("unknown_format", None)]
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_entry_without_a_version_is_of_another_format(
+    client: "DynamoDBClient", named: Callable[[], list[KIND_AND_PLACE]], number: int
+) -> None:
+    """Every entry of format 1 has a version, so an entry without it is no evidence of tampering."""
+    of_entry(client, number, v=GONE)
+    assert named() == [("unknown_format", number)]
 
 
 def test_empty_metadata_is_a_change(

@@ -153,10 +153,10 @@ def test_finding_has_its_place() -> None:
 def test_ledger_is_compared_with_its_receipts() -> None:
     """A valid ledger that contradicts a receipt is reported, in an export and in the store."""
     head, rows = written(3)
-    contradicting = Receipt.of(head, NOON).model_copy(update={"head_hash": "0"})
+    contradicting = Receipt.of(head, NOON, "ledger").model_copy(update={"head_hash": "0"})
     others = [
-        Receipt.of(written(2)[0], NOON),
-        Receipt.of(written(3, "eve")[0], NOON).model_copy(update={"balance": 0}),
+        Receipt.of(written(2)[0], NOON, "ledger"),
+        Receipt.of(written(3, "eve")[0], NOON, "ledger").model_copy(update={"balance": 0}),
     ]
     lines = [head_line(head), *(json.dumps(row) for row in rows)]
     store: Any = Store(3)
@@ -498,7 +498,7 @@ def test_each_export_in_a_file_has_a_report() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["{", "7", "null", "[" * 100_000, '"text"', '{"id": 1}', '{"id": 1, "id": 2}']
+    "line", ["{", "7", "null", "[" * 100_000, '"text"', '{"v": 1, "id": 1}', '{"id": 1, "id": 2}']
 )
 def test_line_that_is_no_entry_is_a_discrepancy(line: str) -> None:
     """An unreadable line is reported, and the lines around it are read."""
@@ -528,10 +528,10 @@ def line_of_head(**changed: Any) -> str:
         ([], "line 1: the export is empty"),
         ([json.dumps(written(1)[1][0])], "line 1: an export begins with the head of a ledger"),
         (["7"], "line 1: an export begins with the head of a ledger"),
-        ([line_of_head(owner_id=1)], "line 1: this head is malformed: it has no owner"),
+        ([line_of_head(owner_id=1)], "line 1: this head is malformed: it has no owner or unit"),
         (
             [line_of_head(), line_of_head(), line_of_head(owner_id=None)],
-            "line 3: this head is malformed: it has no owner",
+            "line 3: this head is malformed: it has no owner or unit",
         ),
         (["\n"], "line 1: the export is empty"),
         (["{\n", line_of_head()], "line 1: an export begins with the head of a ledger"),

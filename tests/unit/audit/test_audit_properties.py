@@ -24,7 +24,7 @@ Row = dict[str, Any]
 Found = list[tuple[str, int | None, int | None]]
 ENTRIES_MAX = 9
 SETTINGS = looking_at(2000 if DEEP else 100)
-UNREADABLE: Row = {"amount": "?"}
+UNREADABLE: Row = {"v": 1, "amount": "?"}
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "id": st.integers(-1, 2 * ENTRIES_MAX),
     "operation": st.just("OTHER"),
@@ -102,7 +102,7 @@ def make_unreadable(draw: st.DrawFn, ledger: Ledger) -> Found:
 
 def rewrite(draw: st.DrawFn, ledger: Ledger) -> Found:
     at = draw(st.integers(0, len(ledger.rows) - 1))
-    assume("v" in ledger.rows[at])
+    assume(set(ledger.rows[at]) >= set(FIELDS) - {"metadata"})
     row = ledger.rows[at] | {"metadata": {"k": "forged"}}
     ledger.rows[at] = row | {"hash": LedgerEntry(**row).computed_hash()}
     if at + 1 == ledger.count:

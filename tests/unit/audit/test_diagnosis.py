@@ -17,7 +17,7 @@ from tests.support import NOON, add
 
 Rows = list[dict[str, Any]]
 Found = Sequence[tuple[str, int | None, int | None, int | None]]
-UNREADABLE: dict[str, Any] = {"amount": "?"}
+UNREADABLE: dict[str, Any] = {"v": 1, "amount": "?"}
 UNKNOWN: dict[str, Any] = {"v": 2}
 EDITED = ("balance_edited", None, None, None)
 DIFFERS = ("head_differs", None, None, None)

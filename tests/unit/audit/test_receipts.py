@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 HEAD = Head(owner_id="ada", balance=7, entry_count=2, head_hash="a" * 64, updated_at=NOON)
-RECEIPT = Receipt.of(HEAD, NOON)
+RECEIPT = Receipt.of(HEAD, NOON, "ledger")
 
 
 @pytest.fixture(params=["kms", "pem"])
@@ -90,6 +90,7 @@ def test_receipt_is_a_signed_head(
     (key,) = public_keys(key_name)
     claims = jwt.decode(receipt, jwt.PyJWK(key), algorithms=["ES256"])
     assert claims == {
+        "iss": "ledger",
         "sub": "ada",
         "balance": 7,
         "entry_count": 2,
@@ -130,7 +131,7 @@ def test_every_signature_has_its_64_bytes(key_name: str) -> None:
         owner_id="\U0001f600" * OWNER_ID_LENGTH_MAX, balance=BALANCE_MAX, entry_count=BALANCE_MAX
     )
     for number in range(50):
-        token = signed(Receipt.of(head, NOON + timedelta(seconds=number)), key)
+        token = signed(Receipt.of(head, NOON + timedelta(seconds=number), "ledger"), key)
         assert len(token) < 4096  # the most that KMS signs in one call
         assert len(base64.urlsafe_b64decode(token.rpartition(".")[2] + "==")) == 64
         assert read_receipt(token, public_keys(key_name)).sub == head.owner_id

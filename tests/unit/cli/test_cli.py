@@ -24,12 +24,13 @@ from ledger_core import UnavailableError
 from ledger_core.audit import Receipt, audit_store, export, signed
 from ledger_core.cli import main
 from ledger_core.cli.ledgers import NOTE
-from ledger_core.cli.owners import chosen_owners
+from ledger_core.cli.owners import chosen_accounts
 from ledger_core.cli.stores import Ledgers
 from ledger_core.dynamodb import Page
 from ledger_core.posting import OperationProcessor
 from ledger_core.wiring import create_receipt_key, create_store
-from tests.support import NOON, add, item_from
+from tests.fakes.apps import GameOperations, GameOperationType
+from tests.support import NOON, add, item_from, operation
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -278,6 +279,29 @@ def test_all_owners(
     assert {f"owner-{number}" for number in range(4)} <= {head["owner_id"] for head in heads}
 
 
+def test_accounts_of_a_unit(real_client: "DynamoDBClient", here: Run) -> None:
+    """A named owner's account is in CREDIT unless `--unit` says otherwise; `--all` is every unit."""
+    processor = OperationProcessor(create_store(real_client), GameOperations)
+    processor.process(add(1, "n"))
+    processor.process(operation(GameOperationType.FIND_GEM, "n"))
+
+    def accounts(*arguments: str) -> list[tuple[str, str, int]]:
+        return sorted(
+            (report["owner_id"], report["unit"], report["entries_checked"])
+            for report in reports(here("verify", *arguments))
+        )
+
+    credit, gems = ("ada", "CREDIT", 1), ("ada", "GEMS", 1)
+    assert accounts("ada") == accounts("ada", "--unit", "CREDIT") == [credit]
+    assert accounts("ada", "--unit", "GEMS") == [gems]
+    assert accounts("--all") == [credit, gems]
+    assert accounts("--all", "--unit", "GEMS") == [gems]
+    head, entry = reports(here("export", "ada", "--unit", "GEMS"))
+    assert (head["v"], head["unit"], entry["unit"], entry["app"]) == (1, "GEMS", "GEMS", "game")
+    with pytest.raises(SystemExit):
+        here("verify", "ada", "--unit", "gems")
+
+
 def test_as_many_owners_as_there_are(tmp_path: Path) -> None:
     """Their names are never in memory at once: neither those of a file, nor those of the table, read page by page."""
     (tmp_path / "owners").write_text("".join(f"owner-{number:0100}\n" for number in range(OWNERS)))
@@ -294,13 +318,13 @@ def test_as_many_owners_as_there_are(tmp_path: Path) -> None:
             )
 
     some: Any = Ledgers(Store(), lambda call: call(), "")  # type: ignore[arg-type]
-    of_file = Namespace(owner_id=[], all=False, owners_file=str(tmp_path / "owners"))
+    of_file = Namespace(owner_id=[], all=False, owners_file=str(tmp_path / "owners"), unit=None)
     tracemalloc.start()
-    assert sum(1 for _ in chosen_owners(of_file, some)) == OWNERS
+    assert sum(1 for _ in chosen_accounts(of_file, some)) == OWNERS
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < OWNERS  # not one byte each
-    owners = chosen_owners(Namespace(owner_id=[], all=True, owners_file=None), some)
+    owners = chosen_accounts(Namespace(owner_id=[], all=True, owners_file=None, unit=None), some)
     assert (next(owners), pages) == ("1-a", [None])
     assert ([*owners], pages) == (["1-b", "2-a", "2-b", "3-a", "3-b"], [None, "1", "2"])
 
@@ -328,7 +352,9 @@ def test_receipt_takes_one_file(
     processor.process(add(1, "n"))
     key = create_receipt_key()
     assert key
-    receipt = signed(Receipt.of(processor.store.account("ada", consistent=True).head, NOON), key)
+    receipt = signed(
+        Receipt.of(processor.store.account("ada", consistent=True).head, NOON, "ledger"), key
+    )
     (tmp_path / "receipt").write_text(receipt)
     monkeypatch.chdir(tmp_path)
     for arguments in (
@@ -339,6 +365,11 @@ def test_receipt_takes_one_file(
         assert [(report["owner_id"], report["valid"]) for report in reports(done)] == [
             ("ada", True)
         ], done.stderr
+    other = "receipt: is a receipt of the ledger 'ledger', not of 'another'; --issuer names another"
+    by_option = here("verify", "ada", "--receipt", "receipt", "--issuer", "another")
+    refused(by_option, other)
+    variables = {"LEDGER_SERVICE": "another"}
+    refused(here("verify", "ada", "--receipt", "receipt", variables=variables), other)
 
 
 @pytest.mark.parametrize(

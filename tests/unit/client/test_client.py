@@ -51,12 +51,18 @@ ENTRY: dict[str, Any] = {
     "created_at": "2026-11-22T12:00:00.000000Z",
     "updated_at": "2026-11-22T12:00:00.000000Z",
     "balance_after": 3,
-    "metadata": {},
     "prev_hash": "0" * 64,
     "hash": "1" * 64,
 }
-BALANCE = {"owner_id": "ada", "balance": 3, "entry_count": 1, "updated_at": None}
-AUDIT = {"owner_id": "ada", "valid": True, "entries_checked": 1, "findings": [], "head": None}
+ACCOUNT = {"owner_id": "ada", "unit": "CREDIT"}
+BALANCE = {**ACCOUNT, "balance": 3, "entry_count": 1, "updated_at": None}
+AUDIT: dict[str, Any] = {
+    **ACCOUNT,
+    "valid": True,
+    "entries_checked": 1,
+    "findings": [],
+    "head": None,
+}
 GATEWAY = {"message": "Internal Server Error"}
 LOST = httpx.ReadTimeout("no answer")
 
@@ -302,6 +308,23 @@ def test_verification_is_read(run: Any) -> None:
     assert (audit.valid, [one.kind for one in audit.findings]) == (False, ["changed"])
     run(Script(answer(200, BALANCE)), lambda ledger: ledger.balance("ada"))
     assert script.sent[0].extensions["timeout"]["read"] > calls_module.ATTEMPT_SECONDS_MAX
+
+
+def test_account_of_another_unit_is_asked_for(run: Any) -> None:
+    """The unit and the app are in the query; CREDIT is the default of the ledger, and is left out."""
+    page = answer(200, {"entries": [], "next_cursor": None})
+    script = Script(answer(200, BALANCE), page, answer(200, AUDIT), answer(200, BALANCE))
+    run(script, lambda ledger: ledger.balance("ada", unit="GEMS"))
+    run(script, lambda ledger: ledger.history("ada", unit="GEMS", app="game"))
+    run(script, lambda ledger: ledger.verify("ada", unit="GEMS"))
+    run(script, lambda ledger: ledger.balance("ada"))
+    gems = {"unit": "GEMS"}
+    assert [dict(request.url.params) for request in script.sent] == [
+        gems,
+        {**gems, "limit": "100", "app": "game"},
+        gems,
+        {},
+    ]
 
 
 def test_answer_of_another_server_is_an_error(run: Any) -> None:

@@ -210,7 +210,7 @@ def test_each_answer_shows_whether_the_clock_is_off(client: "DynamoDBClient") ->
         lambda: store.transact([change_of(NEW, entry)], token="done"),  # cancelled the second time
         lambda: store.transact([change_of(NEW, entry)], token="again"),
         lambda: store.look_up("ada", "n"),
-        lambda: store.owners_with("n", ["ada"]),
+        lambda: store.accounts_with("n", ["ada"]),
         lambda: store.latest("ada"),
         lambda: store.accounts(segment=0, segments=1, start=None, limit=1),
     ]

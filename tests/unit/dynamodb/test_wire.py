@@ -197,9 +197,14 @@ LOOK_UP: tuple[str, dict[str, Any]] = (
     },
 )
 SIGNUPS: dict[str, Any] = {
-    "FilterExpression": "#o = :operation",
-    "ExpressionAttributeNames": {"#o": "operation"},
+    "FilterExpression": "#operation = :operation",
+    "ExpressionAttributeNames": {"#operation": "operation"},
     "values": {":operation": {"S": "SIGNUP_CREDIT"}},
+}
+SIGNUPS_OF_GAME: dict[str, Any] = {
+    "FilterExpression": "#operation = :operation AND #app = :app",
+    "ExpressionAttributeNames": {"#operation": "operation", "#app": "app"},
+    "values": {":operation": {"S": "SIGNUP_CREDIT"}, ":app": {"S": "game"}},
 }
 LAST_MICROSECOND = "2026-11-22T11:59:59.999999Z"
 BOOKMARK = {"account": {"S": "ada"}}
@@ -232,6 +237,10 @@ IDS: list[Any] = [
         (
             lambda store: store.page("ada", operation="SIGNUP_CREDIT", limit=7),
             query(Limit=1000, **SIGNUPS),
+        ),
+        (
+            lambda store: store.page("ada", operation="SIGNUP_CREDIT", app="game", limit=7),
+            query(Limit=1000, **SIGNUPS_OF_GAME),
         ),
         (lambda store: store.rows("ada", until=None), query_of_rows()),
         (lambda store: store.rows("ada", until=NOON_TEXT), query_of_rows(NOON_TEXT)),

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from functions.example_app.app import create_app
 from infra.issuer import kept_key
 from ledger_core import BaseLedgerOperations, LedgerEntry, UnauthorizedError
-from ledger_core.fields import NONCE_LENGTH_MAX, NONCE_STORED_LENGTH_MAX, OWNER_ID_LENGTH_MAX
+from ledger_core.fields import NONCE_LENGTH_MAX, NONCE_PREFIX_SELF, OWNER_ID_LENGTH_MAX
 from ledger_core.http import create_handler
 from ledger_core.http.app import OPEN_PATHS
 from ledger_core.http.authorization import Caller
@@ -267,7 +267,10 @@ def test_longest_nonce_of_an_owner_is_stored(api: LambdaApi) -> None:
         "nonce": "\U0001f41f" * NONCE_LENGTH_MAX,
     }
     entry = api("POST", "/ledger/entry", body)
-    assert (entry.status, len(entry.body["nonce"])) == (200, NONCE_STORED_LENGTH_MAX)
+    assert (entry.status, len(entry.body["nonce"])) == (
+        200,
+        len(NONCE_PREFIX_SELF) + NONCE_LENGTH_MAX,
+    )
     assert len(f"{body['owner_id']}#{entry.body['nonce']}".encode()) < KEY_BYTES_MAX
     assert api("POST", "/ledger/entry", {**body, "nonce": body["nonce"] + "n"}).status == 422
 

@@ -342,12 +342,14 @@ def test_balance_now(api: LambdaApi) -> None:
     entry = post(api).body
     assert api("GET", "/ledger/ada/balance").body == {
         "owner_id": "ada",
+        "unit": "CREDIT",
         "balance": 3,
         "entry_count": 1,
         "updated_at": entry["created_at"],
     }
     assert api("GET", "/ledger/nobody/balance").body == {
         "owner_id": "nobody",
+        "unit": "CREDIT",
         "balance": 0,
         "entry_count": 0,
         "updated_at": None,
@@ -398,10 +400,12 @@ def test_verify(api: LambdaApi) -> None:
     entry = post(api).body
     assert api("GET", "/ledger/ada/verify").body == {
         "owner_id": "ada",
+        "unit": "CREDIT",
         "valid": True,
         "entries_checked": 1,
         "head": {
             "owner_id": "ada",
+            "unit": "CREDIT",
             "balance": 3,
             "entry_count": 1,
             "head_hash": entry["hash"],
@@ -506,6 +510,7 @@ def test_operations_are_listed(api: LambdaApi) -> None:
         "magnitude_min": 1,
         "magnitude_max": 1_000_000,
         "self_service": True,
+        "unit": "CREDIT",
     }
     schemas = api("GET", "/openapi.json").body["components"]["schemas"]
     assert schemas["EntryRequest"]["properties"]["operation"]["enum"] == list(operations)

@@ -137,6 +137,8 @@ def test_entry_is_the_request_on_the_account() -> None:
         "id": 4,
         "operation": "CREDIT_ADD",
         "owner_id": "ada",
+        "unit": "CREDIT",
+        "app": None,
         "amount": 4,
         "nonce": "n",
         "created_at": NOON,

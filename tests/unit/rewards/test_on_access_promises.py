@@ -87,7 +87,7 @@ def test_touch_begins_no_ledger(
         patch.setattr(processor.store, "account", lambda _owner, consistent: before)
         assert here.touch("ada") is None
     assert processor.store.account("ada", consistent=True).entry_count == 0
-    assert create_account_store(client).owners_with(NONCE, ["ada"]) == set()
+    assert create_account_store(client).accounts_with(NONCE, ["ada"]) == set()
 
 
 @pytest.mark.parametrize(

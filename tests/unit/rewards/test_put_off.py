@@ -137,7 +137,7 @@ def test_owner_put_off_and_erased_meanwhile_gets_no_new_ledger(cloud: Cloud) -> 
     assert [
         cloud.store().account(one, consistent=True).entry_count for one in (gone, left, empty)
     ] == [0, 2, 0]
-    assert cloud.store().owners_with(REWARD.nonce, [gone, left, empty]) == {left}
+    assert cloud.store().accounts_with(REWARD.nonce, [gone, left, empty]) == {left}
 
 
 def test_owner_put_off_twice_is_counted_once(cloud: Cloud) -> None:

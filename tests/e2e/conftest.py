@@ -1,4 +1,4 @@
-"""A server to test, ended whatever happens."""
+"""A server of `make run`, which ends with its test."""
 
 import signal
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from tests.e2e.server import Server
 
 @pytest.fixture
 def server(dynamodb_local_endpoint: str, tmp_path: Path) -> Iterator[Server]:
-    """Not yet started; it needs what the fixture of DynamoDB Local needs, and has one of its own."""
+    """A server that is not started yet. It runs its own DynamoDB Local."""
     server = Server(tmp_path)
     yield server
     if server.process is not None and server.process.poll() is None:

@@ -1,4 +1,4 @@
-"""What many clients ask of a ledger at once, with all that they are told, for the tests that race and that kill."""
+"""Many clients of a ledger at once, with all their answers, for the tests that race and kill."""
 
 import itertools
 import os
@@ -27,7 +27,7 @@ AGAIN_SECONDS = 0.02
 LISTENS_SECONDS = 0.2
 SECONDS_MAX = 120
 NEVER = "never"
-"""The nonce of what is refused for certain."""
+"""The nonce of a request that is always refused."""
 
 Ask = Callable[[OperationRequest], Answer]
 Send = Callable[..., support.Answer | None]
@@ -35,89 +35,102 @@ Note = Callable[[str, object], None]
 
 
 def fresh_seed() -> int:
-    """SEED, or another one in each run."""
+    """SEED of the environment, or a random seed."""
     seed = int(os.environ.get("SEED") or secrets.randbits(32))
     print(f"SEED={seed}")  # noqa: T201  # shown when the test fails
     return seed
 
 
 def requests(seed: int, client: int, owner_ids: Sequence[str]) -> Iterator[OperationRequest]:
-    """One client's, without end: adds, spends that often lack credits, nonces used again, nonces that all share."""
-    chance, together = random.Random(f"{seed}-{client}"), random.Random(seed)
+    """The requests of a client, without end.
+
+    They add, and spend often more than there is; they use nonces again, some of other clients.
+    """
+    chance = random.Random(f"{seed}-{client}")
+    shared = random.Random(seed)
     sent: list[OperationRequest] = []
     for step in itertools.count(1):
         kind = chance.random()
         if step % SHARED_EVERY == 0:
-            owner_id, post, amount = (
-                together.choice(owner_ids),
-                together.choice([add, spend]),
-                together.randint(1, 5),
-            )
-            yield post(
-                amount + (kind < 0.1), f"shared-{step}", owner_id=owner_id
-            )  # some ask for something else
+            owner_id = shared.choice(owner_ids)
+            post = shared.choice([add, spend])
+            amount = shared.randint(1, 5)
+            if kind < 0.1:  # another request under the same nonce
+                amount += 1
+            yield post(amount, f"shared-{step}", owner_id=owner_id)
         elif kind < 0.2 and sent:
             again = chance.choice(sent)
             yield again if kind < 0.15 else again.model_copy(update={"amount": 7})
         else:
-            post, most = (add, 5) if kind < 0.55 else (spend, 12)
-            sent.append(
-                post(chance.randint(1, most), f"{client}-{step}", owner_id=chance.choice(owner_ids))
-            )
+            post, amount_max = (add, 5) if kind < 0.55 else (spend, 12)
+            amount = chance.randint(1, amount_max)
+            sent.append(post(amount, f"{client}-{step}", owner_id=chance.choice(owner_ids)))
             yield sent[-1]
 
 
 def client(
     post: Ask, read: Callable[[str], Answer], asked: Iterable[OperationRequest]
 ) -> Iterator[Answer]:
-    """Ask for each under its nonce until there is a definite answer, and read balances in between; all answers."""
+    """Send each request until its answer is definite, and read balances in between.
+
+    Yields:
+        All answers.
+    """
     for step, request in enumerate(asked):
         deadline = time.monotonic() + SECONDS_MAX
         while (answer := post(request)).outcome is Outcome.IN_DOUBT:
             assert time.monotonic() < deadline, answer
             yield answer
             time.sleep(AGAIN_SECONDS)
-        assert answer.outcome is not Outcome.REFUSED or answer.required, (
-            answer
-        )  # for the balance's sake, or never
+        # Only the balance may refuse a request.
+        assert answer.outcome is not Outcome.REFUSED or answer.required, answer
         yield answer
         if step % READ_EVERY == 0:
             yield read(request.owner_id)
 
 
 def reading(owner_id: str, balance: int | None, begun: float) -> Answer:
-    """A balance that was read, by the refusal of a spend that nobody can afford, which says the same."""
-    request, outcome = spend(AMOUNT_MAX, NEVER, owner_id=owner_id), Outcome.REFUSED
-    if balance is None:
-        outcome = Outcome.IN_DOUBT
+    """A balance that was read, as the refusal of a spend that is always too high."""
     return Answer(
-        request=request, outcome=outcome, balance=balance, begun=begun, ended=time.monotonic()
+        request=spend(AMOUNT_MAX, NEVER, owner_id=owner_id),
+        outcome=Outcome.IN_DOUBT if balance is None else Outcome.REFUSED,
+        balance=balance,
+        begun=begun,
+        ended=time.monotonic(),
     )
 
 
 def over_http(send: Send, *, key_in_header: bool) -> tuple[Ask, Callable[[str], Answer]]:
-    """How to post and how to read by what sends a request, once, and gives None when no answer comes."""
+    """Functions that post and read by HTTP.
+
+    Args:
+        send: sends a request once; returns None if no answer comes.
+        key_in_header: whether the nonce goes into `Idempotency-Key`.
+    """
 
     def post(request: OperationRequest) -> Answer:
         body = request.model_dump(mode="json", exclude_none=True)
         headers = {"Idempotency-Key": body.pop("nonce")} if key_in_header else {}
         begun = time.monotonic()
-        got = send("POST", "/ledger/entry", body, headers=headers) or support.Answer(503, {}, None)
-        replayed = "idempotency-replayed" in got.headers
+        http = send("POST", "/ledger/entry", body, headers=headers)
+        if http is None:
+            http = support.Answer(503, {}, None)
+        replayed = "idempotency-replayed" in http.headers
         return Answer.of_http(
-            request, got.status, got.body, replayed=replayed, begun=begun, ended=time.monotonic()
+            request, http.status, http.body, replayed=replayed, begun=begun, ended=time.monotonic()
         )
 
     def read(owner_id: str) -> Answer:
         begun = time.monotonic()
-        got = send("GET", f"/ledger/{owner_id}/balance")
-        return reading(owner_id, got.body["balance"] if got and got.status == 200 else None, begun)
+        http = send("GET", f"/ledger/{owner_id}/balance")
+        balance = http.body["balance"] if http and http.status == 200 else None
+        return reading(owner_id, balance, begun)
 
     return post, read
 
 
 def sender(http: httpx.Client) -> Send:
-    """Sends once, by a client of HTTP, as soon as somebody listens."""
+    """A function that sends a request once, as soon as the server listens."""
 
     def send(method: str, path: str, body: object = None, **options: Any) -> support.Answer | None:
         deadline = time.monotonic() + SECONDS_MAX
@@ -125,7 +138,7 @@ def sender(http: httpx.Client) -> Send:
             try:
                 response = http.request(method, path, json=body, **options)
                 return support.Answer(response.status_code, response.headers, response.json())
-            except httpx.ConnectError:  # nothing was asked
+            except httpx.ConnectError:  # the request was not sent
                 assert time.monotonic() < deadline
                 time.sleep(LISTENS_SECONDS)
             except httpx.TransportError:
@@ -135,7 +148,7 @@ def sender(http: httpx.Client) -> Send:
 
 
 class Clients:
-    """Clients that ask without end, each in a thread of its own; `answers` is all that they have been told so far."""
+    """Clients that send requests without end, each in its own thread; `answers` has all answers."""
 
     def __init__(self, sends: Sequence[Send], seed: int, owner_ids: Sequence[str]) -> None:
         self.answers: list[Answer] = []
@@ -150,18 +163,18 @@ class Clients:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """They begin, and end when the last request of each has a definite answer."""
+        """Run the clients during the block; each ends after a definite answer."""
         with ThreadPoolExecutor(len(self._clients)) as threads:
-            working = [threads.submit(self._work, one) for one in self._clients]
+            working = [threads.submit(self._work, client) for client in self._clients]
             try:
                 yield
             finally:
                 self._done.set()
-        for one in working:
-            one.result()
+        for work in working:
+            work.result()
 
     def await_answers(self, count: int) -> None:
-        """Wait for so many more definite answers."""
+        """Wait for `count` further definite answers."""
         for _ in range(count):
             assert self._definite.acquire(timeout=SECONDS_MAX)
 
@@ -177,7 +190,7 @@ class Clients:
 def kill_at_random(
     clients: Clients, seed: int, kills: int, kill: Callable[[random.Random], bool]
 ) -> None:
-    """Kill so many times, each after some answers and some milliseconds more; `kill` says whether it could."""
+    """Kill `kills` times at random moments; `kill` returns whether it killed."""
     chance = random.Random(seed)
     with clients.at_work():
         while kills:
@@ -187,26 +200,31 @@ def kill_at_random(
 
 
 def check_all(store: LedgerStore, answers: Iterable[Answer], seed: int) -> None:
-    """Every owner's ledger is in order, and fits all that was told about it."""
-    of_owner = defaultdict(list)
-    for one in answers:
-        of_owner[one.request.owner_id].append(one)
+    """Each owner's ledger holds all invariants, and fits all answers about it."""
+    by_owner = defaultdict(list)
+    for answer in answers:
+        by_owner[answer.request.owner_id].append(answer)
     found = [
-        one
-        for owner_id, told in of_owner.items()
-        for one in violations(Book.of(store, owner_id), told)
+        str(violation)
+        for owner_id, owner_answers in by_owner.items()
+        for violation in violations(Book.of(store, owner_id), owner_answers)
     ]
-    assert not found, "\n".join([f"SEED={seed}", *map(str, found)])
+    assert not found, "\n".join([f"SEED={seed}", *found])
 
 
 def note(answers: Iterable[Answer], record_property: Note) -> Counter[str]:
-    """How many answers there were of each kind, for the report."""
-    words = {Outcome.DUPLICATE: "replayed"}
-    counts = Counter(
-        words.get(one.outcome, str(one.outcome)) for one in answers if one.request.nonce != NEVER
-    )
+    """The number of answers of each kind, which the report gets too."""
+    counts: Counter[str] = Counter()
+    readings = 0
+    for answer in answers:
+        if answer.request.nonce == NEVER:
+            readings += 1
+        elif answer.outcome is Outcome.DUPLICATE:
+            counts["replayed"] += 1
+        else:
+            counts[str(answer.outcome)] += 1
     counts["requests"] = sum(counts.values())
-    counts["balances read"] = sum(one.request.nonce == NEVER for one in answers)
+    counts["balances read"] = readings
     for name, count in counts.items():
         record_property(name, count)
     return counts

@@ -1,4 +1,4 @@
-"""The main job, as outside clients see it: many owners, many clients, repeats, refusals; then every book is checked."""
+"""The main job: many owners and clients, repeats and refusals; then each ledger is checked."""
 
 import random
 import time
@@ -28,12 +28,12 @@ KINDS: list[dict[str, Any]] = [
     {"operation": "DAILY_REWARD"},
     {"operation": "CONTENT_CREATION"},
     {"operation": "CONTENT_ACCESS", "metadata": {"content_id": "c1"}},
-    {"operation": "CREDIT_SPEND", "amount": 1_000_000},  # too expensive for anybody
+    {"operation": "CREDIT_SPEND", "amount": 1_000_000},  # more than any balance
 ]
 
 
 class MainJob:
-    """Posts a signup credit to every owner and then mixed operations, every tenth twice; keeps what was answered."""
+    """Posts a signup credit to each owner, then mixed operations, each tenth of them twice."""
 
     def __init__(
         self, send: Send, *, owners: int, operations: int, clients: int, seed: int
@@ -53,19 +53,15 @@ class MainJob:
         self.answers: list[Answer] = []
 
     def run(self) -> None:
-        self._post_all(
-            [
-                {"owner_id": owner, "operation": "SIGNUP_CREDIT", "nonce": "signup"}
-                for owner in self.owners
-            ]
-        )
+        signup = {"operation": "SIGNUP_CREDIT", "nonce": "signup"}
+        self._post_all([{"owner_id": owner_id, **signup} for owner_id in self.owners])
         self._post_all(self.operations)
 
     def check(self) -> Counter[Outcome]:
-        """Every book is in order, and fits what was answered; how many answers there were of each kind."""
+        """Check each ledger against the answers, and count the answers of each kind."""
         for book in self._map(self._book, self.owners):
             check(book, self.answers)
-        return Counter(one.outcome for one in self.answers)
+        return Counter(answer.outcome for answer in self.answers)
 
     def _post_all(self, requests: list[dict[str, Any]]) -> None:
         def client(number: int) -> None:
@@ -84,17 +80,18 @@ class MainJob:
     def _post(self, body: dict[str, Any]) -> None:
         request = OperationRequest(**{**body, "operation": NAMES[body["operation"]]})
         status: int | None = None
-        while status in {None, 503}:  # the same again, which finds out what came of it
+        while status in {None, 503}:  # the same request finds out whether the first was written
             begun = time.monotonic()
             answer = self.send("POST", "/ledger/entry", body)
-            status, ended = answer.status, time.monotonic()
+            ended = time.monotonic()
+            status = answer.status
             self.answers.append(
                 Answer.of_http(request, status, answer.body, begun=begun, ended=ended)
             )
         assert status in {200, 402, 409}
 
     def _book(self, owner: str) -> Book:
-        """An owner's ledger, as the routes for it tell."""
+        """An owner's ledger, read by HTTP."""
         entries: list[dict[str, Any]] = []
         cursor = None
         while True:

@@ -1,4 +1,4 @@
-"""`make run`, less make: started, killed and started again on one port, over one data folder."""
+"""`make run` without make: a server that tests start, kill and start again on the same data."""
 
 import contextlib
 import re
@@ -15,26 +15,25 @@ from infra.processes import free_port
 from tests.support import ROOT
 
 START_SECONDS_MAX = 60
+OF_FILES = (
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_PROFILE",
+    "AWS_DEFAULT_PROFILE",
+)
+"""The variables that name AWS's files and what is in them."""
 
 
 class Server:
-    """A server in a process of its own; `variables` are those that it tells people to give to other tools."""
+    """A server in its own process. `variables` are those that it prints for other tools."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.data = folder / "data"
         self.log = folder / "server.log"
-        self.command = [
-            sys.executable,
-            "-m",
-            "infra.run",
-            "--port",
-            str(port),
-            "--data",
-            str(self.data),
-            *options,
-        ]
+        program = [sys.executable, "-m", "infra.run"]
+        self.command = [*program, "--port", str(port), "--data", str(self.data), *options]
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, **environment: str) -> None:
@@ -52,7 +51,7 @@ class Server:
             time.sleep(0.1)
 
     def stop(self, number: signal.Signals) -> str:
-        """End it by a signal; what it printed."""
+        """End the server by a signal, and return what it printed."""
         assert self.process is not None
         self.process.send_signal(number)
         self.process.wait(START_SECONDS_MAX)
@@ -65,20 +64,10 @@ class Server:
 
     @property
     def place(self) -> dict[str, str]:
-        """Those of them that say where the ledger is, for this process, whose AWS files were read before."""
-        of_files = (
-            "AWS_CONFIG_FILE",
-            "AWS_SHARED_CREDENTIALS_FILE",
-            "AWS_PROFILE",
-            "AWS_DEFAULT_PROFILE",
-        )
-        return {name: value for name, value in self.variables.items() if name not in of_files}
+        """The variables for this process, which has read AWS's files already."""
+        return {name: value for name, value in self.variables.items() if name not in OF_FILES}
 
     def has_children(self) -> bool:
-        """Whether a DynamoDB Local of ours is still running."""
-        return (
-            subprocess.run(
-                ["pgrep", "-f", str(self.data)], capture_output=True, check=False
-            ).returncode
-            == 0
-        )
+        """Whether the server's DynamoDB Local runs."""
+        command = ["pgrep", "-f", str(self.data)]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""Clients who ask for many things at once while calls fail, all of it by a seed, and what they were told."""
+"""Clients that send many requests at once while calls fail, all by a seed, and their answers."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,13 +21,13 @@ POST_SECONDS_MAX = 0.5
 
 
 class Storm:
-    """What is asked, by a seed; many ask for the same, and the same is the same operation under the same nonce.
+    """Clients that race with requests of a seed. Several clients often post the same request.
 
     Args:
-        seed: makes all choices, but not who comes first.
-        requests: how many there are, of all clients.
-        new_store: what each client goes to the ledger with, which is their own.
-        clients: how many there are, beside one who sweeps.
+        seed: decides all requests, but not their order.
+        requests: the number of requests of all clients together.
+        new_store: creates the store of a client.
+        clients: the number of clients. A further client sweeps.
     """
 
     def __init__(
@@ -35,9 +35,9 @@ class Storm:
     ) -> None:
         self.answers: list[Answer] = []
         self.seen: list[LedgerEntry] = []
-        """Entries that were in somebody's history."""
+        """Entries that a client read in a history."""
         self.unread = 0
-        """Requests to read that failed."""
+        """Reads that failed."""
         self._seed = seed
         self._shares = [
             requests // clients + (number < requests % clients) for number in range(clients)
@@ -46,30 +46,36 @@ class Storm:
         self._nonces = requests // 2
 
     def blow(self) -> None:
-        """Do all of it."""
+        """Send all requests."""
         with ThreadPoolExecutor(len(self._stores)) as threads:
-            working = [
+            clients = [
                 threads.submit(self._client, number, share)
                 for number, share in enumerate(self._shares)
             ]
-            while not all(one.done() for one in working):
+            while not all(client.done() for client in clients):
                 self.sweep(self._stores[-1])
-            for one in working:
-                one.result()
+            for client in clients:
+                client.result()
 
     def settle(self, store: SweepStore) -> None:
-        """Ask once more, when nothing fails, for what is in doubt; and sweep."""
-        told = {one.request.nonce for one in self.answers if one.outcome is not Outcome.IN_DOUBT}
-        doubted = {
-            one.request.nonce: one.request for one in self.answers if one.request.nonce not in told
+        """Send the requests whose outcome is in doubt again, now that no call fails; and sweep."""
+        settled = {
+            answer.request.nonce
+            for answer in self.answers
+            if answer.outcome is not Outcome.IN_DOUBT
+        }
+        in_doubt = {
+            answer.request.nonce: answer.request
+            for answer in self.answers
+            if answer.request.nonce not in settled
         }
         processor = OperationProcessor(store, ExampleAppOperations)
-        self.answers += [Answer.of(request, processor.process) for request in doubted.values()]
+        self.answers += [Answer.of(request, processor.process) for request in in_doubt.values()]
         while not self.sweep(store):
             pass
 
     def sweep(self, store: SweepStore) -> bool:
-        """Reward everybody, as far as that goes; whether it came to the end."""
+        """Reward the owners until a call fails; return whether the sweep finished."""
         (segment,) = Segment.all_of(REWARD, 1, NOON)
         try:
             return Sweep(store, REWARD).run(segment, seconds=1).finished
@@ -77,7 +83,8 @@ class Storm:
             return False
 
     def _client(self, number: int, requests: int) -> None:
-        chance, store = Random(f"{self._seed} client {number}"), self._stores[number]
+        chance = Random(f"{self._seed} client {number}")
+        store = self._stores[number]
         processor = OperationProcessor(store, ExampleAppOperations)
         for _ in range(requests):
             seconds = chance.random() * POST_SECONDS_MAX

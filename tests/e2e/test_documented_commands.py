@@ -1,4 +1,4 @@
-"""The commands of the pages are executed, against the server of `make run`, and print what the pages say."""
+"""The commands of the pages run against the server of `make run`, and print what the pages say."""
 
 import os
 import re
@@ -20,11 +20,11 @@ VARIES = [
     (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID"),
 ]
 COMMANDS_MIN = {"README": 3, "functions": 20, "ledger_core": 3}
-"""How many commands a page has at least, so that no page is skipped by a mistake in how it is read."""
+"""The least number of commands of a page, so that no mistake of the test skips a page."""
 
 
 def constant(text: str) -> str:
-    """Text with what differs from run to run replaced, and without white space at the ends of lines."""
+    """A text without the parts that differ from run to run, and without trailing spaces."""
     for pattern, name in VARIES:
         text = re.sub(pattern, name, text)
     return "\n".join(line.rstrip() for line in text.strip().splitlines())
@@ -45,7 +45,7 @@ def test_commands_print_what_the_page_says(server: Server, tmp_path: Path, page:
     count = 0
     for documented, output in exchanges(page):
         command = documented.replace("http://127.0.0.1:8000", server.url)
-        done = subprocess.run(
+        bash = subprocess.run(
             ["bash", "-c", command],
             env=environment,
             cwd=tmp_path,
@@ -53,7 +53,7 @@ def test_commands_print_what_the_page_says(server: Server, tmp_path: Path, page:
             text=True,
             check=False,
         )
-        assert constant(done.stdout) == constant(output), command + done.stderr
+        assert constant(bash.stdout) == constant(output), command + bash.stderr
         count += 1
     assert count >= COMMANDS_MIN[page]
     server.stop(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The clock on the wire: DynamoDB Local's answers with another `Date`, as a machine gets them whose clock is off."""
+"""A wrong clock: DynamoDB Local's answers come with another `Date`, through a proxy."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -36,19 +36,20 @@ def proxy(
 
 
 def ahead(proxy: Proxy, by: timedelta) -> None:
-    """From now on this machine's clock seems to be ahead by so much."""
+    """Change each `Date`, so that this machine's clock seems to be ahead."""
     date = format_datetime(datetime.now(UTC) - by, usegmt=True)
     proxy.rule({"response": {"set_headers": {"Date": date}}})
 
 
 @pytest.mark.parametrize("by", [timedelta(days=3653), timedelta(minutes=-2)])
 def test_clock_that_is_off_stamps_no_entry(proxy: Proxy, by: timedelta) -> None:
-    """Neither a request nor a sweep writes; both do once the clock is right, and the ledgers are as they should be."""
-    processor, store = create_processor(ExampleAppOperations), create_account_store()
+    """Neither a request nor a sweep writes while the clock is wrong; both write afterwards."""
+    processor = create_processor(ExampleAppOperations)
+    store = create_account_store()
     processor.process(add(1, "known"))
     (segment,) = Segment.all_of(REWARD, 1, NOON)
     ahead(proxy, by)
-    for owner_id in ("bob", "ada"):  # of whom one is known, and the other's first answer tells
+    for owner_id in ("bob", "ada"):  # an unknown and a known account
         with pytest.raises(UnavailableError):
             processor.process(add(1, "n", owner_id=owner_id))
     with pytest.raises(UnavailableError):

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 OPERATIONS = 5000 if DEEP else 400
 JOB_SECONDS_MAX = 30 * START_SECONDS_MAX
-"""After that a server that does not answer has failed."""
+"""After this time a server that does not answer fails the test."""
 
 
 class HttpClient:
-    """Sends requests as a client should: again when no answer comes. A post tells of each time that none came."""
+    """Sends a request again when no answer comes. A POST returns each missing answer as 503."""
 
     def __init__(self, url: str) -> None:
         self.http = httpx.Client(base_url=url, limits=httpx.Limits(max_connections=64), timeout=30)
@@ -57,7 +57,7 @@ class HttpClient:
 
 
 def test_main_job_over_http_with_a_server_that_is_killed(server: Server) -> None:
-    """Many owners, 16 clients, the server and DynamoDB Local killed twice in the middle: all is as answered."""
+    """16 clients; the server and DynamoDB Local are killed twice: each ledger fits the answers."""
     server.start()
     client = HttpClient(server.url)
     job = MainJob(client, owners=OPERATIONS // 5, operations=OPERATIONS, clients=16, seed=20261122)
@@ -81,7 +81,7 @@ def test_main_job_over_http_with_a_server_that_is_killed(server: Server) -> None
 
 
 def test_main_job_through_the_lambda_handler(real_client: "DynamoDBClient") -> None:
-    """The same through API Gateway's events, one at a time, as a Lambda gets them."""
+    """The main job by API Gateway's events, one at a time, as Lambda sends them."""
     api = LambdaApi(create_handler(create_app(real_client)))
     job = MainJob(api, owners=100, operations=500, clients=1, seed=20261123)
     job.run()
@@ -90,7 +90,7 @@ def test_main_job_through_the_lambda_handler(real_client: "DynamoDBClient") -> N
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_server_ends_with_all_it_started(server: Server, number: signal.Signals) -> None:
-    """Ctrl-C, or a polite kill, ends the server and DynamoDB Local, without a traceback, and the data is kept."""
+    """Ctrl-C or SIGTERM ends the server and DynamoDB Local without a traceback; the data stays."""
     server.start()
     body = {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "signup"}
     assert httpx.post(f"{server.url}/ledger/entry", json=body).status_code == 200
@@ -105,7 +105,7 @@ def test_server_ends_with_all_it_started(server: Server, number: signal.Signals)
 
 
 def test_port_in_use_is_one_line(server: Server) -> None:
-    """A port that somebody else has is said in one line."""
+    """A port that another process uses is an error of one line."""
     with socket.create_server(("127.0.0.1", int(server.url.rpartition(":")[2]))):
         ended = subprocess.run(
             server.command, cwd=ROOT, capture_output=True, text=True, check=False
@@ -116,20 +116,16 @@ def test_port_in_use_is_one_line(server: Server) -> None:
 
 
 def test_data_in_use_is_one_line(server: Server, tmp_path: Path) -> None:
-    """A second ledger over the same data is refused in one line."""
+    """A second server on the same data fails with an error of one line."""
     server.start()
     second = Server(tmp_path)
     ended = subprocess.run(second.command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stderr) == (
-        1,
-        f"ledger: DynamoDB Local cannot start: another process uses {server.data}\n",
-    )
+    message = f"ledger: DynamoDB Local cannot start: another process uses {server.data}\n"
+    assert (ended.returncode, ended.stderr) == (1, message)
 
 
-def test_without_java_it_runs_on_moto_and_says_what_that_means(
-    server: Server, tmp_path: Path
-) -> None:
-    """A machine without Java gets a ledger too, and is told that it forgets."""
+def test_without_java_it_runs_on_moto_and_says_so(server: Server, tmp_path: Path) -> None:
+    """On a machine without Java the ledger runs on moto, and says that moto forgets everything."""
     (tmp_path / "bin").mkdir()
     server.start(**{**os.environ, "PATH": str(tmp_path / "bin")})
     body = {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "signup"}

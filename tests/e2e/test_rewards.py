@@ -1,10 +1,10 @@
-"""`ledger rewards` over the store of `make run`: killed twice, run again, while clients spend; then all is checked.
+"""`ledger rewards` on the store of `make run`: killed twice and run again while clients spend.
 
-The workers that are killed write through a proxy which lets two transactions pass and takes its time over the others.
-
-REWARDS_OWNERS=100000 makes it a long one.
+The killed workers write through a proxy that passes two transactions and delays the others.
+REWARDS_OWNERS=100000 makes it a long test.
 """
 
+import itertools
 import os
 import random
 import signal
@@ -56,21 +56,19 @@ def store(server: Server, monkeypatch: pytest.MonkeyPatch) -> SweepStore:
 
 @pytest.fixture
 def answers(store: SweepStore) -> Answers:
-    """Owners who have 3 credits each, by an entry that somebody asked for."""
-    asked = Answers(list)
+    """Owners with 3 credits each, and the answers about them."""
+    answers = Answers(list)
     for first in range(0, OWNERS, WRITES_MAX):
         writes = []
         for number in range(first, min(first + WRITES_MAX, OWNERS)):
-            head, request = (
-                Account(owner_id=f"owner-{number}"),
-                operation(owner_id=f"owner-{number}"),
-            )
-            writes.append(change_of(head, head.next_entry(request, amount=3, now=NOON)))
-            asked[head.owner_id] += [
-                Answer(request=request, outcome=Outcome.ACCEPTED, entry=writes[-1].entries[0])
-            ]
+            account = Account(owner_id=f"owner-{number}")
+            request = operation(owner_id=account.owner_id)
+            entry = account.next_entry(request, amount=3, now=NOON)
+            writes.append(change_of(account, entry))
+            answer = Answer(request=request, outcome=Outcome.ACCEPTED, entry=entry)
+            answers[account.owner_id].append(answer)
         assert store.transact(writes, token=uuid4().hex) == []
-    return asked
+    return answers
 
 
 @pytest.fixture
@@ -86,13 +84,13 @@ def test_killed_twice_while_clients_spend(
     answers: Answers,
     record_property: Callable[[str, int], None],
 ) -> None:
-    """Each owner has one reward in the end, every acknowledged spend is there, and every ledger holds together."""
+    """In the end each owner has one reward and each acknowledged spend, in a valid ledger."""
     with clients(server.url, answers):
-        for how in (signal.SIGKILL, signal.SIGINT):
+        for number in (signal.SIGKILL, signal.SIGINT):
             proxy.rule({**WRITE, "times": 2, "latency": 0}, SLOW)
             worker = start(server, **{ENDPOINT: proxy.url})
             await_slow_write(proxy)
-            worker.send_signal(how)
+            worker.send_signal(number)
             _, err = worker.communicate(timeout=SECONDS_MAX)
         assert (worker.returncode, err.splitlines()[-1][:13]) == (130, "ledger: ended"), err
         last = start(server)
@@ -118,7 +116,7 @@ def start(server: Server, **environment: str) -> "subprocess.Popen[str]":
 
 
 def await_slow_write(proxy: Proxy) -> None:
-    """Wait until two transactions are through and the third is on its way: the worker is in the middle of it."""
+    """Wait until two transactions are written and the third is open."""
     deadline = time.monotonic() + SECONDS_MAX
     while proxy.fired() < 3:
         assert time.monotonic() < deadline
@@ -127,28 +125,31 @@ def await_slow_write(proxy: Proxy) -> None:
 
 @contextmanager
 def clients(url: str, answers: Answers) -> Iterator[None]:
-    """Spend, top up and spend again, all the while, and note what each owner was told."""
-    done, asked = threading.Event(), len(answers)
+    """Spend and add during the block, and keep the answers of each owner."""
+    done = threading.Event()
+    answers_before = len(answers)
 
     def client(number: int) -> None:
-        chance, count = random.Random(number), 0
+        chance = random.Random(number)
         with httpx.Client(base_url=url, timeout=30) as http:
-            while not done.is_set():
-                owner_id, count = f"owner-{chance.randrange(OWNERS)}", count + 1
+            for count in itertools.count(1):
+                if done.is_set():
+                    return
+                owner_id = f"owner-{chance.randrange(OWNERS)}"
                 make, amount = (add, 1) if count % 3 == 0 else (spend, 2)
                 post(http, make(amount, f"{number}-{count}", owner_id=owner_id))
 
     def post(http: httpx.Client, request: OperationRequest) -> None:
-        body, answer = request.model_dump(mode="json"), None
-        while (
-            answer is None or answer.outcome is Outcome.IN_DOUBT
-        ):  # DynamoDB Local is busy; the nonce finds out
+        body = request.model_dump(mode="json")
+        answer = None
+        # A busy DynamoDB Local leaves a request in doubt. The same nonce settles it.
+        while answer is None or answer.outcome is Outcome.IN_DOUBT:
             begun = time.monotonic()
-            told = http.post("/ledger/entry", json=body)
-            assert told.status_code in {200, 402, 409, 503}, told.text
-            answer = Answer.of_http(
-                request, told.status_code, told.json(), begun=begun, ended=time.monotonic()
-            )
+            response = http.post("/ledger/entry", json=body)
+            ended = time.monotonic()
+            status = response.status_code
+            assert status in {200, 402, 409, 503}, response.text
+            answer = Answer.of_http(request, status, response.json(), begun=begun, ended=ended)
             answers[request.owner_id].append(answer)
 
     with ThreadPoolExecutor(CLIENTS) as threads:
@@ -157,13 +158,13 @@ def clients(url: str, answers: Answers) -> Iterator[None]:
             yield
         finally:
             done.set()
-        for one in working:
-            one.result()
-    assert sum(map(len, answers.values())) > asked + CLIENTS
+        for work in working:
+            work.result()
+    assert sum(map(len, answers.values())) > answers_before + CLIENTS
 
 
 def check_all(store: SweepStore, answers: Answers) -> None:
-    """Every ledger has one reward, and what clients were told; and every invariant holds of it."""
+    """Each ledger has one reward, fits the answers and holds all invariants."""
 
     def check_owner(owner_id: str) -> None:
         book = Book.of(store, owner_id)

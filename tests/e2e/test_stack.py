@@ -1,7 +1,8 @@
-"""The deployed stack over HTTP: who gets in, who may do what, and the ledger's main job.
+"""The deployed stack over HTTP: tokens, permissions and the ledger's main job.
 
-It deploys the template on this machine. With LEDGER_API_URL it tests a real deployment instead, with tokens that
-LEDGER_TOKEN_COMMAND prints; the command is given `--owner`, `--scope`, `--audience`, `--expires-seconds` as needed.
+The tests deploy the template on this machine. With LEDGER_API_URL they test a real deployment
+instead, with tokens that LEDGER_TOKEN_COMMAND prints; the command gets the options `--owner`,
+`--scope`, `--audience` and `--expires-seconds`.
 """
 
 import json
@@ -29,22 +30,30 @@ from infra.stack import BUILT, MINISTACK, NAME, ORIGIN, SECOND_AUDIENCE, Stack, 
 from ledger_core.account import Account
 from ledger_core.audit import read_receipt
 from ledger_core.dynamodb import jwk
-from ledger_core.dynamodb.expressions import MOVE, entry_item, key_of_account, transact_items
+from ledger_core.dynamodb.expressions import MOVE, account_key, entry_item, transact_items
 from ledger_core.fields import owner_hash
 from tests.conftest import MACHINE
 from tests.support import NOON, change_of, operation
 
 SECONDS_MAX = 60
-READ, WRITE = "ledger/read", "ledger/write"
-API_URL, TOKEN_COMMAND = (
-    os.environ.get("LEDGER_API_URL"),
-    os.environ.get("LEDGER_TOKEN_COMMAND", ""),
-)
+READ = "ledger/read"
+WRITE = "ledger/write"
+MOVE_VALUES = {
+    ":balance": {"N": "9"},
+    ":entry_count": {"N": "9"},
+    ":head_hash": {"S": "h"},
+    ":created_at": {"S": "t"},
+    ":updated_at": {"S": "t"},
+    ":active_at": {"S": "t"},
+}
+"""Values for the expression that moves an account."""
+API_URL = os.environ.get("LEDGER_API_URL")
+TOKEN_COMMAND = os.environ.get("LEDGER_TOKEN_COMMAND", "")
 
 
 @dataclass
 class Deployment:
-    """A stack under test: where it answers, and a maker of tokens; `stack` is there when it runs on this machine."""
+    """A stack under test: its URL and its tokens. `stack` is None for a real deployment."""
 
     url: str
     token: Callable[..., str]
@@ -70,17 +79,14 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         yield Deployment(API_URL.rstrip("/"), token_by_command, None)
         return
     if not (BUILT.exists() and MINISTACK.exists()):
-        pytest.skip(
-            "NOT TESTED as a deployed stack: `make e2e` builds it and sets up what it is deployed to"
-        )
-    with deployed(
-        free_port(), Issuer(free_port(), Path(tmp_path_factory.mktemp("issuer")))
-    ) as stack:
+        pytest.skip("NOT TESTED as a deployed stack: `make e2e` builds the stack and sets up AWS")
+    issuer = Issuer(free_port(), Path(tmp_path_factory.mktemp("issuer")))
+    with deployed(free_port(), issuer) as stack:
         yield Deployment(stack.url, stack.issuer.token, stack)
 
 
 def token_by_command(owner_id: str, scope: str = "", **options: Any) -> str:
-    """A token of the deployment's own issuer; a test whose wrong token it cannot make is skipped, and says so."""
+    """A token of the deployment's own issuer; skips the test if the command cannot make it."""
     arguments = ["--owner", owner_id, "--scope", scope]
     for name, value in options.items():
         arguments += [f"--{name.replace('_', '-')}", str(value)]
@@ -111,13 +117,13 @@ def writer(deployment: Deployment) -> str:
     return deployment.token("shop", f"{READ} {WRITE}")
 
 
-def entry(owner_id: str, name: str, nonce: str | None = "n", **more: Any) -> dict[str, Any]:
+def entry(owner_id: str, name: str, nonce: str | None = "n", **fields: Any) -> dict[str, Any]:
     nonces = {} if nonce is None else {"nonce": nonce}
-    return {"owner_id": owner_id, "operation": name, **nonces, **more}
+    return {"owner_id": owner_id, "operation": name, **nonces, **fields}
 
 
 def test_health_is_open(deployment: Deployment) -> None:
-    """Whether it answers, anybody may ask."""
+    """`/health` needs no token."""
     answer = deployment("GET", "/health")
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
@@ -125,24 +131,23 @@ def test_health_is_open(deployment: Deployment) -> None:
 def test_tokens_of_every_audience_are_taken(
     stack: Stack, deployment: Deployment, owner_id: str
 ) -> None:
-    """Each app client has an audience of its own, and JwtAudience names them all."""
+    """Each app client has its own audience, and JwtAudience names them all."""
     token = stack.issuer.token(owner_id, audience=SECOND_AUDIENCE)
     assert deployment("GET", f"/ledger/{owner_id}/balance", token).status_code == 200
 
 
 def forged(deployment: Deployment, owner_id: str) -> str:
-    """A token that is right in everything but the key that signed it."""
+    """A token in which only the signing key is wrong."""
     token = deployment.token(owner_id, f"{READ} {WRITE}")
     claims = jwt.decode(token, options={"verify_signature": False})
     return jwt.encode(claims, new_key(), "RS256", headers=jwt.get_unverified_header(token))
 
 
 def altered(deployment: Deployment, owner_id: str) -> str:
-    """A signed token with other claims put in."""
+    """A signed token with the claims of another token."""
     header, _, signature = deployment.token("eve").split(".")
-    return ".".join(
-        [header, deployment.token(owner_id, f"{READ} {WRITE}").split(".")[1], signature]
-    )
+    _, claims, _ = deployment.token(owner_id, f"{READ} {WRITE}").split(".")
+    return f"{header}.{claims}.{signature}"
 
 
 def unsigned(deployment: Deployment, owner_id: str) -> str:
@@ -174,7 +179,7 @@ BAD_TOKENS: dict[str, Callable[[Deployment, str], str | None]] = {
 def test_without_a_valid_token_nothing_is_done(
     deployment: Deployment, writer: str, owner_id: str, kind: str
 ) -> None:
-    """Whatever is wrong with the token: 401 on every route, and nothing is written."""
+    """With a wrong token each route answers 401, and the ledger writes no entry."""
     token = BAD_TOKENS[kind](deployment, owner_id)
     body = entry(owner_id, "SIGNUP_CREDIT")
     for method, path, sent in (
@@ -196,24 +201,19 @@ def test_without_a_valid_token_nothing_is_done(
 def test_a_token_opens_what_it_is_for_and_nothing_else(
     deployment: Deployment, writer: str, owner_id: str
 ) -> None:
-    """An owner reads and spends its own; it neither grants to itself nor touches another's; a scope is one right."""
-    owner, reader = deployment.token(owner_id), deployment.token("support", READ)
-    assert (
-        deployment("POST", "/ledger/entry", writer, entry(owner_id, "CREDIT_ADD")).status_code
-        == 200
-    )
+    """An owner reads and spends its own credits, but grants none; a scope gives one right."""
+    owner = deployment.token(owner_id)
+    reader = deployment.token("support", READ)
+    added = deployment("POST", "/ledger/entry", writer, entry(owner_id, "CREDIT_ADD"))
+    assert added.status_code == 200
     for path in ("balance", "entries", "verify", "receipt"):
         assert deployment("GET", f"/ledger/{owner_id}/{path}", owner).status_code == 200
         assert deployment("GET", f"/ledger/{owner_id}/{path}", reader).status_code == 200
         refused = deployment("GET", f"/ledger/{owner_id}-other/{path}", owner)
         assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
         assert refused.headers["content-type"] == "application/problem+json"
-    assert (
-        deployment(
-            "POST", "/ledger/entry", owner, entry(owner_id, "CREDIT_SPEND", "spend")
-        ).status_code
-        == 200
-    )
+    spend = entry(owner_id, "CREDIT_SPEND", "spend")
+    assert deployment("POST", "/ledger/entry", owner, spend).status_code == 200
     for token, body in (
         (owner, entry(owner_id, "CREDIT_ADD", "mine", amount=1000)),
         (owner, entry(owner_id, "DAILY_REWARD", "mine")),
@@ -234,46 +234,34 @@ def await_index(deployment: Deployment, token: str, owner_id: str, *, entries: i
 
 def test_ledger_does_its_job(deployment: Deployment, writer: str, owner_id: str) -> None:
     """Entry, replay, refusal, top-up, history, balance at an instant, an audit."""
-    first = deployment(
-        "POST", "/ledger/entry", writer, entry(owner_id, "SIGNUP_CREDIT", metadata={"via": "e2e"})
-    )
+
+    def post(body: dict[str, Any], **headers: str) -> Any:
+        return deployment("POST", "/ledger/entry", writer, body, **headers)
+
+    signup = entry(owner_id, "SIGNUP_CREDIT", metadata={"via": "e2e"})
+    first = post(signup)
     assert (first.status_code, first.json()["balance_after"]) == (200, 3)
-    again = deployment(
-        "POST", "/ledger/entry", writer, entry(owner_id, "SIGNUP_CREDIT", metadata={"via": "e2e"})
-    )
-    assert (again.status_code, again.json()["replay"], again.json()["entry"]) == (
-        409,
-        True,
-        first.json(),
-    )
+    again = post(signup)
+    assert (again.status_code, again.json()["replay"]) == (409, True)
+    assert again.json()["entry"] == first.json()
     key = {"Idempotency_Key": "topup"}
-    added = deployment("POST", "/ledger/entry", writer, entry(owner_id, "CREDIT_ADD", None), **key)
-    replayed = deployment(
-        "POST", "/ledger/entry", writer, entry(owner_id, "CREDIT_ADD", None), **key
-    )
+    added = post(entry(owner_id, "CREDIT_ADD", None), **key)
+    replayed = post(entry(owner_id, "CREDIT_ADD", None), **key)
     assert (added.status_code, replayed.status_code, replayed.json()) == (200, 200, added.json())
     assert replayed.headers["idempotency-replayed"] == "true"
     spend = entry(owner_id, "CREDIT_SPEND", "spend", amount=14)
-    refused = deployment("POST", "/ledger/entry", writer, spend)
+    refused = post(spend)
     assert (refused.status_code, refused.json()["code"]) == (402, "insufficient_balance")
     assert (refused.json()["balance"], refused.json()["required"]) == (13, 14)
-    assert (
-        deployment(
-            "POST", "/ledger/entry", writer, entry(owner_id, "DAILY_REWARD", "day")
-        ).status_code
-        == 200
-    )
-    assert deployment("POST", "/ledger/entry", writer, spend).json()["balance_after"] == 0
-    bad = deployment(
-        "POST", "/ledger/entry", writer, entry(owner_id, "CREDIT_SPEND", "bad", amount=1.5)
-    )
+    assert post(entry(owner_id, "DAILY_REWARD", "day")).status_code == 200
+    assert post(spend).json()["balance_after"] == 0
+    bad = post(entry(owner_id, "CREDIT_SPEND", "bad", amount=1.5))
     assert (bad.status_code, bad.json()["code"]) == (422, "invalid")
     await_index(deployment, writer, owner_id, entries=4)
-    page = deployment("GET", f"/ledger/{owner_id}/entries?limit=3", writer).json()
-    rest = deployment(
-        "GET", f"/ledger/{owner_id}/entries?limit=3&cursor={page['next_cursor']}", writer
-    ).json()
-    assert [one["id"] for one in page["entries"] + rest["entries"]] == [4, 3, 2, 1]
+    history = f"/ledger/{owner_id}/entries?limit=3"
+    page = deployment("GET", history, writer).json()
+    rest = deployment("GET", f"{history}&cursor={page['next_cursor']}", writer).json()
+    assert [entry["id"] for entry in page["entries"] + rest["entries"]] == [4, 3, 2, 1]
     at = first.json()["created_at"]
     assert deployment("GET", f"/ledger/{owner_id}/balance?at={at}", writer).json()["balance"] == 3
     report = deployment("GET", f"/ledger/{owner_id}/verify", writer).json()
@@ -283,76 +271,56 @@ def test_ledger_does_its_job(deployment: Deployment, writer: str, owner_id: str)
 def test_receipt_is_signed_by_the_stack_s_key(
     stack: Stack, deployment: Deployment, writer: str, owner_id: str
 ) -> None:
-    """An owner's receipt is checked with the public half of the key, and the ledger bears it out; no log has it."""
-    entry_hash = deployment(
-        "POST", "/ledger/entry", writer, entry(owner_id, "SIGNUP_CREDIT")
-    ).json()["hash"]
+    """The public key verifies an owner's receipt, which fits the ledger and is in no log."""
+    body = entry(owner_id, "SIGNUP_CREDIT")
+    entry_hash = deployment("POST", "/ledger/entry", writer, body).json()["hash"]
     answer = deployment("GET", f"/ledger/{owner_id}/receipt", deployment.token(owner_id))
     arn = stack.outputs["ReceiptKeyArn"]
     public = jwk(stack.client("kms").get_public_key(KeyId=arn)["PublicKey"], arn.rpartition("/")[2])
     receipt = read_receipt(answer.text, [public])
-    assert (receipt.sub, receipt.balance, receipt.entry_count, receipt.head_hash) == (
-        owner_id,
-        3,
-        1,
-        entry_hash,
-    )
+    assert (receipt.sub, receipt.head_hash) == (owner_id, entry_hash)
+    assert (receipt.balance, receipt.entry_count) == (3, 1)
     group = stack.outputs["ApiFunctionLogGroupName"]
-    log = "".join(
-        event["message"]
-        for event in stack.client("logs").filter_log_events(logGroupName=group)["events"]
-    )
+    events = stack.client("logs").filter_log_events(logGroupName=group)["events"]
+    log = "".join(event["message"] for event in events)
     assert not [part for part in answer.json()["receipt"].split(".") if part in log]
 
 
-def test_nobody_but_the_function_signs(stack: Stack) -> None:
-    """The key's policy says so: neither an administrator, nor a user with the very policies of a role, may sign."""
+def test_only_the_function_signs(stack: Stack) -> None:
+    """The key's policy lets neither an administrator nor a user with a role's policies sign."""
     key: dict[str, Any] = {"KeyId": stack.outputs["ReceiptKeyArn"]}
-    everything = {
-        "Version": "2012-10-17",
-        "Statement": [{"Effect": "Allow", "Action": "kms:*", "Resource": "*"}],
-    }
-    admin = user_client(stack, [everything], "kms")
+    admin = user_client(stack, [allow("kms:*")], "kms")
     assert admin.get_public_key(**key)["KeySpec"] == "ECC_NIST_P256"
-    roles = [
-        client_of_role(stack, role, "kms")
-        for role in ("ApiFunctionRole", "DailyRewardFunctionRole")
-    ]
-    for client in (admin, *roles):
-        assert is_denied(
-            client, "sign", {**key, "Message": b"m", "SigningAlgorithm": "ECDSA_SHA_256"}
-        )
+    roles = ("ApiFunctionRole", "DailyRewardFunctionRole")
+    role_clients = [client_of_role(stack, role, "kms") for role in roles]
+    message = {**key, "Message": b"m", "SigningAlgorithm": "ECDSA_SHA_256"}
+    for client in (admin, *role_clients):
+        assert is_denied(client, "sign", message)
 
 
-def test_nobody_but_the_function_puts_segments_on_the_queue(stack: Stack) -> None:
-    """The queue's policy denies it to an administrator; the function's role alone has the right, and is not denied."""
-    everything = {
-        "Version": "2012-10-17",
-        "Statement": [{"Effect": "Allow", "Action": "sqs:*", "Resource": "*"}],
-    }
-    message = {"QueueUrl": stack.outputs["RewardsQueueUrl"], "MessageBody": "{}"}
-    admin = user_client(stack, [everything], "sqs")
-    assert is_denied(admin, "send_message", message)
-    assert admin.get_queue_attributes(QueueUrl=message["QueueUrl"], AttributeNames=["Policy"])[
-        "Attributes"
-    ]["Policy"]
+def test_only_the_function_puts_segments_on_the_queue(stack: Stack) -> None:
+    """The queue's policy lets the function's role send, and denies it to an administrator."""
+    queue_url = stack.outputs["RewardsQueueUrl"]
+    admin = user_client(stack, [allow("sqs:*")], "sqs")
+    assert is_denied(admin, "send_message", {"QueueUrl": queue_url, "MessageBody": "{}"})
+    answer = admin.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["Policy"])
+    assert answer["Attributes"]["Policy"]
 
 
 def test_web_pages_of_named_origins_may_ask(
     stack: Stack, deployment: Deployment, owner_id: str
 ) -> None:
-    """A preflight needs no token and names what may be sent; an answer may be read by this page and by no other."""
+    """A preflight needs no token and names the headers; only pages of the origin may read."""
     path = f"/ledger/{owner_id}/balance"
-    asked = {
+    requested = {
         "Access_Control_Request_Method": "GET",
         "Access_Control_Request_Headers": "authorization",
     }
-    told = deployment("OPTIONS", path, Origin=ORIGIN, **asked)
-    assert told.is_success
-    assert told.headers["access-control-allow-origin"] == ORIGIN
-    assert {"authorization", "content-type", "idempotency-key"} <= set(
-        told.headers["access-control-allow-headers"].split(",")
-    )
+    preflight = deployment("OPTIONS", path, Origin=ORIGIN, **requested)
+    assert preflight.is_success
+    assert preflight.headers["access-control-allow-origin"] == ORIGIN
+    allowed = preflight.headers["access-control-allow-headers"].split(",")
+    assert {"authorization", "content-type", "idempotency-key"} <= set(allowed)
     answer = deployment("GET", path, deployment.token(owner_id), Origin=ORIGIN)
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, ORIGIN)
     assert "idempotency-replayed" in answer.headers["access-control-expose-headers"]
@@ -361,12 +329,9 @@ def test_web_pages_of_named_origins_may_ask(
         assert "access-control-allow-origin" not in answer.headers
 
 
-def test_racing_spends_take_what_there_is_and_no_more(
-    deployment: Deployment, writer: str, owner_id: str
-) -> None:
-    """Through API Gateway and as many functions as it starts: each spend once, never below zero."""
+def test_racing_spends_do_not_overdraw(deployment: Deployment, writer: str, owner_id: str) -> None:
+    """Through API Gateway and many functions each spend counts once, and never below zero."""
     deployment("POST", "/ledger/entry", writer, entry(owner_id, "CREDIT_ADD", "start"))
-
     deadline = time.monotonic() + 4 * SECONDS_MAX
 
     def spend(number: int) -> int:
@@ -386,42 +351,34 @@ def test_racing_spends_take_what_there_is_and_no_more(
 def test_a_request_is_found_in_the_log_by_its_id(
     stack: Stack, deployment: Deployment, writer: str, owner_id: str
 ) -> None:
-    """The function's own log group has the line of a request, under the id that its answer gave; and no secret."""
+    """The function's log group has the line of a request under its id, without a secret."""
     sent = entry(owner_id, "CREDIT_SPEND", "secret-nonce", metadata={"note": "secret-note"})
     request_id = deployment("POST", "/ledger/entry", writer, sent).json()["request_id"]
-    logs, deadline = stack.client("logs"), time.monotonic() + SECONDS_MAX
+    logs = stack.client("logs")
+    group = stack.outputs["ApiFunctionLogGroupName"]
+    deadline = time.monotonic() + SECONDS_MAX
     while True:
-        events = logs.filter_log_events(logGroupName=stack.outputs["ApiFunctionLogGroupName"])[
-            "events"
-        ]
-        found = [event["message"] for event in events if request_id in event["message"]]
+        events = logs.filter_log_events(logGroupName=group)["events"]
+        messages = [event["message"] for event in events]
+        found = [message for message in messages if request_id in message]
         if found:
             break
         assert time.monotonic() < deadline
         time.sleep(0.2)
     line = json.loads(found[0])
-    assert (line["code"], line["service"], line["owner"]) == (
-        "insufficient_balance",
-        NAME,
-        owner_hash(owner_id),
-    )
+    assert (line["code"], line["service"]) == ("insufficient_balance", NAME)
+    assert line["owner"] == owner_hash(owner_id)
     assert line["caller"] == owner_hash("shop")
-    everything = "".join(event["message"] for event in events)
-    assert not [
-        secret
-        for secret in ("secret-nonce", "secret-note", writer, owner_id)
-        if secret in everything
-    ]
+    log = "".join(messages)
+    secrets = ("secret-nonce", "secret-note", writer, owner_id)
+    assert not [secret for secret in secrets if secret in log]
 
 
 def test_function_is_a_published_version_with_the_settings_of_the_template(stack: Stack) -> None:
     """The API calls the alias, which points to a version that starts from a snapshot."""
     functions = stack.client("lambda")
-    (name,) = (
-        one["FunctionName"]
-        for one in functions.list_functions()["Functions"]
-        if "ApiF" in one["FunctionName"]
-    )
+    names = [function["FunctionName"] for function in functions.list_functions()["Functions"]]
+    (name,) = [name for name in names if "ApiF" in name]
     configuration = functions.get_function_configuration(FunctionName=name, Qualifier="live")
     assert configuration["Version"].isdecimal()
     assert configuration["SnapStart"]["ApplyOn"] == "PublishedVersions"
@@ -433,80 +390,89 @@ def test_function_is_a_published_version_with_the_settings_of_the_template(stack
 def test_schedule_s_event_rewards_every_owner_once(
     stack: Stack, deployment: Deployment, writer: str, owner_id: str
 ) -> None:
-    """The schedule's own input starts the function, whose queue starts it again; a second time changes nothing."""
-    owners = [f"{owner_id}-{number}" for number in range(12)]
-    for one in owners:
-        assert (
-            deployment("POST", "/ledger/entry", writer, entry(one, "SIGNUP_CREDIT")).status_code
-            == 200
-        )
-    nonce = f"ledger:daily-reward:{(today := datetime.now(UTC).date())}"
-    (schedule,) = stack.client("scheduler").list_schedules()["Schedules"]
-    found = stack.client("scheduler").get_schedule(Name=schedule["Name"])
-    assert (found["ScheduleExpressionTimezone"], found["State"]) == ("UTC", "ENABLED")
-    assert found["Target"]["Arn"].endswith(":live")
-    event = found["Target"]["Input"].replace("<aws.scheduler.scheduled-time>", f"{today}T04:00:00Z")
-    function, queue = found["Target"]["Arn"], stack.outputs["RewardsQueueUrl"]
+    """The schedule's input starts the function, and its queue the segments; twice grants once."""
+    owner_ids = [f"{owner_id}-{number}" for number in range(12)]
+    for rewarded_id in owner_ids:
+        signup = deployment("POST", "/ledger/entry", writer, entry(rewarded_id, "SIGNUP_CREDIT"))
+        assert signup.status_code == 200
+    today = datetime.now(UTC).date()
+    nonce = f"ledger:daily-reward:{today}"
+    scheduler = stack.client("scheduler")
+    (listed,) = scheduler.list_schedules()["Schedules"]
+    schedule = scheduler.get_schedule(Name=listed["Name"])
+    assert (schedule["ScheduleExpressionTimezone"], schedule["State"]) == ("UTC", "ENABLED")
+    target = schedule["Target"]
+    assert target["Arn"].endswith(":live")
+    event = target["Input"].replace("<aws.scheduler.scheduled-time>", f"{today}T04:00:00Z")
     for _ in range(2):
         stack.client("lambda").invoke(
-            FunctionName=function, InvocationType="Event", Payload=event.encode()
+            FunctionName=target["Arn"], InvocationType="Event", Payload=event.encode()
         )
-        await_rewards(deployment, writer, owners)
-        await_empty(stack, queue)
-    for one in owners:
-        entries = deployment("GET", f"/ledger/{one}/entries", writer).json()["entries"]
-        assert [item["nonce"] for item in entries] == [nonce, "n"]
-        assert deployment("GET", f"/ledger/{one}/verify", writer).json()["valid"] is True
+        await_rewards(deployment, writer, owner_ids)
+        await_empty(stack, stack.outputs["RewardsQueueUrl"])
+    for rewarded_id in owner_ids:
+        entries = deployment("GET", f"/ledger/{rewarded_id}/entries", writer).json()["entries"]
+        assert [entry["nonce"] for entry in entries] == [nonce, "n"]
+        assert deployment("GET", f"/ledger/{rewarded_id}/verify", writer).json()["valid"] is True
     assert await_empty(stack, stack.outputs["RewardsDeadLetterQueueUrl"])
     runs = stack.client("dynamodb").scan(TableName=stack.outputs["RunsTableName"])["Items"]
     assert {run["nonce"]["S"] for run in runs} == {nonce}
 
 
-def await_rewards(deployment: Deployment, writer: str, owners: list[str]) -> None:
+def await_rewards(deployment: Deployment, writer: str, owner_ids: list[str]) -> None:
+    """Wait until each owner has 4 credits."""
+
+    def balance(owner_id: str) -> int:
+        answer = deployment("GET", f"/ledger/{owner_id}/balance", writer)
+        return int(answer.json()["balance"])
+
     deadline = time.monotonic() + SECONDS_MAX
-    while any(
-        deployment("GET", f"/ledger/{one}/balance", writer).json()["balance"] != 4 for one in owners
-    ):
+    while any(balance(owner_id) != 4 for owner_id in owner_ids):
         assert time.monotonic() < deadline
         time.sleep(0.5)
 
 
 def await_empty(stack: Stack, queue_url: str) -> bool:
-    """Wait until a queue has no message, waiting or taken."""
+    """Wait until a queue has no message, also none that a worker works on."""
     deadline = time.monotonic() + SECONDS_MAX
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     while True:
-        told = stack.client("sqs").get_queue_attributes(QueueUrl=queue_url, AttributeNames=names)[
-            "Attributes"
-        ]
-        if all(told[name] == "0" for name in names):
+        answer = stack.client("sqs").get_queue_attributes(QueueUrl=queue_url, AttributeNames=names)
+        counts = answer["Attributes"]
+        if all(counts[name] == "0" for name in names):
             return True
-        assert time.monotonic() < deadline, told
+        assert time.monotonic() < deadline, counts
         time.sleep(0.5)
 
 
 @pytest.fixture
 def role_client(stack: Stack) -> Any:
-    """DynamoDB as the API function's role may use it."""
+    """A client of DynamoDB with the policies of the API function's role."""
     return client_of_role(stack, "ApiFunctionRole")
 
 
 def client_of_role(stack: Stack, logical_id: str, service: str = "dynamodb") -> Any:
-    """DynamoDB, or another service, for a user with the very policies of a role."""
+    """A client of a service for a user with the policies of a role."""
     iam = stack.client("iam")
-    (role,) = (
-        one["RoleName"] for one in iam.list_roles()["Roles"] if logical_id in one["RoleName"]
-    )
-    names = iam.list_role_policies(RoleName=role)["PolicyNames"]
+    roles = [role["RoleName"] for role in iam.list_roles()["Roles"]]
+    (role,) = [role for role in roles if logical_id in role]
     policies = [
-        iam.get_role_policy(RoleName=role, PolicyName=one)["PolicyDocument"] for one in names
+        iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
+        for name in iam.list_role_policies(RoleName=role)["PolicyNames"]
     ]
     return user_client(stack, policies, service)
 
 
+def allow(action: str) -> dict[str, Any]:
+    """A policy that allows an action on all resources."""
+    statement = {"Effect": "Allow", "Action": action, "Resource": "*"}
+    return {"Version": "2012-10-17", "Statement": [statement]}
+
+
 def user_client(stack: Stack, policies: list[Any], service: str = "dynamodb") -> Any:
-    """DynamoDB, or another service, for a new user who has these policies."""
-    iam, user = stack.client("iam"), f"user-{uuid4()}"
+    """A client of a service for a new user with some policies."""
+    iam = stack.client("iam")
+    user = f"user-{uuid4()}"
     iam.create_user(UserName=user)
     for number, policy in enumerate(policies):
         text = policy if isinstance(policy, str) else json.dumps(policy)
@@ -524,9 +490,10 @@ def is_denied(client: Any, call: str, arguments: dict[str, Any]) -> bool:
 def test_policy_of_the_entries_table_binds_an_administrator_too(
     stack: Stack, owner_id: str
 ) -> None:
-    """An administrator puts entries in transactions only, and neither updates nor deletes one.
+    """An administrator puts entries only in transactions, and neither updates nor deletes them.
 
-    The policy is tried as a user's own: the emulator enforces no table's. On AWS the same statements bind everybody.
+    The emulator enforces no policy of a table, so the test gives its statements to a user. On AWS
+    they bind every user.
     """
     entries = stack.outputs["EntriesTableName"]
     properties = table_properties("EntriesTable")
@@ -534,61 +501,62 @@ def test_policy_of_the_entries_table_binds_an_administrator_too(
         {name: part for name, part in statement.items() if name != "Principal"}
         for statement in properties["ResourcePolicy"]["PolicyDocument"]["Statement"]
     ]
-    everything = {"Sid": "All", "Effect": "Allow", "Action": "dynamodb:*", "Resource": "*"}
-    admin = user_client(stack, [{"Version": "2012-10-17", "Statement": [everything, *denials]}])
-    made = Account(owner_id=owner_id).next_entry(operation(owner_id=owner_id), amount=3, now=NOON)
-    item = entry_item(made)
+    policy = allow("dynamodb:*")
+    policy["Statement"] += denials
+    admin = user_client(stack, [policy])
+    first = Account(owner_id=owner_id).next_entry(operation(owner_id=owner_id), amount=3, now=NOON)
+    item = entry_item(first)
     admin.transact_write_items(TransactItems=[{"Put": {"TableName": entries, "Item": item}}])
     key = {"entry_key": item["entry_key"]}
     assert admin.get_item(TableName=entries, Key=key)["Item"] == item
     assert is_denied(admin, "put_item", {"TableName": entries, "Item": item})
     assert is_denied(admin, "delete_item", {"TableName": entries, "Key": key})
-    changed = {"TableName": entries, "Key": key, "UpdateExpression": "REMOVE amount"}
-    assert is_denied(admin, "update_item", changed)
-    assert is_denied(admin, "transact_write_items", {"TransactItems": [{"Update": changed}]})
-    assert is_denied(
-        admin,
-        "transact_write_items",
-        {"TransactItems": [{"Delete": {"TableName": entries, "Key": key}}]},
-    )
-    assert is_denied(
-        admin, "batch_write_item", {"RequestItems": {entries: [{"DeleteRequest": {"Key": key}}]}}
-    )
+    update = {"TableName": entries, "Key": key, "UpdateExpression": "REMOVE amount"}
+    assert is_denied(admin, "update_item", update)
+    assert is_denied(admin, "transact_write_items", {"TransactItems": [{"Update": update}]})
+    deletion = {"TableName": entries, "Key": key}
+    assert is_denied(admin, "transact_write_items", {"TransactItems": [{"Delete": deletion}]})
+    deletions = {entries: [{"DeleteRequest": {"Key": key}}]}
+    assert is_denied(admin, "batch_write_item", {"RequestItems": deletions})
 
 
 def test_role_appends_in_transactions_and_changes_or_drops_no_entry(
     stack: Stack, role_client: Any, owner_id: str
 ) -> None:
-    """What the role's policies say is enforced: the ledger's transaction passes, what is not allowed is denied."""
-    entries, balances = stack.outputs["EntriesTableName"], stack.outputs["AccountsTableName"]
-    head = Account(owner_id=owner_id)
-    made = head.next_entry(operation(owner_id=owner_id), amount=3, now=NOON)
-    item, key = entry_item(made), {"entry_key": {"S": f"{owner_id}#{made.nonce}"}}
-    owner = key_of_account(owner_id)
-    pair = transact_items(change_of(head, made), entries_table=entries, accounts_table=balances)
-    role_client.transact_write_items(TransactItems=pair)
-    role_client.transact_get_items(TransactItems=[{"Get": {"TableName": entries, "Key": key}}])
-    role_client.get_item(TableName=balances, Key=owner)
+    """The role's policies let the ledger's transaction pass, and deny all other changes."""
+    entries = stack.outputs["EntriesTableName"]
+    accounts = stack.outputs["AccountsTableName"]
+    account = Account(owner_id=owner_id)
+    entry = account.next_entry(operation(owner_id=owner_id), amount=3, now=NOON)
+    change = change_of(account, entry)
+    items = transact_items(change, entries_table=entries, accounts_table=accounts)
+    stored_entry = {"TableName": entries, "Key": {"entry_key": entry_item(entry)["entry_key"]}}
+    stored_account = {"TableName": accounts, "Key": key_of_account(owner_id)}
+    role_client.transact_write_items(TransactItems=items)
+    role_client.transact_get_items(TransactItems=[{"Get": stored_entry}])
+    role_client.get_item(**stored_account)
+    amount = {
+        "UpdateExpression": "SET amount = :a",
+        "ExpressionAttributeValues": {":a": {"N": "9"}},
+    }
+    no_amount = {"UpdateExpression": "REMOVE amount"}
+    move = {"UpdateExpression": MOVE, "ExpressionAttributeValues": MOVE_VALUES}
+    deletions = {entries: [{"DeleteRequest": {"Key": stored_entry["Key"]}}]}
     denied: list[tuple[str, dict[str, Any]]] = [
-        ("put_item", {"TableName": entries, "Item": item}),
-        ("update_item", {"TableName": entries, "Key": key, "UpdateExpression": "SET amount = :a",
-                         "ExpressionAttributeValues": {":a": {"N": "9"}}}),
-        ("delete_item", {"TableName": entries, "Key": key}),
-        ("batch_write_item", {"RequestItems": {entries: [{"DeleteRequest": {"Key": key}}]}}),
-        ("transact_write_items", {"TransactItems": [{"Delete": {"TableName": entries, "Key": key}}]}),
-        ("transact_write_items", {"TransactItems": [{"Update": {"TableName": entries, "Key": key,
-                                  "UpdateExpression": "REMOVE amount"}}]}),
-        ("get_item", {"TableName": entries, "Key": key}),
+        ("put_item", {"TableName": entries, "Item": entry_item(entry)}),
+        ("update_item", {**stored_entry, **amount}),
+        ("delete_item", stored_entry),
+        ("batch_write_item", {"RequestItems": deletions}),
+        ("transact_write_items", {"TransactItems": [{"Delete": stored_entry}]}),
+        ("transact_write_items", {"TransactItems": [{"Update": {**stored_entry, **no_amount}}]}),
+        ("get_item", stored_entry),
         ("scan", {"TableName": entries}),
-        ("scan", {"TableName": balances}),
-        ("put_item", {"TableName": balances, "Item": owner}),
-        ("update_item", {"TableName": balances, "Key": owner, "UpdateExpression": MOVE,
-                         "ExpressionAttributeValues": {":balance": {"N": "9"}, ":entry_count": {"N": "9"},
-                                                       ":head_hash": {"S": "h"}, ":created_at": {"S": "t"},
-                                                       ":updated_at": {"S": "t"}, ":active_at": {"S": "t"}}}),
-        ("delete_item", {"TableName": balances, "Key": owner}),
+        ("scan", {"TableName": accounts}),
+        ("put_item", {"TableName": accounts, "Item": key_of_account(owner_id)}),
+        ("update_item", {**stored_account, **move}),
+        ("delete_item", stored_account),
         ("delete_table", {"TableName": entries}),
-    ]  # fmt: skip
+    ]
     for call, arguments in denied:
         assert is_denied(role_client, call, arguments), call
 
@@ -596,37 +564,28 @@ def test_role_appends_in_transactions_and_changes_or_drops_no_entry(
 def test_role_of_the_scheduled_function_changes_no_entry_either(
     stack: Stack, owner_id: str
 ) -> None:
-    """It may read all balances, which the API may not, and append; beyond that no more than the API."""
-    entries, balances = stack.outputs["EntriesTableName"], stack.outputs["AccountsTableName"]
+    """The role may append, and read all accounts, which the API may not; it may do no more."""
+    entries = stack.outputs["EntriesTableName"]
+    accounts = stack.outputs["AccountsTableName"]
     client = client_of_role(stack, "DailyRewardFunctionRole")
-    head = Account(owner_id=owner_id)
-    made = head.next_entry(operation(owner_id=owner_id), amount=3, now=NOON)
-    client.transact_write_items(
-        TransactItems=transact_items(
-            change_of(head, made), entries_table=entries, accounts_table=balances
-        )
-    )
-    client.scan(TableName=balances, Limit=1)
-    key = {"entry_key": {"S": f"{owner_id}#{made.nonce}"}}
-    owner = key_of_account(owner_id)
+    account = Account(owner_id=owner_id)
+    entry = account.next_entry(operation(owner_id=owner_id), amount=3, now=NOON)
+    change = change_of(account, entry)
+    items = transact_items(change, entries_table=entries, accounts_table=accounts)
+    client.transact_write_items(TransactItems=items)
+    client.scan(TableName=accounts, Limit=1)
+    stored_entry = {"TableName": entries, "Key": {"entry_key": entry_item(entry)["entry_key"]}}
+    stored_account = {"TableName": accounts, "Key": key_of_account(owner_id)}
+    stored_run = {"TableName": stack.outputs["RunsTableName"], "Key": {"nonce": {"S": "n"}}}
     denied: list[tuple[str, dict[str, Any]]] = [
-        ("put_item", {"TableName": entries, "Item": entry_item(made)}),
-        ("delete_item", {"TableName": entries, "Key": key}),
-        (
-            "transact_write_items",
-            {"TransactItems": [{"Delete": {"TableName": entries, "Key": key}}]},
-        ),
+        ("put_item", {"TableName": entries, "Item": entry_item(entry)}),
+        ("delete_item", stored_entry),
+        ("transact_write_items", {"TransactItems": [{"Delete": stored_entry}]}),
         ("scan", {"TableName": entries}),
-        ("get_item", {"TableName": entries, "Key": key}),
-        (
-            "update_item",
-            {"TableName": balances, "Key": owner, "UpdateExpression": "REMOVE balance"},
-        ),
-        ("delete_item", {"TableName": balances, "Key": owner}),
-        (
-            "delete_item",
-            {"TableName": stack.outputs["RunsTableName"], "Key": {"nonce": {"S": "n"}}},
-        ),
+        ("get_item", stored_entry),
+        ("update_item", {**stored_account, "UpdateExpression": "REMOVE balance"}),
+        ("delete_item", stored_account),
+        ("delete_item", stored_run),
     ]
     for call, arguments in denied:
         assert is_denied(client, call, arguments), call

@@ -1,4 +1,4 @@
-"""`make run` in an environment that is meant for something else: it talks to its own store, and to nothing else."""
+"""`make run` in an environment for other programs: it uses only its own store."""
 
 import json
 import os
@@ -81,8 +81,8 @@ def hostile(url: str, home: Path) -> dict[str, str]:
     }
 
 
-# A client for each of these environments, made as the server makes it, and a table that is created by it.
-MADE = """
+# For each environment: create a client, as the server does, and create a table with it.
+CREATE_TABLES = """
 import json, os, sys
 from ledger_core.dynamodb.client import session
 from ledger_core.wiring import create_client
@@ -95,20 +95,23 @@ for table, environment in json.load(sys.stdin).items():
     keep_to_this_machine(sys.argv[1])
     client = create_client()
     create_tables(client, {"LEDGER_ENTRIES_TABLE": table})
-    print(client.meta.endpoint_url, client.meta.region_name, client._request_signer._credentials.access_key)
+    access_key = client._request_signer._credentials.access_key
+    print(client.meta.endpoint_url, client.meta.region_name, access_key)
 """
 
 
 def test_tables_are_created_in_the_store_that_is_here(
     dynamodb_local_endpoint: str, elsewhere: Impostor, tmp_path: Path
 ) -> None:
-    """Whatever any variable says, alone and with all the others."""
-    said = hostile(elsewhere.url, tmp_path)
-    kept = {name: said.pop(name) for name in ("PATH", "HOME")}
-    alone = {f"{name}-{free_port()}": {**kept, name: value} for name, value in said.items()}
-    environments = {**alone, f"all-{free_port()}": {**kept, **said}}
-    command = [sys.executable, "-c", MADE, dynamodb_local_endpoint]
-    done = subprocess.run(
+    """No variable, alone or with the others, changes the store in which tables are created."""
+    hostile_variables = hostile(elsewhere.url, tmp_path)
+    kept = {name: hostile_variables.pop(name) for name in ("PATH", "HOME")}
+    environments = {
+        f"{name}-{free_port()}": {**kept, name: value} for name, value in hostile_variables.items()
+    }
+    environments[f"all-{free_port()}"] = {**kept, **hostile_variables}
+    command = [sys.executable, "-c", CREATE_TABLES, dynamodb_local_endpoint]
+    program = subprocess.run(
         command,
         cwd=ROOT,
         input=json.dumps(environments),
@@ -116,26 +119,24 @@ def test_tables_are_created_in_the_store_that_is_here(
         text=True,
         check=False,
     )
-    assert done.stdout.splitlines() == [f"{dynamodb_local_endpoint} us-east-1 local"] * len(
-        environments
-    ), done.stderr
+    line = f"{dynamodb_local_endpoint} us-east-1 local"
+    assert program.stdout.splitlines() == [line] * len(environments), program.stderr
     assert elsewhere.seen == []
-    keys = {
-        "aws_access_key_id": "local",
-        "aws_secret_access_key": "local",
-        "region_name": "us-east-1",
-    }
-    here = boto3.client("dynamodb", endpoint_url=dynamodb_local_endpoint, **keys)  # type: ignore[call-overload]
-    found = {
-        name for page in here.get_paginator("list_tables").paginate() for name in page["TableNames"]
-    }
-    assert environments.keys() <= found
+    local = boto3.client(
+        "dynamodb",
+        endpoint_url=dynamodb_local_endpoint,
+        aws_access_key_id="local",
+        aws_secret_access_key="local",
+        region_name="us-east-1",
+    )
+    pages = local.get_paginator("list_tables").paginate()
+    assert environments.keys() <= {name for page in pages for name in page["TableNames"]}
 
 
 def pasted(
     server: Server, environment: dict[str, str], command: str
 ) -> "subprocess.CompletedProcess[str]":
-    """What a command prints in another terminal, after what the server printed for it."""
+    """Run a command in another terminal, after the lines that the server printed for it."""
     (lines,) = re.findall(
         r"in another terminal:\n(.*?)\n\n", server.log.read_text(), flags=re.DOTALL
     )
@@ -150,7 +151,7 @@ def pasted(
 
 
 def test_all_at_once(server: Server, elsewhere: Impostor, tmp_path: Path) -> None:
-    """It serves; another terminal that is no better verifies; Java and curl are answered; nothing went elsewhere."""
+    """The server, `ledger` in another terminal and curl work; no request goes elsewhere."""
     environment = hostile(elsewhere.url, tmp_path / "home")
     server.start(**environment)
     direct = httpx.Client(trust_env=False, base_url=server.url, headers=H2C)
@@ -159,24 +160,23 @@ def test_all_at_once(server: Server, elsewhere: Impostor, tmp_path: Path) -> Non
     direct.close()
     verified = pasted(server, environment, f"{Path(sys.executable).parent}/ledger verify ada")
     assert (verified.returncode, json.loads(verified.stdout)["valid"]) == (0, True), verified.stderr
-    told = pasted(
+    echoed = pasted(
         server,
         environment,
         'echo "$LEDGER_AUTH $AWS_DEFAULT_REGION $AWS_REGION ${AWS_ENDPOINT_URL-unset}"',
     )
-    assert told.stdout == "none us-east-1 us-east-1 unset\n"
+    assert echoed.stdout == "none us-east-1 us-east-1 unset\n"
     if shutil.which("curl"):
         body = json.dumps(BODY | {"nonce": "by-curl"})
-        done = pasted(
-            server, environment, f"curl -sS --http2 {server.url}/ledger/entry --json '{body}'"
-        )
-        assert json.loads(done.stdout)["balance_after"] == 6, done.stderr
+        command = f"curl -sS --http2 {server.url}/ledger/entry --json '{body}'"
+        curl = pasted(server, environment, command)
+        assert json.loads(curl.stdout)["balance_after"] == 6, curl.stderr
     assert elsewhere.seen == []
     assert "by-curl" not in server.stop(signal.SIGTERM)
 
 
 def test_variables_alone_are_enough(server: Server, elsewhere: Impostor, tmp_path: Path) -> None:
-    """For who takes the printed `export` without the line before it, as many tools do."""
+    """The printed `export` works also without the line before it, as many tools use it."""
     server.start()
     environment = hostile(elsewhere.url, tmp_path / "home") | server.variables
     del environment["AWS_USE_FIPS_ENDPOINT"]
@@ -190,60 +190,47 @@ def test_variables_alone_are_enough(server: Server, elsewhere: Impostor, tmp_pat
 def test_tokens_and_java_in_spite_of_a_proxy(
     server: Server, elsewhere: Impostor, tmp_path: Path
 ) -> None:
-    """No key is asked for by way of the proxy, and a client in Java that has no token is told that it needs one."""
+    """The issuer's key is not read by the proxy, and a Java client without a token gets 401."""
     port = str(free_port())
     server.command += ["--auth", "jwt", "--issuer-port", port]
     environment = hostile(elsewhere.url, tmp_path / "home")
     server.start(**environment)
-    command = [
-        sys.executable,
-        "-m",
-        "infra.issuer",
-        "--port",
-        port,
-        "--owner",
-        "shop",
-        "--scope",
-        "ledger/write",
-    ]
-    token = subprocess.run(
+    program = [sys.executable, "-m", "infra.issuer", "--port", port]
+    command = [*program, "--owner", "shop", "--scope", "ledger/write"]
+    issuer = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-    ).stdout.strip()
-    headers = {"Authorization": f"Bearer {token}"}
-    assert (
-        httpx.post(
-            f"{server.url}/ledger/entry", json=BODY, headers=headers, trust_env=False
-        ).status_code
-        == 200
     )
+    headers = {"Authorization": f"Bearer {issuer.stdout.strip()}"}
+    url = f"{server.url}/ledger/entry"
+    assert httpx.post(url, json=BODY, headers=headers, trust_env=False).status_code == 200
     (tmp_path / "Main.java").write_text(JAVA)
-    java = ["java", str(tmp_path / "Main.java"), f"{server.url}/ledger/entry", json.dumps(BODY)]
-    answered = subprocess.run(java, capture_output=True, text=True, check=True).stdout
-    assert answered.count('"status":401') == 2, answered
+    java = ["java", str(tmp_path / "Main.java"), url, json.dumps(BODY)]
+    printed = subprocess.run(java, capture_output=True, text=True, check=True).stdout
+    assert printed.count('"status":401') == 2, printed
     assert elsewhere.seen == []
 
 
 def test_another_dynamodb_is_used_when_it_is_named(
     dynamodb_local_endpoint: str, elsewhere: Impostor, tmp_path: Path
 ) -> None:
-    """By the option and by nothing else, and without a proxy."""
+    """Only the option names another DynamoDB, which is used without a proxy."""
     server = Server(tmp_path, "--endpoint", dynamodb_local_endpoint)
-    said = hostile(elsewhere.url, tmp_path / "home")
-    tables = {
-        name: f"{name}-{free_port()}" for name in ("LEDGER_ENTRIES_TABLE", "LEDGER_ACCOUNTS_TABLE")
-    }
-    astray = (
+    environment = hostile(elsewhere.url, tmp_path / "home")
+    for name in ("LEDGER_ENTRIES_TABLE", "LEDGER_ACCOUNTS_TABLE"):
+        environment[name] = f"{name}-{free_port()}"
+    # With another DynamoDB these variables count.
+    for name in (
         "AWS_PROFILE",
         "AWS_ACCESS_KEY_ID",
         "AWS_SECRET_ACCESS_KEY",
         "AWS_USE_FIPS_ENDPOINT",
         "LEDGER_RECEIPT_KEY",
-    )
-    server.start(**{name: said[name] for name in said if name not in astray}, **tables)
+    ):
+        del environment[name]
+    server.start(**environment)
     try:
-        assert (
-            httpx.post(f"{server.url}/ledger/entry", json=BODY, trust_env=False).status_code == 200
-        )
+        answer = httpx.post(f"{server.url}/ledger/entry", json=BODY, trust_env=False)
+        assert answer.status_code == 200
         assert server.variables[ENDPOINT] == dynamodb_local_endpoint
         assert not (server.data / "port").exists()
         assert elsewhere.seen == []
@@ -252,15 +239,16 @@ def test_another_dynamodb_is_used_when_it_is_named(
 
 
 def test_what_is_not_dynamodb_is_no_store(elsewhere: Impostor, tmp_path: Path) -> None:
-    """A server over it does not start, and says in one line where the answers come from."""
+    """The server does not start on another service, and its error of one line names the URL."""
     server = Server(tmp_path, "--endpoint", elsewhere.url)
     ended = subprocess.run(server.command, cwd=ROOT, capture_output=True, text=True, check=False)
-    said = f"ledger: the tables cannot be created: the server at {elsewhere.url} is not DynamoDB\n"
-    assert (ended.returncode, ended.stderr) == (1, said)
+    problem = f"the server at {elsewhere.url} is not DynamoDB"
+    message = f"ledger: the tables cannot be created: {problem}\n"
+    assert (ended.returncode, ended.stderr) == (1, message)
 
 
 def test_port_of_dynamodb_local_is_kept(server: Server) -> None:
-    """What another terminal was told stays true when the server is started again; if it cannot, it is told."""
+    """A restarted server uses the same port of DynamoDB Local, or says that the port is taken."""
     server.start()
     first = server.variables[ENDPOINT]
     assert "is taken" not in server.stop(signal.SIGTERM)
@@ -269,20 +257,19 @@ def test_port_of_dynamodb_local_is_kept(server: Server) -> None:
     server.stop(signal.SIGKILL)
     while server.has_children():
         time.sleep(0.1)
-    with socket.create_server(("127.0.0.1", int(first.rpartition(":")[2]))):
+    port = first.rpartition(":")[2]
+    with socket.create_server(("127.0.0.1", int(port))):
         server.start()
         second = server.variables[ENDPOINT]
         assert second != first
-        assert (
-            f"Port {first.rpartition(':')[2]}, where DynamoDB Local was, is taken"
-            in server.stop(signal.SIGTERM)
-        )
+        printed = server.stop(signal.SIGTERM)
+        assert f"Port {port}, where DynamoDB Local was, is taken" in printed
     assert (server.data / "port").read_text().strip() == second.rpartition(":")[2]
 
 
 @pytest.mark.parametrize("noted", ["", "0", "-1", "99999", "eight"])
-def test_port_that_none_can_have_is_not_kept(tmp_path: Path, noted: str) -> None:
-    """A file that was cut or edited does no harm."""
+def test_impossible_port_is_not_kept(tmp_path: Path, noted: str) -> None:
+    """A new port replaces one that a cut or edited file has wrong."""
     (tmp_path / "port").write_text(noted)
     port = _kept_port(tmp_path / "port")
     assert 1024 < port < 65536
@@ -294,7 +281,7 @@ LINE_SECONDS_MAX = 10.0
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="NOT TESTED: needs Linux")
 def test_lines_are_short_and_cpus_are_all_unless_asked(server: Server) -> None:
-    """One line a request, for people, at once; as JSON, and on one CPU, when asked to."""
+    """The server logs a short line for each request; options give JSON and one CPU."""
     server.start()
     assert server.process is not None
     httpx.post(f"{server.url}/ledger/entry", json=BODY)
@@ -315,14 +302,15 @@ def test_lines_are_short_and_cpus_are_all_unless_asked(server: Server) -> None:
 
 
 def test_make_takes_options_from_its_command_line_only() -> None:
-    """What an environment calls ENDPOINT or LOG is meant for others."""
+    """The variables ENDPOINT and LOG of the environment are for other programs."""
 
     def planned(*options: str) -> str:
         environment = {**MACHINE, "ENDPOINT": "http://elsewhere", "LOG": "loud", "ONE_CPU": "1"}
         command = ["make", "-n", "run", *options]
-        return subprocess.run(
+        make = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-        ).stdout.replace("\\\n", "")
+        )
+        return make.stdout.replace("\\\n", "")
 
     plain = planned()
     assert "--log short" in plain
@@ -335,7 +323,7 @@ def test_make_takes_options_from_its_command_line_only() -> None:
 
 @pytest.mark.parametrize("status", [200, 503])
 def test_container_asks_itself_how_it_is(elsewhere: Impostor, status: int) -> None:
-    """Its health check goes past the proxy that Docker tells every container of; its store is named by the option."""
+    """The container's health check ignores Docker's proxy; an option names its store."""
     dockerfile = (ROOT / "infra/Dockerfile").read_text()
     assert "--endpoint $AWS_ENDPOINT_URL_DYNAMODB" in dockerfile
     (check,) = re.findall(r"CMD python (-c .*)", dockerfile)

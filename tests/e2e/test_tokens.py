@@ -21,17 +21,16 @@ from tests.support import ROOT
 
 
 def token(*options: str) -> str:
-    """What `make token` prints."""
+    """The token that `make token` prints."""
     command = [sys.executable, "-m", "infra.issuer", *options]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.strip()
+    make = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return make.stdout.strip()
 
 
 def test_server_takes_the_tokens_that_the_command_prints(
     dynamodb_local_endpoint: str, tmp_path: Path
 ) -> None:
-    """An owner's token reads its ledger only, an application's posts; without one nothing is answered but health."""
+    """An owner's token reads only its ledger, an app's token posts; only health needs no token."""
     port = str(free_port())
     server = Server(tmp_path, "--auth", "jwt", "--issuer-port", port)
     server.start()
@@ -39,14 +38,13 @@ def test_server_takes_the_tokens_that_the_command_prints(
         body = {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "n"}
 
         def ask(path: str, *options: str) -> int:
-            headers = (
-                {"Authorization": f"Bearer {token('--port', port, *options)}"} if options else {}
-            )
+            headers = bearer(*options) if options else {}
             return httpx.get(server.url + path, headers=headers).status_code
 
-        shop = {
-            "Authorization": f"Bearer {token('--port', port, '--owner', 'shop', '--scope', 'ledger/write')}"
-        }
+        def bearer(*options: str) -> dict[str, str]:
+            return {"Authorization": f"Bearer {token('--port', port, *options)}"}
+
+        shop = bearer("--owner", "shop", "--scope", "ledger/write")
         assert httpx.post(f"{server.url}/ledger/entry", json=body, headers=shop).status_code == 200
         assert httpx.post(f"{server.url}/ledger/entry", json=body).status_code == 401
         assert ask("/health") == 200
@@ -61,12 +59,12 @@ def test_server_takes_the_tokens_that_the_command_prints(
 
 
 def signed(issuer: Issuer, algorithm: str = "RS256", key: Any = None, **changes: Any) -> str:
-    """A token that is right, but for what is changed (None: left out)."""
+    """A valid token with changed claims; a claim that is None is left out."""
     claims = jwt.decode(issuer.token("ada"), options={"verify_signature": False}) | changes
     kept = {name: value for name, value in claims.items() if value is not None}
-    return jwt.encode(
-        kept, issuer._key if key is None else key, algorithm, headers={"kid": "local"}
-    )
+    if key is None:
+        key = issuer._key
+    return jwt.encode(kept, key, algorithm, headers={"kid": "local"})
 
 
 FORGERIES: dict[str, Callable[[Issuer], str]] = {
@@ -77,7 +75,7 @@ FORGERIES: dict[str, Callable[[Issuer], str]] = {
     "never expires": lambda issuer: signed(issuer, exp=None),
     "not yet": lambda issuer: signed(issuer, nbf=2**40),
     "no signature": lambda issuer: signed(issuer, "none", ""),
-    "a secret of one's own": lambda issuer: signed(issuer, "HS256", "k" * 32),
+    "a secret": lambda issuer: signed(issuer, "HS256", "k" * 32),
     "an unknown key": lambda issuer: jwt.encode(
         {"sub": "ada"}, new_key(), "RS256", headers={"kid": "other"}
     ),
@@ -89,7 +87,7 @@ FORGERIES: dict[str, Callable[[Issuer], str]] = {
 def test_forged_tokens_are_turned_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgery: str
 ) -> None:
-    """Whatever is not signed by the issuer's key, as RS256, is no token; and no proxy can say another key."""
+    """Only the issuer's key signs a token, by RS256; a proxy cannot replace the key."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     seen: list[Any] = []
 
@@ -98,30 +96,28 @@ def test_forged_tokens_are_turned_away(
         await Response()(scope, receive, send)
 
     async def ask(*tokens: str) -> None:
-        async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(JwtAuthorizer(app, issuer)), base_url="http://t"
-        ) as http:
+        transport = httpx.ASGITransport(JwtAuthorizer(app, issuer))
+        async with httpx.AsyncClient(transport=transport, base_url="http://t") as http:
             for sent in tokens:
                 await http.get("/", headers={"Authorization": f"Bearer {sent}"})
 
     issuer = Issuer(free_port(), tmp_path)
+    forged = FORGERIES[forgery](issuer)
     with issuer.serving():
-        asyncio.get_event_loop().run_until_complete(
-            ask(FORGERIES[forgery](issuer), issuer.token("ada"))
-        )
-    refused, taken = seen
-    assert (refused, taken["sub"]) == ({}, "ada")
+        asyncio.get_event_loop().run_until_complete(ask(forged, issuer.token("ada")))
+    refused, accepted = seen
+    assert (refused, accepted["sub"]) == ({}, "ada")
 
 
 def test_key_is_kept_and_readable_by_its_owner_only(tmp_path: Path) -> None:
-    """Tokens outlive the issuer's process, and nobody else on the machine can sign them."""
+    """Tokens outlive the issuer's process, and no other user of the machine can sign them."""
     issuer = Issuer(free_port(), tmp_path)
     assert (tmp_path / "issuer.pem").stat().st_mode & 0o777 == 0o600
     public = Issuer(free_port(), tmp_path)._key.public_key()
     assert jwt.decode(issuer.token("ada"), public, ["RS256"], audience=AUDIENCE)["sub"] == "ada"
 
 
-def test_token_is_for_somebody() -> None:
+def test_token_needs_an_owner() -> None:
     """`make token` without an owner says what is missing."""
     done = subprocess.run(
         ["make", "-s", "token"], cwd=ROOT, capture_output=True, text=True, check=False

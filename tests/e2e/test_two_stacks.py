@@ -1,4 +1,4 @@
-"""Two stacks in one account and region: neither is in the other's way, nor is what one leaves behind."""
+"""Two stacks in one account and region do not collide, also after one of them is deleted."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +20,15 @@ OTHER_PARAMETERS = (
     "RewardsState=DISABLED",
     "ReceiptsState=DISABLED",
 )
+KEPT_OUTPUTS = {
+    "AccountsTableName",
+    "ApiFunctionLogGroupName",
+    "EntriesTableName",
+    "RewardsDeadLetterQueueUrl",
+    "RewardsEventsDeadLetterQueueUrl",
+}
+"""The outputs that name resources which outlive their stack."""
+LOG_PREFIXES = (f"/aws/lambda/{SECOND}/", f"/aws/vendedlogs/{SECOND}/")
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def first(folder: Path) -> Iterator[Stack]:
     if not (BUILT.exists() and MINISTACK.exists()):
-        pytest.skip(
-            "NOT TESTED as deployed stacks: `make e2e` builds them and sets up what they are deployed to"
-        )
+        pytest.skip("NOT TESTED as deployed stacks: `make e2e` builds the stack and sets up AWS")
     with deployed(free_port(), Issuer(free_port(), folder)) as stack:
         yield stack
 
@@ -43,35 +50,38 @@ def second(first: Stack, folder: Path) -> Stack:
 
 
 def ask(stack: Stack, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
-    """A request of an application that may do everything."""
+    """Send a request of an app that may do everything."""
     token = stack.issuer.token("shop", "ledger/read ledger/write")
-    told = {"Authorization": f"Bearer {token}", **headers}
-    return httpx.request(method, stack.url + path, json=body, headers=told, timeout=SECONDS_MAX)
+    headers = {"Authorization": f"Bearer {token}", **headers}
+    return httpx.request(method, stack.url + path, json=body, headers=headers, timeout=SECONDS_MAX)
 
 
 def left(stack: Stack) -> set[str]:
-    """The names of all tables, queues and log groups that there are, of whatever stack."""
-    found = set(stack.client("dynamodb").list_tables()["TableNames"])
-    found |= {url.rpartition("/")[2] for url in stack.client("sqs").list_queues()["QueueUrls"]}
-    return found | {
-        one["logGroupName"] for one in stack.client("logs").describe_log_groups()["logGroups"]
+    """The names of all tables, queues and log groups of the account."""
+    tables = stack.client("dynamodb").list_tables()["TableNames"]
+    queues = stack.client("sqs").list_queues()["QueueUrls"]
+    groups = stack.client("logs").describe_log_groups()["logGroups"]
+    return {
+        *tables,
+        *(url.rpartition("/")[2] for url in queues),
+        *(group["logGroupName"] for group in groups),
     }
 
 
 def test_a_second_stack_has_everything_of_its_own(first: Stack, second: Stack) -> None:
-    """They share nothing that either puts out, and what is posted to one is not in the other."""
+    """The stacks share no output, and an entry of one stack is not in the other."""
     assert not set(first.outputs.values()) & set(second.outputs.values())
     schedules = first.client("scheduler").list_schedules()["Schedules"]
-    assert sorted(one["State"] for one in schedules) == ["DISABLED", "ENABLED"]
-    assert len({one["Name"] for one in schedules}) == 2
+    assert sorted(schedule["State"] for schedule in schedules) == ["DISABLED", "ENABLED"]
+    assert len({schedule["Name"] for schedule in schedules}) == 2
     body = {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": "signup"}
     assert ask(second, "POST", "/ledger/entry", body).status_code == 200
-    told = [ask(stack, "GET", "/ledger/ada/balance").json()["balance"] for stack in (first, second)]
-    assert told == [0, 3]
+    answers = [ask(stack, "GET", "/ledger/ada/balance").json() for stack in (first, second)]
+    assert [answer["balance"] for answer in answers] == [0, 3]
 
 
 def test_prod_without_a_topic_is_no_stack(first: Stack, folder: Path) -> None:
-    """CloudFormation refuses it by the template's rule, before anything is made."""
+    """A rule of the template refuses the stack before a resource is created."""
     with pytest.raises(RuntimeError, match="AlarmTopicArn"):
         deploy(
             Stack(first.endpoint, first.issuer, "ledger-3"),
@@ -85,30 +95,22 @@ def test_prod_without_a_topic_is_no_stack(first: Stack, folder: Path) -> None:
 def test_what_a_stack_leaves_is_not_in_the_way_of_the_next(
     first: Stack, second: Stack, folder: Path
 ) -> None:
-    """Ledgers, logs and dead letters outlive it; one of the same name can be made again, and the other goes on."""
-    cloudformation, before = first.client("cloudformation"), second.outputs
+    """A deleted stack leaves its ledgers, logs and dead letters; the same name works again."""
+    cloudformation = first.client("cloudformation")
+    before = second.outputs
     cloudformation.delete_stack(StackName=SECOND)
-    cloudformation.get_waiter("stack_delete_complete").wait(
-        StackName=SECOND, WaiterConfig={"Delay": 1}
-    )
-    there = left(first)
-    kept = {"EntriesTableName", "AccountsTableName", "ApiFunctionLogGroupName"}
-    kept |= {"RewardsDeadLetterQueueUrl", "RewardsEventsDeadLetterQueueUrl"}
-    assert {
-        name for name in before if before[name].rpartition("/")[2] in there or before[name] in there
-    } == kept
-    assert (
-        len(
-            [
-                name
-                for name in there
-                if name.startswith(("/aws/lambda/ledger-2/", "/aws/vendedlogs/ledger-2/"))
-            ]
-        )
-        == 3
-    )
+    deletion = cloudformation.get_waiter("stack_delete_complete")
+    deletion.wait(StackName=SECOND, WaiterConfig={"Delay": 1})
+    names = left(first)
+    kept = {
+        output
+        for output, value in before.items()
+        if value in names or value.rpartition("/")[2] in names
+    }
+    assert kept == KEPT_OUTPUTS
+    assert len([name for name in names if name.startswith(LOG_PREFIXES)]) == 3
     again = deploy(Stack(first.endpoint, first.issuer, SECOND), folder, *OTHER_PARAMETERS)
-    # Names that CloudFormation makes up are new each time on AWS; this one is the template's.
+    # The template names the log group; CloudFormation generates new names for the rest.
     assert again.outputs["ApiFunctionLogGroupName"] not in before.values()
-    told = [ask(stack, "GET", "/ledger/ada/balance").status_code for stack in (first, again)]
-    assert told == [200, 200]
+    answers = [ask(stack, "GET", "/ledger/ada/balance") for stack in (first, again)]
+    assert [answer.status_code for answer in answers] == [200, 200]

@@ -1,4 +1,4 @@
-"""The wheel in an environment of its own: what it holds, and another team's app that uses it."""
+"""The wheel in its own environment: its content, and an app of another team on it."""
 
 import os
 import subprocess
@@ -60,7 +60,7 @@ handler = create_handler(app)
 
 
 class Mistake(NamedTuple):
-    """A line of APP, what somebody writes instead, and what mypy says of it."""
+    """A line of APP, a wrong line in its place, and mypy's error."""
 
     right: str
     wrong: str
@@ -72,7 +72,8 @@ MISTAKES = {
         right="operation=GameOperation.LEVEL_UP,",
         wrong='operation="LEVLE_UP",',
         error=(
-            'Argument "operation" to "OperationRequest" has incompatible type "str"; expected "StrEnum"  [arg-type]'
+            'Argument "operation" to "OperationRequest" has incompatible type "str"; '
+            'expected "StrEnum"  [arg-type]'
         ),
     ),
     "unknown_field": Mistake(
@@ -91,9 +92,9 @@ MISTAKES = {
 
 
 def run(*command: str | Path, folder: Path) -> str:
-    """What a command prints; it must succeed, and it sees no variable of this machine but PATH."""
+    """The output of a command, which must succeed. Of this machine's variables it gets PATH."""
     variables = {"PATH": os.environ["PATH"], **ENVIRONMENT}
-    done = subprocess.run(
+    program = subprocess.run(
         [*map(str, command)],
         cwd=folder,
         capture_output=True,
@@ -101,8 +102,8 @@ def run(*command: str | Path, folder: Path) -> str:
         env=variables,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert program.returncode == 0, program.stdout + program.stderr
+    return program.stdout
 
 
 def uv(*arguments: str | Path) -> None:
@@ -150,7 +151,7 @@ def apps(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def complaints(python: Path, apps: Path) -> list[str]:
-    """What mypy --strict says of all apps, by the types of the wheel."""
+    """The errors of mypy --strict in all apps, by the types of the wheel."""
     mypy = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--hide-error-context"]
     options = ["--config-file=", "--cache-dir", os.devnull]
     done = subprocess.run(
@@ -165,7 +166,7 @@ def complaints(python: Path, apps: Path) -> list[str]:
 
 
 def test_wheel_holds_the_library_and_its_command(wheel: Path) -> None:
-    """The wheel holds `ledger_core` with its types, its command and its extras, and nothing else."""
+    """The wheel holds only `ledger_core` with its types, its command and its extras."""
     with ZipFile(wheel) as archive:
         names = archive.namelist()
         (info,) = {name.partition("/")[0] for name in names} - {"ledger_core"}
@@ -190,12 +191,12 @@ def test_app_runs_on_the_wheel(python: Path, apps: Path) -> None:
 
 
 def test_app_passes_the_type_checker(complaints: list[str]) -> None:
-    """mypy --strict has nothing to say of the app."""
+    """mypy --strict finds no error in the app."""
     assert not [line for line in complaints if line.startswith("app.py")]
 
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistake_is_rejected_by_the_type_checker(complaints: list[str], name: str) -> None:
-    """mypy --strict rejects each mistake for the reason that it is one, and for no other."""
+    """mypy --strict finds exactly the error of each mistake."""
     (complaint,) = [line for line in complaints if line.startswith(f"{name}.py")]
     assert complaint.endswith(f"error: {MISTAKES[name].error}")

@@ -1,6 +1,6 @@
-"""A ledger behind a proxy: what is asked of it, by HTTP or by a sweep, and which calls of DynamoDB that takes.
+"""A ledger behind a proxy: requests by HTTP or by a sweep, and the calls of DynamoDB they take.
 
-Time passes there with every call and when somebody waits, so that it is certain how often something is tried.
+Time passes only by calls and pauses, so the number of tries of a call is certain.
 """
 
 import ast
@@ -41,40 +41,36 @@ SOURCES = [
 ]
 CALL_SECONDS = 0.007
 SECONDS = 10.0
-"""What a request has unless a fault is to outlast it."""
+"""The time of a request, unless a fault must last longer."""
 CREDITS = 3
 
-Told = Mapping[str, Any]
+Result = Mapping[str, Any]
 
 
 def calls_in(sources: list[Path], client: Any) -> dict[str, str]:
     """Each function that calls DynamoDB, as `module.function`, and DynamoDB's name of the call."""
     names = {"get_paginator": "any", "get_waiter": "any", **client.meta.method_to_api_mapping}
-    found: dict[str, str] = {}
+    calls: dict[str, str] = {}
     for path in sources:
-        functions = [
-            node
-            for node in ast.walk(ast.parse(path.read_text()))
-            if isinstance(node, ast.FunctionDef)
-        ]
-        for function in functions:
+        for function in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            place = f"{path.stem}.{function.name}"
             for node in ast.walk(function):
                 if isinstance(node, ast.Attribute) and node.attr in names:
-                    place = f"{path.stem}.{function.name}"
-                    assert found.setdefault(place, names[node.attr]) == names[node.attr], (
-                        f"{place} makes two calls"
-                    )
-    return found
+                    name = names[node.attr]
+                    assert calls.setdefault(place, name) == name, f"{place} makes two calls"
+    return calls
 
 
 def seconds_until(calls: int, *, tries: int) -> float:
-    """How long a request has, if after so many calls the next is to be made so many times, and nothing after it."""
+    """The time in which a request makes some calls, tries the next one so often, and then fails."""
     pauses = sum(PAUSE_SECONDS_BASE * (1 << number) for number in range(tries - 1))
     return CALL_SECONDS * (calls + tries - 0.5) + pauses
 
 
-def all_of(answer: HttpAnswer) -> Told:
-    """What an HTTP answer tells, in one."""
+def fields_of(answer: HttpAnswer) -> Result:
+    """The body, the status and the time to wait of an HTTP answer, in one table."""
     return {
         **answer.body,
         "status": answer.status,
@@ -83,11 +79,11 @@ def all_of(answer: HttpAnswer) -> Told:
 
 
 class World:
-    """Tables of its own and what uses them; clients that are made now go where the environment points.
+    """A ledger with its own tables. Its clients use the endpoint that the environment names.
 
     Args:
-        client: one that goes past the proxy, to prepare and to check.
-        read_seconds: how long the others wait for an answer.
+        client: a client without the proxy, to prepare and to check.
+        read_seconds: how long the ledger's clients wait for an answer.
     """
 
     def __init__(self, client: "DynamoDBClient", *, read_seconds: float) -> None:
@@ -111,58 +107,56 @@ class World:
             create_handler(create_api("App", LedgerRouter(processor), auth=AuthMode.NONE))
         )
         self._api.context = self
-        client, patience = (
+        self.runs = Runs(
             self._watched(CLIENT_CONFIG.merge(waiting)),
-            lambda: processor.budget(self.seconds),
+            tables["LEDGER_RUNS_TABLE"],
+            budget=lambda: processor.budget(self.seconds),
         )
-        self.runs = Runs(client, tables["LEDGER_RUNS_TABLE"], budget=patience)
 
     def get_remaining_time_in_millis(self) -> float:
-        """What Lambda tells a request of the function's time."""
+        """The time of the function, as Lambda's context gives it."""
         return (self.seconds + CONNECT_SECONDS_MAX + READ_SECONDS_MAX) * 1000
 
     def number(self) -> int:
-        """What nothing was asked about so far."""
+        """A number of an owner that no request was about."""
         self._number += 1
         return self._number
 
     def owner(self, number: int) -> str:
-        """An owner who has some credits; the first time, the ledger's process has not met them."""
+        """Create an owner with some credits, without the ledger's process, if there is none."""
         owner_id = f"owner-{number}"
         self._touched.add(owner_id)
         if owner_id not in self._answers:
-            request, head = operation(owner_id=owner_id), Account(owner_id=owner_id)
-            entry = head.next_entry(request, amount=CREDITS, now=NOON)
-            assert self.store.transact([change_of(head, entry)], token=uuid4().hex) == []
-            self._answers[owner_id] = [
-                Answer(request=request, outcome=Outcome.ACCEPTED, entry=entry)
-            ]
+            request = operation(owner_id=owner_id)
+            account = Account(owner_id=owner_id)
+            entry = account.next_entry(request, amount=CREDITS, now=NOON)
+            assert self.store.transact([change_of(account, entry)], token=uuid4().hex) == []
+            answer = Answer(request=request, outcome=Outcome.ACCEPTED, entry=entry)
+            self._answers[owner_id] = [answer]
         return owner_id
 
-    def post(self, request: OperationRequest) -> Told:
-        """Post it by HTTP; the answer is kept."""
+    def post(self, request: OperationRequest) -> Result:
+        """Post a request by HTTP, and keep the answer."""
+        body = request.model_dump(mode="json", exclude_none=True)
         begun = time.monotonic()
-        told = self._api(
-            "POST", "/ledger/entry", request.model_dump(mode="json", exclude_none=True)
-        )
-        answer = Answer.of_http(
-            request, told.status, told.body, begun=begun, ended=time.monotonic()
-        )
+        http = self._api("POST", "/ledger/entry", body)
+        ended = time.monotonic()
+        answer = Answer.of_http(request, http.status, http.body, begun=begun, ended=ended)
         self._answers[request.owner_id].append(answer)
-        return all_of(told)
+        return fields_of(http)
 
-    def get(self, path: str, **query: str) -> Told:
-        """Ask for something by HTTP."""
-        return all_of(self._api("GET", path, query=query))
+    def get(self, path: str, **query: str) -> Result:
+        """Send a GET request by HTTP."""
+        return fields_of(self._api("GET", path, query=query))
 
-    def table_ids(self, number: int) -> Told:
-        """What the table has of an owner, as an audit asks when the index does not show it."""
-        budget = RetryBudget(self._now + self.seconds, **self._time())
+    def table_ids(self, number: int) -> Result:
+        """The ids of an owner in the table, which an audit reads if the index misses an entry."""
+        budget = RetryBudget.lasting(self.seconds, **self._time())
         ids, _ = budget.call(partial(self._store.table_ids, f"owner-{number}"))
         return {"ids": ids}
 
-    def sweep(self, day: str, **place: Any) -> Told:
-        """Reward all owners, or those that an earlier sweep put off."""
+    def sweep(self, day: str, **place: Any) -> Result:
+        """Reward all owners, or those that an earlier sweep postponed."""
         reward = Reward.of(ExampleAppOperations, "DAILY_REWARD", Period.parse(day))
         (segment,) = Segment.all_of(reward, 1, NOON)
         segment = segment.model_copy(update=place)
@@ -174,10 +168,11 @@ class World:
         }
 
     def ask(
-        self, question: Callable[["World", int], Told], number: int, *, seconds: float = SECONDS
-    ) -> Told:
-        """What is told to who asks this, by HTTP or by the code of what is raised; `calls` has what it took."""
-        self.seconds, self._now = seconds, 0.0
+        self, question: Callable[["World", int], Result], number: int, *, seconds: float = SECONDS
+    ) -> Result:
+        """The result of a request, or its error's code; `calls` has the calls that it took."""
+        self.seconds = seconds
+        self._now = 0.0
         self.calls.clear()
         try:
             return question(self, number)
@@ -187,7 +182,7 @@ class World:
             self.seconds = SECONDS
 
     def check(self) -> None:
-        """Every invariant holds of the ledgers that were touched since, and of all that was ever told of them."""
+        """Check the ledgers that were used since the last check, with all answers about them."""
         while self._touched:
             owner_id = self._touched.pop()
             check(Book.of(self.store, owner_id), self._answers[owner_id])
@@ -199,7 +194,7 @@ class World:
         self._now += seconds
 
     def _watched(self, config: Config) -> "DynamoDBClient":
-        """A client that notes which function of the source makes each of its calls."""
+        """A client that records which function of the source makes each call."""
         files = {str(path): path.stem for path in SOURCES}
 
         def note(**_: Any) -> None:

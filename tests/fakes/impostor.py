@@ -1,4 +1,4 @@
-"""A server that answers 200 to every request and is not AWS: a captive proxy, or a broken emulator."""
+"""A server that answers 200 to each request and is not AWS, as a captive portal does."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

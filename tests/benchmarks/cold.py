@@ -1,4 +1,4 @@
-"""Cold starts of the built artifact in Lambda's runtime, against one that has a client of boto3's and says hello."""
+"""Cold starts of the built artifact in Lambda's runtime, against a handler that only has boto3."""
 
 import json
 import os
@@ -6,10 +6,11 @@ import shutil
 import statistics
 import subprocess
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from infra.build import LAMBDA_PYTHON
+from infra.build import COMPILE, LAMBDA_PYTHON
 from infra.dynamodb import CACHE, template
 from tests.benchmarks.imports import packages, written
 from tests.benchmarks.report import Part, Row, Sample, ratio, ratio_of_medians
@@ -30,17 +31,16 @@ def handler(event, context):
 """
 FOLDER = CACHE / "bench"
 PACKAGE_SHARE_MIN = 0.04
-"""Packages that take less of the time are not told."""
+"""Packages with a smaller share of the time are left out."""
 
 
 def run() -> Part:
-    """How long initialization takes, in turn."""
+    """Measure the initialization of each function."""
+    settings = {
+        name: value for name, value in os.environ.items() if name.startswith(("AWS_", "LEDGER_"))
+    }
     environment = {
-        **{
-            name: value
-            for name, value in os.environ.items()
-            if name.startswith(("AWS_", "LEDGER_"))
-        },
+        **settings,
         "PATH": os.environ["PATH"],
         "AWS_DEFAULT_REGION": os.environ["AWS_REGION"],
         "LEDGER_AUTH": "jwt",
@@ -62,17 +62,17 @@ def run() -> Part:
     ]
     for function in FUNCTIONS:
         module = template()["Resources"][function]["Properties"]["Handler"].rpartition(".")[0]
-        told = written(module, BUILT / function, environment, FOLDER / f"{function}.folded")
+        stacks = written(module, BUILT / function, environment, FOLDER / f"{function}.folded")
         rows += [
             Row(f"{function}: share of its imports, {package}", f"{share:.0%}")
-            for package, share in packages(told)
+            for package, share in packages(stacks)
             if share >= PACKAGE_SHARE_MIN
         ]
     return Part(
         "Cold start",
         f"INIT REPORT of Lambda's runtime emulator, medians of {STARTS}, to a hello handler with "
-        f"boto3.client('dynamodb') in the same artifact; flame graphs of imports, for any viewer of folded stacks, "
-        f"are in {FOLDER.relative_to(ROOT)}",
+        "boto3.client('dynamodb') in the same artifact; flame graphs of imports, for any viewer of "
+        f"folded stacks, are in {FOLDER.relative_to(ROOT)}",
         rows,
     )
 
@@ -82,19 +82,18 @@ def _init_ms(
 ) -> float:
     event: dict[str, Any] = {"Records": []}
     if function != "DailyRewardFunction":
-        event = json.loads((ROOT / "infra/events/http_api.json").read_text()) | {
-            "rawPath": "/health"
-        }
+        event = json.loads((ROOT / "infra/events/http_api.json").read_text())
+        event["rawPath"] = "/health"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        starting = (
-            started(folder, environment, artifact, "hello.handler")
-            if artifact
-            else runtime(folder, environment, function)
-        )
-        with starting as one:
-            one(event)
-            return one.init_ms
+        with ExitStack() as stack:
+            if artifact:
+                starting = started(folder, environment, artifact, "hello.handler")
+                emulator = stack.enter_context(starting)
+            else:
+                emulator = stack.enter_context(runtime(folder, environment, function))
+            emulator(event)
+            return emulator.init_ms
 
 
 def _hello() -> Path:
@@ -103,13 +102,5 @@ def _hello() -> Path:
     shutil.rmtree(artifact, ignore_errors=True)
     shutil.copytree(BUILT / "ApiFunction", artifact, copy_function=os.link)
     (artifact / "hello.py").write_text(HELLO)
-    compiling = [
-        str(LAMBDA_PYTHON),
-        "-m",
-        "compileall",
-        "-q",
-        "--invalidation-mode",
-        "unchecked-hash",
-    ]
-    subprocess.run([*compiling, str(artifact / "hello.py")], check=True)
+    subprocess.run([str(LAMBDA_PYTHON), *COMPILE, str(artifact / "hello.py")], check=True)
     return artifact

@@ -1,4 +1,4 @@
-"""What the ledger adds to a call of DynamoDB: CPU time of a request in the Lambda handler, the network taken away."""
+"""The CPU time of a request in the Lambda handler without the network, against a plain call."""
 
 import json
 import os
@@ -19,7 +19,7 @@ HANDLER_MAX = 1.25
 
 
 def run() -> Part:
-    """An entry posted through the handler, against the call that it makes."""
+    """Compare an entry that is posted through the handler with the handler's call of DynamoDB."""
     samples = _samples()
     rows = [
         ratio(
@@ -27,30 +27,29 @@ def run() -> Part:
             _times(samples, "handler", "plain"),
             at_most=HANDLER_MAX,
         ),
-        ratio(
-            "  of it the call, as the ledger's client makes it", _times(samples, "alike", "plain")
-        ),
+        ratio("  of it the call by the ledger's client", _times(samples, "ledger_client", "plain")),
         ratio(
             "  of it FastAPI and Mangum, around an empty endpoint",
             _times(samples, "empty", "plain"),
         ),
         ratio(
-            "handler, to the call as the ledger's client makes it",
-            _times(samples, "handler", "alike"),
+            "handler, to the call by the ledger's client",
+            _times(samples, "handler", "ledger_client"),
         ),
         Row("handler, on this machine", f"{handler_cpu_seconds() * 1e3:.2f} ms"),
         Row("plain call, on this machine", f"{statistics.median(samples['plain']) * 1e3:.2f} ms"),
     ]
     return Part(
         "CPU of an accepted entry, warm",
-        "the built artifact on Lambda's Python, DynamoDB's answer given at botocore's hook for the wire, against "
-        f"client.transact_write_items(...) of the same items by boto3.client('dynamodb'); medians of {ROUNDS} rounds",
+        "the built artifact on Lambda's Python, with DynamoDB's answers from a hook in botocore, "
+        "against client.transact_write_items(...) of the same items by boto3.client('dynamodb'); "
+        f"medians of {ROUNDS} rounds",
         rows,
     )
 
 
 def handler_cpu_seconds() -> float:
-    """Of one POST /ledger/entry in the handler, with the network taken away."""
+    """The CPU time of a POST /ledger/entry in the handler, without the network."""
     return statistics.median(_samples()["handler"])
 
 
@@ -65,12 +64,12 @@ def _samples() -> dict[str, Sample]:
         "AWS_ENDPOINT_URL_DYNAMODB": "https://dynamodb.us-east-1.amazonaws.com",
     }
     command = [str(LAMBDA_PYTHON), "-m", "tests.benchmarks.handler", str(ROUNDS), str(CALLS)]
-    done = subprocess.run(
+    program = subprocess.run(
         command, env=variables, cwd=ROOT / "tests", capture_output=True, text=True, check=False
     )
-    if done.returncode:
-        raise RuntimeError(f"run `make build` first: {done.stderr}")
-    samples: dict[str, Sample] = json.loads(done.stdout)
+    if program.returncode:
+        raise RuntimeError(f"run `make build` first: {program.stderr}")
+    samples: dict[str, Sample] = json.loads(program.stdout)
     return samples
 
 

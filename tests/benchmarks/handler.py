@@ -1,6 +1,6 @@
-"""CPU time of one request in the Lambda handler, the network taken away, and of what it is compared with.
+"""A program that measures the CPU time of a request in the Lambda handler, and of other calls.
 
-A program for Lambda's Python and the built artifact, which `cpu` starts; it prints seconds per call, as JSON.
+`cpu` starts it on Lambda's Python with the built artifact. It prints seconds per call as JSON.
 """
 
 import contextlib
@@ -55,7 +55,7 @@ def _date(second: int) -> str:
 
 
 def without_network(client: Any) -> Any:
-    """The client, answered at botocore's hook for the wire as DynamoDB answers."""
+    """The client with DynamoDB's answers from a hook in botocore, instead of the network."""
 
     def answer(request: Any, **_: Any) -> AWSResponse:
         target = request.headers["X-Amz-Target"]
@@ -76,42 +76,40 @@ def without_network(client: Any) -> Any:
 
 
 def calls() -> dict[str, Callable[[], Any]]:
-    """What is compared; the same two items in all."""
-    client, asked = without_network(create_client()), {}
+    """The calls to compare. All write the same two items."""
+    client = without_network(create_client())
+    sent: dict[str, Any] = {}
     client.meta.events.register(
         "provide-client-params.dynamodb.TransactWriteItems",
-        lambda params, **_: asked.update(params),
+        lambda params, **_: sent.update(params),
     )
-    handler, event, numbers = (
-        create_handler(create_app(client)),
-        json.loads(EVENT.read_text()),
-        count(),
-    )
+    handler = create_handler(create_app(client))
+    event = json.loads(EVENT.read_text())
+    numbers = count()
 
     def post() -> None:
         body = {
             "owner_id": "ada-of-twenty-letters"[:20],
             "operation": "SIGNUP_CREDIT",
+            "nonce": NONCE.format(next(numbers)),
             "metadata": {"invoice": "117"},
         }
-        answer = handler(
-            {**event, "body": json.dumps({**body, "nonce": NONCE.format(next(numbers))})}, None
-        )
+        answer = handler({**event, "body": json.dumps(body)}, None)
         if answer["statusCode"] != 200:
             raise RuntimeError(answer)
 
     post()
-    post()  # the first has read the balance, and asked for another condition
-    arguments = dict(asked)
+    post()  # the first post reads the account, and sends another condition
+    arguments = dict(sent)
     plain = without_network(boto3.client("dynamodb"))
-    alike = without_network(create_client())
+    ledger_client = without_network(create_client())
     app = FastAPI()
     app.add_api_route("/ledger/entry", _empty, methods=["POST"])
     empty: Any = Mangum(app, lifespan="off")
     return {
         "handler": post,
         "plain": lambda: plain.transact_write_items(**arguments),
-        "alike": lambda: alike.transact_write_items(**arguments),
+        "ledger_client": lambda: ledger_client.transact_write_items(**arguments),
         "empty": lambda: empty(event, None),
     }
 
@@ -122,12 +120,9 @@ async def _empty() -> dict[str, str]:
 
 def main() -> None:
     """Measure and print."""
-    with (
-        Path(os.devnull).open("w") as nowhere,
-        contextlib.redirect_stdout(nowhere),
-    ):  # which has the handler's lines
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
         candidates = calls()
-        gc.freeze()  # for all of them alike
+        gc.freeze()  # the same state for all candidates
         samples = interleaved(candidates, rounds=int(sys.argv[1]), calls=int(sys.argv[2]))
     print(json.dumps(samples))
 

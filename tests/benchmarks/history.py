@@ -1,4 +1,4 @@
-"""Whether what an owner's ledger takes depends on its length: requests, units and time, at three lengths."""
+"""Whether the cost of an owner's ledger grows with its length: requests, units and time."""
 
 import os
 import time
@@ -22,18 +22,20 @@ if TYPE_CHECKING:
 
 __all__ = ["run", "taken"]
 
-SHORTEST, AUDITED, LONGEST = 10, 1_000, 100_000
-"""Entries of the ledgers; the second is checked entry by entry."""
+SHORTEST = 10
+AUDITED = 1_000
+LONGEST = 100_000
+"""The numbers of entries of the ledgers. The second ledger is audited."""
 PAGE = 4
-"""Entries on a page: before the middle of the shortest ledger there are these and the one that tells of more."""
+"""The entries of a page, so that the shortest ledger has a further page before its middle."""
 ROUNDS = 100
 RATIO_MAX = 1.25
-"""More than this is no noise, whatever else the machine does."""
+"""A higher ratio is not noise."""
 Call = Callable[[], object]
 
 
 def run() -> Part:
-    """Seed the ledgers on DynamoDB Local, check them, count, and take the time."""
+    """Seed the ledgers on DynamoDB Local, check them, count, and measure the time."""
     with dynamodb_local() as endpoint:
         os.environ["AWS_ENDPOINT_URL_DYNAMODB"] = endpoint
         client = create_client()
@@ -47,22 +49,21 @@ def run() -> Part:
         calls = {
             ledger.owner_id: _calls(processor, ledger, "timed") for ledger in (*ledgers, another)
         }
-        rows = [_count_row(what, [each[what] for each in counted]) for what in counted[0]]
+        rows = [_count_row(what, [costs[what] for costs in counted]) for what in counted[0]]
         for what in counted[0]:
-            rows += _time_rows(
-                what, ledgers, another, {owner_id: each[what] for owner_id, each in calls.items()}
-            )
+            timed = {owner_id: owner_calls[what] for owner_id, owner_calls in calls.items()}
+            rows += _time_rows(what, ledgers, another, timed)
     return Part(
         "Flat in history",
-        f"on DynamoDB Local, the past being read in the middle, {PAGE} entries a page; times are medians of {ROUNDS} "
-        f"rounds in turn, to those of an owner of {SHORTEST}, and what another one of {SHORTEST} takes is noise. "
-        "The rounds lengthen each ledger by as many entries",
+        f"on DynamoDB Local, past reads in the middle, {PAGE} entries a page; times are medians of "
+        f"{ROUNDS} rounds in turn, as ratios to those of an owner of {SHORTEST} entries; the ratio "
+        f"of another owner of {SHORTEST} entries is noise. The rounds append as many entries",
         rows,
     )
 
 
 def taken(client: "DynamoDBClient", ledger: Seeded) -> dict[str, Taken]:
-    """What each of the calls takes, of a process that knows the owner."""
+    """The cost of each call in a process that knows the owner."""
     calls = _calls(create_processor(ExampleAppOperations, client), ledger, "counted")
     calls["append"]()
     meter = Meter(client)
@@ -70,7 +71,9 @@ def taken(client: "DynamoDBClient", ledger: Seeded) -> dict[str, Taken]:
 
 
 def _calls(processor: OperationProcessor, ledger: Seeded, name: str) -> dict[str, Call]:
-    owner_id, middle, store = ledger.owner_id, ledger.middle, processor.store
+    owner_id = ledger.owner_id
+    middle = ledger.middle
+    store = processor.store
     nonces: Iterator[str] = (f"{name}-{number}" for number in count())
     return {
         "append": lambda: processor.process(add(1, next(nonces), owner_id=owner_id)),
@@ -80,15 +83,11 @@ def _calls(processor: OperationProcessor, ledger: Seeded, name: str) -> dict[str
     }
 
 
-def _count_row(what: str, each: list[Taken]) -> Row:
-    figures = list(dict.fromkeys(map(str, each)))
+def _count_row(what: str, costs: list[Taken]) -> Row:
+    figures = list(dict.fromkeys(map(str, costs)))
     lengths = f"{SHORTEST}, {AUDITED:,} and {LONGEST:,} entries"
-    return Row(
-        f"{what}: requests / units, {lengths}",
-        "; ".join(figures),
-        "one and the same",
-        len(figures) == 1,
-    )
+    label = f"{what}: requests / units, {lengths}"
+    return Row(label, "; ".join(figures), "all the same", len(figures) == 1)
 
 
 def _time_rows(
@@ -107,11 +106,11 @@ def _time_rows(
 
 
 def _check(store: LedgerStore, ledger: Seeded) -> None:
-    """That what was seeded is a ledger."""
+    """Raise an error if the seeded ledger is not valid."""
     page, _ = store.page(ledger.owner_id, before=ledger.middle, limit=PAGE)
     right = [entry.id for entry in page] == [ledger.entries // 2 - step for step in range(PAGE)]
     right &= all(later.prev_hash == earlier.hash for later, earlier in pairwise(page))
     if ledger.entries == AUDITED:
         right &= audit_store(store, ledger.owner_id, read=lambda call: call()).valid
     if not right:
-        raise RuntimeError(f"what was seeded for {ledger.owner_id} is no ledger")
+        raise RuntimeError(f"the seeded ledger of {ledger.owner_id} is not valid")

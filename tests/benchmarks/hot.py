@@ -1,7 +1,7 @@
-"""What many writers of one owner get done, and what an entry of theirs takes, beside as many writers of an owner each.
+"""Many writers of one owner, against as many writers of an owner each: their rate and costs.
 
-They are environments of Lambda, which share nothing but DynamoDB, or threads of one server, which share its processor.
-DynamoDB Local has no conflicts between transactions, so some of the runs add them to its answers.
+The writers are environments of Lambda, which share only DynamoDB, or threads of a server, which
+share its processor. DynamoDB Local has no conflicts between transactions, so some runs add them.
 """
 
 import os
@@ -26,10 +26,10 @@ from tests.benchmarks.report import Part, Row, count, ratio, ratio_of_medians
 from tests.benchmarks.sent import Sent, conflicts
 from tests.support import add
 
-__all__ = ["Environment", "Outcome", "Race", "race", "run"]
+__all__ = ["Environment", "Outcome", "Race", "run", "run_race"]
 
 ENTRIES = 320
-"""Of all writers of a run together."""
+"""The entries of a run, of all writers together."""
 ROUNDS = 3
 WRITERS_MAX = 32
 CONFLICTS = 0.05
@@ -39,28 +39,28 @@ SENT = ("requests", "puts", "balance updates", "stale heads", "retries")
 
 
 class Environment:
-    """A client, and what it sends."""
+    """A client, with counts of what it sends."""
 
     def __init__(self) -> None:
         self.client = create_client()
         self.sent = Sent(self.client)
 
     def processor(self) -> OperationProcessor:
-        """A processor that remembers nothing yet."""
+        """A processor that knows no account."""
         return create_processor(ExampleAppOperations, self.client)
 
     def ledger(self, *, is_shared: bool) -> GroupCommit | OperationProcessor:
-        """What writers post through: as in a server if they share it, else as in Lambda."""
+        """A group commit, as in a server, if the writers share it; else a processor."""
         processor = self.processor()
         return GroupCommit(processor) if is_shared else processor
 
 
 class Race(NamedTuple):
-    """Who writes to whom."""
+    """The writers of a run, and the owners to whom they write."""
 
     writers: int
     environments: int
-    """As many as writers, or one that all of them share."""
+    """One for each writer, or one for all writers."""
     owners: int
     conflicts: float = 0.0
 
@@ -68,13 +68,13 @@ class Race(NamedTuple):
         if self.writers == 1:
             return "1 writer"
         owners = "one owner" if self.owners == 1 else "an owner each"
-        where = "one server" if self.environments == 1 else "environments"
-        met = f", {self.conflicts:.0%} conflicts" if self.conflicts else ""
-        return f"{self.writers} writers in {where}, {owners}{met}"
+        place = "one server" if self.environments == 1 else "environments"
+        conflicts = f", {self.conflicts:.0%} conflicts" if self.conflicts else ""
+        return f"{self.writers} writers in {place}, {owners}{conflicts}"
 
 
 class Outcome(NamedTuple):
-    """What came of it; `counts` has what was accepted, what ended in a 503, and what was sent."""
+    """The result of a race; `counts` has the accepted posts, the 503s and what was sent."""
 
     seconds: float
     counts: Counter[str]
@@ -99,49 +99,59 @@ RACES = [
 
 def run() -> Part:
     """Every race in turn."""
-    outcomes: dict[Race, list[Outcome]] = {one: [] for one in RACES}
+    outcomes: dict[Race, list[Outcome]] = {race: [] for race in RACES}
     with dynamodb_local() as endpoint:
         os.environ["AWS_ENDPOINT_URL_DYNAMODB"] = endpoint
         create_tables(create_client(), os.environ)
-        environments, random = [Environment() for _ in range(WRITERS_MAX)], Random(SEED)
-        race("warm-up", Race(WRITERS_MAX, 1, WRITERS_MAX), environments, random, entries=ENTRIES)
+        environments = [Environment() for _ in range(WRITERS_MAX)]
+        random = Random(SEED)
+        warm_up = Race(WRITERS_MAX, 1, WRITERS_MAX)
+        run_race("warm-up", warm_up, environments, random, entries=ENTRIES)
         for number in range(ROUNDS):
-            for one, found in outcomes.items():
-                found.append(race(f"round {number}", one, environments, random, entries=ENTRIES))
+            for race, found in outcomes.items():
+                name = f"round {number}"
+                found.append(run_race(name, race, environments, random, entries=ENTRIES))
     return Part(
         "Hot owner",
-        f"{ENTRIES} entries a run, audited after it; means of {ROUNDS} rounds in turn; entries/s as a ratio to that "
-        f"of 1 writer, of medians; conflicts by seed {SEED}",
-        [row for one in RACES for row in _rows(one, outcomes[one], outcomes[ALONE])],
+        f"{ENTRIES} entries a run, audited after it; means of {ROUNDS} rounds in turn; entries/s "
+        f"as a ratio of medians to that of 1 writer; conflicts by seed {SEED}",
+        [row for race in RACES for row in _rows(race, outcomes[race], outcomes[ALONE])],
     )
 
 
-def race(
-    name: str, one: Race, environments: Sequence[Environment], random: Random, *, entries: int
+def run_race(
+    name: str, race: Race, environments: Sequence[Environment], random: Random, *, entries: int
 ) -> Outcome:
-    """Run it on owners of its own, once every writer has posted one entry; raises if a ledger is not right then."""
-    running = environments[: one.environments]
-    is_shared = one.environments < one.writers
+    """Run a race on new owners, after each writer posts an entry.
+
+    Raises:
+        RuntimeError: a ledger is not valid afterwards.
+    """
+    running = environments[: race.environments]
+    is_shared = race.environments < race.writers
     ledgers = [environment.ledger(is_shared=is_shared) for environment in running]
     owners = [
-        f"{name}, {one}, {number}".replace(" ", "-").replace("%", "")
-        for number in range(one.owners)
+        f"{name}, {race}, {number}".replace(" ", "-").replace("%", "")
+        for number in range(race.owners)
     ]
     posts = [
         partial(_post, ledgers[writer % len(ledgers)], owners[writer % len(owners)], writer)
-        for writer in range(one.writers)
+        for writer in range(race.writers)
     ]
     for post in posts:
         post(range(1))
     for environment in running:
         environment.sent.take()
-    numbers, start = range(1, 1 + entries // one.writers), Barrier(one.writers + 1)
+    numbers = range(1, 1 + entries // race.writers)
+    start = Barrier(race.writers + 1)
+
+    def has_conflict() -> bool:
+        return random.random() < race.conflicts
+
     with ExitStack() as stack:
         for environment in running:
-            stack.enter_context(
-                conflicts(environment.client, lambda: random.random() < one.conflicts)
-            )
-        threads = stack.enter_context(ThreadPoolExecutor(one.writers))
+            stack.enter_context(conflicts(environment.client, has_conflict))
+        threads = stack.enter_context(ThreadPoolExecutor(race.writers))
         posting = threads.map(lambda post: post(numbers, start), posts)
         start.wait()
         begun = perf_counter()
@@ -149,7 +159,7 @@ def race(
         seconds = perf_counter() - begun
     for environment in running:
         counts += environment.sent.take()
-    accepted = one.writers + counts["accepted"]
+    accepted = race.writers + counts["accepted"]
     _check(running[0].processor(), owners, accepted=accepted, doubtful=counts["ended in 503"])
     return Outcome(seconds, counts)
 
@@ -164,36 +174,41 @@ def _post(
     counts = Counter[str]()
     if start:
         start.wait()
-    with measure_request() as usage:
+    with measure_request() as metrics:
         for number in numbers:
             try:
                 ledger.process(add(1, f"{writer}-{number}", owner_id=owner_id))
                 counts["accepted"] += 1
             except (ContentionError, UnavailableError):
                 counts["ended in 503"] += 1
-    counts.update({"stale heads": usage.stale_heads, "retries": usage.retries})
+    counts.update({"stale heads": metrics.stale_heads, "retries": metrics.retries})
     return counts
 
 
 def _check(
     processor: OperationProcessor, owners: Sequence[str], *, accepted: int, doubtful: int
 ) -> None:
-    """The ledgers are valid and have the entries that were accepted; of one that ended in a 503 it is not known."""
+    """Raise an error if a ledger is not valid or lacks an accepted entry.
+
+    A post that ended in a 503 may have written its entry.
+    """
     reports = [
         audit_store(processor.store, owner_id, read=processor.budget(TIMEOUT_SECONDS).call)
         for owner_id in owners
     ]
     stored = sum(report.entries_checked for report in reports)
-    if not all(report.valid for report in reports) or not accepted <= stored <= accepted + doubtful:
+    is_complete = accepted <= stored <= accepted + doubtful
+    if not is_complete or not all(report.valid for report in reports):
         raise RuntimeError(f"{accepted} entries were accepted and {stored} are stored: {reports}")
 
 
-def _rows(one: Race, outcomes: Sequence[Outcome], alone: Sequence[Outcome]) -> Iterator[Row]:
-    """For one owner all figures, for many those that may differ."""
+def _rows(race: Race, outcomes: Sequence[Outcome], alone: Sequence[Outcome]) -> Iterator[Row]:
+    """All figures of a race with one owner; fewer of a race with many owners."""
     counts = sum((outcome.counts for outcome in outcomes), Counter[str]())
-    pace, base = ([outcome.entries_per_second for outcome in each] for each in (outcomes, alone))
-    yield ratio(f"{one}: entries/s", ratio_of_medians(pace, base))
-    for name in SENT if one.owners == 1 else SENT[:1]:
+    rates = [outcome.entries_per_second for outcome in outcomes]
+    base = [outcome.entries_per_second for outcome in alone]
+    yield ratio(f"{race}: entries/s", ratio_of_medians(rates, base))
+    for name in SENT if race.owners == 1 else SENT[:1]:
         yield count(f"  {name} an entry", counts[name] / counts["accepted"])
     failed = counts["ended in 503"]
     yield Row(

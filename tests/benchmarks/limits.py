@@ -1,4 +1,4 @@
-"""How far the ledger scales before it meets a quota of AWS, and what a million owners take: arithmetic."""
+"""How far the ledger scales before it meets a quota of AWS, and the cost of a million owners."""
 
 from collections.abc import Iterator
 from math import ceil
@@ -13,36 +13,50 @@ from tests.benchmarks.units import READ_UNIT_BYTES, TRANSACTION_FACTOR
 __all__ = ["rate_rows", "reward_rows", "storage_rows"]
 
 REWARD_SECONDS = 600
-"""In which a million owners are to have their reward."""
-BALANCE_UNITS = ENTRY_UNITS = TRANSACTION_FACTOR
+"""The goal for a reward to a million owners."""
+BALANCE_UNITS = TRANSACTION_FACTOR
+ENTRY_UNITS = TRANSACTION_FACTOR
 INDEX_UNITS = 1
-"""What an entry below a kilobyte takes of the balances, of the entries and of their index."""
+"""The write units of an entry below a kilobyte, in the accounts, the entries and the index."""
 
 
 def rate_rows(entry_seconds: float, memory: int) -> Iterator[Row]:
-    """Entries a second that each quota allows, given how long a function of so many megabytes takes for one."""
-    per_partition, per_table = prices.PARTITION_WRITE_UNITS_MAX, prices.TABLE_WRITE_UNITS_MAX
-    together = min(ENTRIES_MAX * per_partition // BALANCE_UNITS, per_partition // INDEX_UNITS)
+    """The entries per second that each quota allows.
+
+    Args:
+        entry_seconds: the time that a function takes for an entry.
+        memory: the function's memory, in megabytes.
+    """
+    partition = prices.PARTITION_WRITE_UNITS_MAX
+    table = prices.TABLE_WRITE_UNITS_MAX
+    grouped = min(ENTRIES_MAX * partition // BALANCE_UNITS, partition // INDEX_UNITS)
+    functions = f"{prices.LAMBDAS_MAX:,} functions of {memory:,} MB at once"
     throttle = int(template()["Parameters"]["ThrottlingRateLimit"]["Default"])
-    for what, rate in {
-        f"one owner, one after the other: {entry_seconds * 1e3:.1f} ms each": 1 / entry_seconds,
-        f"one owner, an entry to a transaction: {per_partition:,} units for its row": per_partition
-        / BALANCE_UNITS,
-        f"one owner, {ENTRIES_MAX} to a transaction: {per_partition:,} for its part of the index": together,
-        f"all owners: {per_table:,} units for the accounts table": per_table / BALANCE_UNITS,
-        f"all owners: {per_table:,} units for the entries table": per_table / ENTRY_UNITS,
-        f"all owners: {per_table:,} units for the index": per_table / INDEX_UNITS,
-        f"all owners: {prices.LAMBDAS_MAX:,} functions of {memory:,} MB at once": prices.LAMBDAS_MAX
-        / entry_seconds,
-        "all owners: API Gateway, of an account": prices.API_REQUESTS_PER_SECOND_MAX,
-        "all owners: API Gateway, as the template sets it": throttle,
-    }.items():
-        yield Row(what, f"{rate:,.0f} entries/s")
+    rates = (
+        (f"one owner, one after the other: {entry_seconds * 1e3:.1f} ms each", 1 / entry_seconds),
+        (
+            f"one owner, an entry to a transaction: {partition:,} units for its row",
+            partition / BALANCE_UNITS,
+        ),
+        (
+            f"one owner, {ENTRIES_MAX} to a transaction: {partition:,} for its part of the index",
+            grouped,
+        ),
+        (f"all owners: {table:,} units for the accounts table", table / BALANCE_UNITS),
+        (f"all owners: {table:,} units for the entries table", table / ENTRY_UNITS),
+        (f"all owners: {table:,} units for the index", table / INDEX_UNITS),
+        (f"all owners: {functions}", prices.LAMBDAS_MAX / entry_seconds),
+        ("all owners: API Gateway, of an account", prices.API_REQUESTS_PER_SECOND_MAX),
+        ("all owners: API Gateway, as the template sets it", throttle),
+    )
+    for label, rate in rates:
+        yield Row(label, f"{rate:,.0f} entries/s")
 
 
 def reward_rows(balance_bytes: int, memory: int) -> Iterator[Row]:
-    """What a reward to a million owners costs, and how many workers it takes."""
-    what, units = "a million rewards", prices.MILLION * prices.WRITE_UNITS_PER_REWARD
+    """The cost of a reward to a million owners, and the workers that it needs."""
+    what = "a million rewards"
+    units = prices.MILLION * prices.WRITE_UNITS_PER_REWARD
     pages = ceil(prices.MILLION / PAGE_OWNERS_MAX)
     read_units = pages * ceil(PAGE_OWNERS_MAX * balance_bytes / READ_UNIT_BYTES)
     dynamodb = units * prices.WRITE_UNIT_DOLLARS + read_units * prices.READ_UNIT_DOLLARS
@@ -63,18 +77,20 @@ def reward_rows(balance_bytes: int, memory: int) -> Iterator[Row]:
         f"{ceil(worker_seconds / REWARD_SECONDS)}",
     )
     yield Row(
-        f"{what}: with {workers_max} workers, as many as the table takes",
+        f"{what}: with {workers_max} workers, the most that the table allows",
         f"{worker_seconds / workers_max:,.0f} s",
     )
 
 
 def storage_rows(entry_bytes: int, balance_bytes: int) -> Iterator[Row]:
-    """What it costs to keep a million owners' balances, and a million entries, in the table and in the index."""
-    for what, size in {
-        f"a million balances of {balance_bytes} bytes": balance_bytes + prices.ITEM_OVERHEAD_BYTES,
-        f"a million entries of {entry_bytes} bytes, and in the index": 2
-        * (entry_bytes + prices.ITEM_OVERHEAD_BYTES),
-    }.items():
+    """The cost to store a million accounts, and a million entries in the table and its index."""
+    balance = balance_bytes + prices.ITEM_OVERHEAD_BYTES
+    entry = 2 * (entry_bytes + prices.ITEM_OVERHEAD_BYTES)
+    sizes = {
+        f"a million balances of {balance_bytes} bytes": balance,
+        f"a million entries of {entry_bytes} bytes, and in the index": entry,
+    }
+    for label, size in sizes.items():
         gigabytes = size * prices.MILLION / prices.GIGABYTE
         dollars = gigabytes * (prices.STORAGE_GB_MONTH_DOLLARS + prices.BACKUP_GB_MONTH_DOLLARS)
-        yield Row(f"{what}, {gigabytes:.2f} GB with backups", f"${dollars:.2f} a month")
+        yield Row(f"{label}, {gigabytes:.2f} GB with backups", f"${dollars:.2f} a month")

@@ -1,6 +1,6 @@
-"""The load on a server that takes `POST /ledger/entry`: each connection sends its next request when it is answered.
+"""The load on a server: each connection posts its next entry when the last one is answered.
 
-It is a process of its own and little more than sockets, because it shares the machine with what it measures.
+It runs in its own process and uses plain sockets, because it shares the machine with the server.
 """
 
 import argparse
@@ -18,14 +18,14 @@ from tests.support import ROOT
 __all__ = ["Answered", "Load", "put_on"]
 
 FUNDS = 1_000_000
-"""Credits that each owner begins with."""
+"""The credits with which each owner begins."""
 HEADER_END = b"\r\n\r\n"
 
 
 class Load(NamedTuple):
-    """So many entries, one after the other for each of so many owners, over so many connections.
+    """Entries for some owners, over some connections.
 
-    `name` begins the owners' ids: what has another one is new.
+    `name` is the beginning of the owners' ids, so a new name has new owners.
     """
 
     name: str
@@ -33,10 +33,10 @@ class Load(NamedTuple):
     owners: int
     connections: int
     funding: bool = False
-    """Whether the entries are the credits that an owner begins with, rather than what it spends of them."""
+    """Whether the entries add the owners' first credits; else they spend."""
 
     def bodies(self) -> Iterator[dict[str, str | int]]:
-        """What is posted."""
+        """The bodies of the requests."""
         operation, amount = ("CREDIT_ADD", FUNDS) if self.funding else ("CREDIT_SPEND", 1)
         for number in range(self.entries):
             owner_id = f"{self.name}-{number % self.owners}"
@@ -45,26 +45,27 @@ class Load(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """How many answers had which status, and how long it took from the first request to the last answer."""
+    """The number of answers of each status, and the time from first request to last answer."""
 
     statuses: dict[int, int]
     seconds: float
 
 
 def put_on(port: int, load: Load) -> Answered:
-    """Put the load on the server at a loopback port, from a process of its own."""
+    """Put the load on the server at a loopback port, from a new process."""
     command = [sys.executable, "-m", "tests.benchmarks.load", str(port), json.dumps(load)]
-    done = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT).stdout)
-    return Answered(
-        {int(status): number for status, number in done["statuses"].items()}, done["seconds"]
-    )
+    program = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT)
+    printed = json.loads(program.stdout)
+    statuses = {int(status): number for status, number in printed["statuses"].items()}
+    return Answered(statuses, printed["seconds"])
 
 
 async def _all(port: int, load: Load) -> Answered:
     requests = [_request(body) for body in load.bodies()]
     opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(load.connections)]
     statuses: Counter[int] = Counter()
-    left, begun = iter(requests), time.perf_counter()
+    left = iter(requests)
+    begun = time.perf_counter()
     await asyncio.gather(*(_send(left, *streams, statuses) for streams in opened))
     seconds = time.perf_counter() - begun
     for _, writer in opened:
@@ -81,12 +82,8 @@ async def _send(
     for request in left:
         writer.write(request)
         status, *headers = (await reader.readuntil(HEADER_END)).lower().split(b"\r\n")
-        (length,) = (
-            int(header.partition(b":")[2])
-            for header in headers
-            if header.startswith(b"content-length:")
-        )
-        await reader.readexactly(length)
+        (length,) = [header for header in headers if header.startswith(b"content-length:")]
+        await reader.readexactly(int(length.partition(b":")[2]))
         statuses[int(status.split()[1])] += 1
 
 

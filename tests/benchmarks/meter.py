@@ -1,4 +1,4 @@
-"""What a call makes a client send to DynamoDB, and the capacity units that this takes."""
+"""The requests that a call sends to DynamoDB, and the capacity units that they take."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,9 +20,9 @@ Item = Mapping[str, Any]
 
 
 class Taken(NamedTuple):
-    """The requests of one call, by name, and what DynamoDB charges for what they read and for what they stored.
+    """The requests of a call, by name, and the units of the reads and of the stored writes.
 
-    It charges for a write that a condition stops as well, but does not say how much.
+    DynamoDB also charges for a write that a condition stops, but does not say how much.
     """
 
     requests: tuple[str, ...]
@@ -34,7 +34,7 @@ class Taken(NamedTuple):
 
 
 class Meter:
-    """Counts at the wire of a client; its own requests are not counted."""
+    """Counts the requests of a client, without its own."""
 
     def __init__(self, client: "DynamoDBClient") -> None:
         self._client = client
@@ -44,13 +44,18 @@ class Meter:
         client.meta.events.register("after-call.dynamodb", self._on_answer)
 
     def of(self, owner_id: str, call: Callable[[], object]) -> Taken:
-        """What a call takes that writes to no other owner; write units are computed from what is stored then."""
+        """The cost of a call that writes only to this owner.
+
+        The write units are computed from the items that are stored afterwards.
+        """
         before = self._balance(owner_id)
         self._requests.clear()
         self._read_units.clear()
         call()
-        requests, read_units = tuple(self._requests), sum(self._read_units)
-        after, entries = self._balance(owner_id), self._entries_since(owner_id, before)
+        requests = tuple(self._requests)
+        read_units = sum(self._read_units)
+        after = self._balance(owner_id)
+        entries = self._entries_since(owner_id, before)
         transactional = "TransactWriteItems" in requests
         units = [write_units_of_entry(entry, transactional=transactional) for entry in entries]
         if after != before:
@@ -67,7 +72,7 @@ class Meter:
         return self._client.get_item(TableName=table, Key=key, ConsistentRead=True).get("Item", {})
 
     def _entries_since(self, owner_id: str, balance: Item) -> list[Item]:
-        found = self._client.query(
+        answer = self._client.query(
             TableName=self._settings.entries_table,
             IndexName=INDEX_BY_ACCOUNT,
             KeyConditionExpression="account = :account AND created_at > :since",
@@ -76,4 +81,4 @@ class Meter:
                 ":since": balance.get("updated_at", {"S": "0"}),
             },
         )
-        return [*found["Items"]]
+        return [*answer["Items"]]

@@ -1,4 +1,4 @@
-"""The ledger that one writes first, on the same tables: look at the nonce, look at the balance, put, update."""
+"""A naive ledger on the same tables: read the nonce, read the balance, put, update."""
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["NaiveLedger"]
 
 MOVE_BALANCE = (
-    "SET balance = if_not_exists(balance, :zero) + :amount, entry_count = if_not_exists(entry_count, :zero) + :one, "
-    "head_hash = :hash, created_at = if_not_exists(created_at, :now), updated_at = :now, active_at = :now"
+    "SET balance = if_not_exists(balance, :zero) + :amount, "
+    "entry_count = if_not_exists(entry_count, :zero) + :one, head_hash = :hash, "
+    "created_at = if_not_exists(created_at, :now), updated_at = :now, active_at = :now"
 )
 
 
 class NaiveLedger:
-    """Right as long as nobody else writes. No write has a condition: what was looked at need not be so any more."""
+    """A ledger whose writes have no condition, so it is right only if no other process writes."""
 
     def __init__(self, client: "DynamoDBClient") -> None:
         self._client = client
@@ -34,7 +35,7 @@ class NaiveLedger:
         self._configs = ExampleAppOperations.get_operation_config()
 
     def process(self, request: OperationRequest) -> LedgerEntry:
-        """Post one operation; raises as the processor does."""
+        """Post an operation. It raises the same errors as the processor."""
         amount = self._configs[request.operation].signed_amount(request.amount)
         used = self._client.get_item(
             TableName=self._settings.entries_table,

@@ -1,4 +1,4 @@
-"""Races that a ledger loses when it looks before it writes: all callers have looked before the first one writes."""
+"""Races that a ledger loses if it checks before it writes: all writers check, then all write."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,30 +18,31 @@ __all__ = ["CREDITS", "WRITERS", "Lost", "lost"]
 
 WRITERS = 8
 CREDITS = 3
-"""What there is to spend for writers who each spend one."""
+"""The credits of an owner. Each writer spends one."""
 MEETING_SECONDS_MAX = 10.0
 Process = Callable[[OperationRequest], LedgerEntry]
 
 
 class Lost(NamedTuple):
-    """What the ledgers say when it is over."""
+    """The errors in the ledgers after the races."""
 
     overdrawn: int
-    """Credits by which a balance is below zero."""
+    """The credits by which a balance is below zero."""
     doubled: int
-    """Spends beyond the first that one nonce took from a balance."""
+    """The spends of a nonce beyond the first."""
 
 
 def lost(client: "DynamoDBClient", name: str, processes: Sequence[Process], *, write: str) -> Lost:
-    """Let all spend at once what is not enough for all, and then all under one nonce.
+    """Let all writers spend at once: first more than there is, then under the same nonce.
 
     Args:
-        client: that of all processes.
-        name: begins the owners' ids.
-        processes: as many as WRITERS, which share nothing else.
+        client: the client of all writers.
+        name: the beginning of the owners' ids.
+        processes: one for each of WRITERS; they share only the client.
         write: the name of the request by which they first write.
     """
-    few, one_nonce = f"{name}-few", f"{name}-one-nonce"
+    few = f"{name}-few"
+    one_nonce = f"{name}-one-nonce"
     processes[0](add(CREDITS, "grant", owner_id=few))
     processes[0](add(WRITERS, "grant", owner_id=one_nonce))
     with _together(client, write):
@@ -55,8 +56,9 @@ def lost(client: "DynamoDBClient", name: str, processes: Sequence[Process], *, w
 
 @contextmanager
 def _together(client: "DynamoDBClient", request: str) -> Iterator[None]:
-    """Until the end of the block each thread waits before its first such request, until all are there."""
-    barrier, waited = threading.Barrier(WRITERS), threading.local()
+    """Until the end of the block, the threads wait for each other before their first request."""
+    barrier = threading.Barrier(WRITERS)
+    waited = threading.local()
 
     def wait(**_: Any) -> None:
         if not hasattr(waited, "once"):

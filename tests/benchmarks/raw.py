@@ -1,6 +1,7 @@
-"""What boto3 and DynamoDB make of the ledger's transactions when there is nothing else to do: no HTTP, no rules.
+"""boto3 and DynamoDB with the ledger's transactions alone: no HTTP, no rules.
 
-The transactions are computed beforehand. An owner's have to be one after the other, so its are all in one thread.
+The transactions are computed beforehand. A thread writes all transactions of an owner, because
+they need their order.
 """
 
 import argparse
@@ -35,10 +36,10 @@ Transaction = list[Any]
 
 
 def written(loads: Iterable[Load], environment: Mapping[str, str]) -> list[float]:
-    """Seconds that each load takes in turn, written by a new process to the tables that the environment names."""
+    """The seconds of each load, which a new process writes to the tables of the environment."""
     command = [sys.executable, "-m", "tests.benchmarks.raw", json.dumps([*loads])]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT, env=environment)
-    seconds: list[float] = json.loads(done.stdout)
+    program = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT, env=environment)
+    seconds: list[float] = json.loads(program.stdout)
     return seconds
 
 
@@ -56,17 +57,17 @@ def _seconds(client: "DynamoDBClient", owners: list[list[Transaction]], threads:
         return time.perf_counter() - begun
 
 
-class _Chains:
-    """The owners' ledgers, as they will be when all is written."""
+class _Accounts:
+    """The owners' accounts after all transactions so far."""
 
     def __init__(self) -> None:
-        self._heads: dict[str, Account] = {}
+        self._accounts: dict[str, Account] = {}
         self._operations = ExampleAppOperations.get_operation_config()
         self._settings = load_settings()
 
     def transactions(self, load: Load) -> list[list[Transaction]]:
-        """Those of each owner, in order."""
-        found: defaultdict[str, list[Transaction]] = defaultdict(list)
+        """The transactions of a load: those of each owner, in order."""
+        by_owner: defaultdict[str, list[Transaction]] = defaultdict(list)
         for body in load.bodies():
             owner_id = str(body["owner_id"])
             name = LedgerOperationType(str(body["operation"]))
@@ -74,16 +75,16 @@ class _Chains:
                 name, str(body["nonce"]), owner_id=owner_id, amount=int(body["amount"])
             )
             amount = self._operations[name].signed_amount(request.amount)
-            head = self._heads.get(owner_id) or Account(owner_id=owner_id)
-            entry = head.next_entry(request, amount=amount, now=datetime.now(UTC))
+            account = self._accounts.get(owner_id) or Account(owner_id=owner_id)
+            entry = account.next_entry(request, amount=amount, now=datetime.now(UTC))
             items = transact_items(
-                change_of(head, entry),
+                change_of(account, entry),
                 entries_table=self._settings.entries_table,
                 accounts_table=self._settings.accounts_table,
             )
-            found[owner_id].append(items)
-            self._heads[owner_id] = head.after(entry)
-        return list(found.values())
+            by_owner[owner_id].append(items)
+            self._accounts[owner_id] = account.after(entry)
+        return list(by_owner.values())
 
 
 def _main() -> None:
@@ -93,15 +94,10 @@ def _main() -> None:
     parser.add_argument("loads", type=json.loads, help="the fields of each Load, as JSON")
     loads = [Load(*fields) for fields in parser.parse_args().loads]
     pool = Config(max_pool_connections=max(load.connections for load in loads))
-    client, chains = (
-        boto3.client("dynamodb", region_name=os.environ["AWS_REGION"], config=pool),
-        _Chains(),
-    )
-    print(
-        json.dumps(
-            [_seconds(client, chains.transactions(load), load.connections) for load in loads]
-        )
-    )
+    client = boto3.client("dynamodb", region_name=os.environ["AWS_REGION"], config=pool)
+    accounts = _Accounts()
+    seconds = [_seconds(client, accounts.transactions(load), load.connections) for load in loads]
+    print(json.dumps(seconds))
 
 
 if __name__ == "__main__":

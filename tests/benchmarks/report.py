@@ -1,4 +1,4 @@
-"""What the benchmarks print: one table, in which every figure is a count, or a ratio to something in the same run."""
+"""The table of the benchmarks. A figure is a count, or a ratio to a figure of the same run."""
 
 import statistics
 import time
@@ -12,7 +12,7 @@ Sample = list[float]
 
 
 class Row(NamedTuple):
-    """One figure, and what was to be reached, if anything."""
+    """A figure with its goal, if it has one."""
 
     what: str
     figure: str
@@ -21,7 +21,7 @@ class Row(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What belongs together: how it was measured, and what came out."""
+    """A group of figures, with the method by which they were measured."""
 
     title: str
     method: str
@@ -29,19 +29,18 @@ class Part(NamedTuple):
 
 
 def count(what: str, number: float, *, exactly: float | None = None, unit: str = "") -> Row:
-    """A row of something that was counted; `exactly` is the goal."""
-    figure, goal = (f"{n:,.4g} {unit}".rstrip() for n in (number, exactly or 0))
-    return (
-        Row(what, figure)
-        if exactly is None
-        else Row(what, figure, f"exactly {goal}", number == exactly)
-    )
+    """A row of a number that was counted; `exactly` is the goal."""
+    figure = f"{number:,.4g} {unit}".rstrip()
+    if exactly is None:
+        return Row(what, figure)
+    goal = f"{exactly:,.4g} {unit}".rstrip()
+    return Row(what, figure, f"exactly {goal}", number == exactly)
 
 
 def ratio(
     what: str, number: float, *, at_most: float | None = None, at_least: float | None = None
 ) -> Row:
-    """A row of how many times as much something is as something else in the same run."""
+    """A row of a ratio of two figures of the same run."""
     figure = f"{number:.2f} x"
     if at_most is not None:
         return Row(what, figure, f"at most {at_most:g} x", number <= at_most)
@@ -57,7 +56,10 @@ def interleaved(
     calls: int = 1,
     clock: Callable[[], float] = time.process_time,
 ) -> dict[str, Sample]:
-    """Seconds per call of each candidate in each round, in turn, so that what slows the machine slows all alike."""
+    """The seconds per call of each candidate in each round.
+
+    The candidates take turns, so that a slow moment of the machine slows all of them.
+    """
     for call in candidates.values():
         for _ in range(calls):
             call()
@@ -72,21 +74,19 @@ def interleaved(
 
 
 def ratio_of_medians(sample: Iterable[float], base: Iterable[float]) -> float:
-    """How many times as much the one is as the other."""
+    """The median of a sample, divided by the median of a base."""
     return statistics.median(sample) / statistics.median(base)
 
 
 def lines(parts: Iterable[Part]) -> Iterator[str]:
-    """The table."""
+    """The lines of the table."""
+    words = {True: "met", False: "MISSED", None: ""}
     yield _line(("", "figure", "goal"))
     for part in parts:
         yield ""
         yield f"{part.title}: {part.method}"
         for row in part.rows:
-            yield (
-                _line((f"  {row.what}", row.figure, row.goal))
-                + {True: "met", False: "MISSED", None: ""}[row.met]
-            )
+            yield _line((f"  {row.what}", row.figure, row.goal)) + words[row.met]
 
 
 def _line(cells: tuple[str, str, str]) -> str:

@@ -1,5 +1,7 @@
-"""Requests to DynamoDB and capacity units, by what is asked of the ledger; beside them, those of the one that is
-written first, and the races that it loses."""
+"""The requests to DynamoDB and the capacity units of each kind of request to the ledger.
+
+For comparison: those of a naive ledger, and the races that it loses.
+"""
 
 import os
 from contextlib import redirect_stdout
@@ -33,33 +35,33 @@ if TYPE_CHECKING:
 
 __all__ = ["GOALS", "NAIVE", "lost_by_naive", "lost_by_ours", "run", "taken", "taken_by_naive"]
 
-PUT_AND_MOVE, LOOK_UP, READ_HEAD, QUERY = (
-    "TransactWriteItems",
-    "TransactGetItems",
-    "GetItem",
-    "Query",
-)
+PUT_AND_MOVE = "TransactWriteItems"
+LOOK_UP = "TransactGetItems"
+READ_HEAD = "GetItem"
+QUERY = "Query"
 GOALS = {
-    "entry, of an owner whom the process knows": Taken((PUT_AND_MOVE,), 0, 5),
-    "entry, of one whom it does not know": Taken((READ_HEAD, PUT_AND_MOVE), 0.5, 5),
-    "entry, after another process has moved the balance": Taken((PUT_AND_MOVE, PUT_AND_MOVE), 0, 5),
-    "nonce that was used, of an owner whom it knows": Taken((PUT_AND_MOVE,), 0, 0),
-    "nonce that was used, of one whom it does not know": Taken((READ_HEAD, PUT_AND_MOVE), 0.5, 0),
-    "refusal for the balance, of an owner whom it knows": Taken((LOOK_UP,), 4, 0),
-    "refusal for the balance, of one whom it does not know": Taken((READ_HEAD, LOOK_UP), 4.5, 0),
+    "entry, known account": Taken((PUT_AND_MOVE,), 0, 5),
+    "entry, unknown account": Taken((READ_HEAD, PUT_AND_MOVE), 0.5, 5),
+    "entry, account moved by another process": Taken((PUT_AND_MOVE, PUT_AND_MOVE), 0, 5),
+    "used nonce, known account": Taken((PUT_AND_MOVE,), 0, 0),
+    "used nonce, unknown account": Taken((READ_HEAD, PUT_AND_MOVE), 0.5, 0),
+    "refusal for the balance, known account": Taken((LOOK_UP,), 4, 0),
+    "refusal for the balance, unknown account": Taken((READ_HEAD, LOOK_UP), 4.5, 0),
     "balance": Taken((READ_HEAD,), 1, 0),
     "balance at an instant": Taken((QUERY,), 0.5, 0),
     f"page of {HISTORY_LIMIT_DEFAULT} entries": Taken((QUERY,), 2, 0),
 }
-"""What each takes, on tables on which others have been before: two processes, and owners with short names."""
+"""The cost of each kind of request, with two processes and owners with short names."""
 NAIVE = Taken(("GetItem", "GetItem", "PutItem", "UpdateItem"), 2, 3)
-"""What each entry of the ledger takes that is written first."""
+"""The cost of an entry of the naive ledger."""
 
-OWNER_ID, NONCE, METADATA_BYTES = "o" * 20, "n" * 36, 200
-"""Of the entry that is to stay below a kilobyte."""
+OWNER_ID = "o" * 20
+NONCE = "n" * 36
+METADATA_BYTES = 200
+"""The lengths of the entry that must stay below a kilobyte."""
 METADATA_KEY = "note"
 LATE = Account(owner_id=OWNER_ID, balance=10**12 - 1, entry_count=999_999, updated_at=NOON)
-"""The head that it is put upon: its numbers are long ones."""
+"""The account before that entry: its numbers are long."""
 
 
 def run() -> Part:
@@ -77,36 +79,29 @@ def run() -> Part:
         ]
         rows += _size_rows()
         rows += [Row("naive ledger: entry", str(naive))]
-        for name, losses in (
-            ("naive ledger", lost_by_naive(client)),
-            ("the ledger", lost_by_ours(client)),
-        ):
-            goal = 0 if name == "the ledger" else None
-            spends = f"{WRITERS} spends at once"
-            rows.append(
-                count(
-                    f"{name}: credits overdrawn, {spends} of {CREDITS}",
-                    losses.overdrawn,
-                    exactly=goal,
-                )
-            )
-            rows.append(
-                count(
-                    f"{name}: credits taken beyond one, {spends}, one nonce",
-                    losses.doubled,
-                    exactly=goal,
-                )
-            )
+        rows += _race_rows("naive ledger", lost_by_naive(client))
+        rows += _race_rows("the ledger", lost_by_ours(client), goal=0)
     return Part(
         "Requests and units",
-        "requests / read units / write units, counted at boto3's wire on DynamoDB Local; write units are computed from "
-        "the sizes of what was stored. DynamoDB does not say what a write takes that a condition stops",
+        "requests / read units / write units, counted at boto3's wire on DynamoDB Local; write "
+        "units are computed from the sizes of the stored items. DynamoDB does not say what a write "
+        "costs that a condition stops",
         rows,
     )
 
 
+def _race_rows(name: str, losses: Lost, *, goal: int | None = None) -> list[Row]:
+    spends = f"{WRITERS} spends at once"
+    overdrawn = f"{name}: credits overdrawn, {spends} of {CREDITS}"
+    doubled = f"{name}: credits taken beyond one, {spends}, one nonce"
+    return [
+        count(overdrawn, losses.overdrawn, exactly=goal),
+        count(doubled, losses.doubled, exactly=goal),
+    ]
+
+
 def taken(client: "DynamoDBClient") -> dict[str, Taken]:
-    """What each of GOALS takes, in their order, through the app's handler; nobody may have an entry yet."""
+    """The cost of each of GOALS through the app's handler, on empty tables."""
     ours, theirs = (LambdaApi(create_handler(create_app(client))) for _ in range(2))
     meter = Meter(client)
 
@@ -120,42 +115,40 @@ def taken(client: "DynamoDBClient") -> dict[str, Taken]:
         return meter.of("ada", lambda: ours("GET", f"/ledger/ada/{what}", query=query))
 
     post(theirs, "grant", "bob")
-    unknown, known = post(ours, "first"), post(ours, "second")
-    used, used_unknown = post(ours, "second"), post(theirs, "second")
+    unknown = post(ours, "first")
+    known = post(ours, "second")
+    used = post(ours, "second")
+    used_unknown = post(theirs, "second")
     post(theirs, "their own")
     stale = post(ours, "third")
     refused = post(ours, "dear", name="CREDIT_SPEND", amount=999)
     refused_unknown = post(ours, "dear", "bob", name="CREDIT_SPEND", amount=999)
     for number in range(HISTORY_LIMIT_DEFAULT):
-        ours(
-            "POST",
-            "/ledger/entry",
-            {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": f"more-{number}"},
-        )
-    middle = ours("GET", "/ledger/ada/entries", query={"limit": "2"}).body["entries"][-1][
-        "created_at"
-    ]
+        body = {"owner_id": "ada", "operation": "SIGNUP_CREDIT", "nonce": f"signup-{number}"}
+        ours("POST", "/ledger/entry", body)
+    page = ours("GET", "/ledger/ada/entries", query={"limit": "2"}).body
+    middle = page["entries"][-1]["created_at"]
     reads = (get("balance"), get("balance", at=middle), get("entries"))
     found = (known, unknown, stale, used, used_unknown, refused, refused_unknown, *reads)
     return dict(zip(GOALS, found, strict=True))
 
 
 def taken_by_naive(client: "DynamoDBClient") -> Taken:
-    """What the ledger that is written first takes for an entry of an owner who has one."""
-    ledger, meter = NaiveLedger(client), Meter(client)
+    """The cost of a second entry in the naive ledger."""
+    ledger = NaiveLedger(client)
+    meter = Meter(client)
     ledger.process(add(9, "first", owner_id="naive"))
     return meter.of("naive", lambda: ledger.process(add(9, "second", owner_id="naive")))
 
 
 def lost_by_naive(client: "DynamoDBClient") -> Lost:
-    """The races that it loses."""
-    return lost(
-        client, "naive", [NaiveLedger(client).process for _ in range(WRITERS)], write="PutItem"
-    )
+    """The errors of the naive ledger in the races."""
+    processes = [NaiveLedger(client).process for _ in range(WRITERS)]
+    return lost(client, "naive", processes, write="PutItem")
 
 
 def lost_by_ours(client: "DynamoDBClient") -> Lost:
-    """The same of this ledger, in as many processes."""
+    """The errors of this ledger in the same races."""
     processes = [create_processor(ExampleAppOperations, client).process for _ in range(WRITERS)]
     return lost(client, "ours", processes, write=PUT_AND_MOVE)
 
@@ -168,18 +161,19 @@ def _size_rows() -> list[Row]:
     units = write_units_of_entry(item) + write_units_of_balance(balance, balance)
     return [
         Row(
-            f"bytes of an entry: nonce of {len(NONCE)}, owner of {len(OWNER_ID)}, metadata of {METADATA_BYTES}",
+            f"bytes of an entry: nonce of {len(NONCE)}, owner of {len(OWNER_ID)}, "
+            f"metadata of {METADATA_BYTES}",
             f"{item_bytes(item)}",
             f"at most {WRITE_UNIT_BYTES:,}",
             spare >= 0,
         ),
-        count("its write units: 2 for it, 2 for the balance, 1 for the index", units, exactly=5),
-        count("bytes of metadata that leave it at that", METADATA_BYTES + spare),
-        count("write units with a byte more", units + _units_of_one_more(value_bytes + spare)),
+        count("write units: 2 for the entry, 2 for the account, 1 for the index", units, exactly=5),
+        count("bytes of metadata within these units", METADATA_BYTES + spare),
+        count("write units with a further byte", units + _units_of_next_byte(value_bytes + spare)),
     ]
 
 
-def _units_of_one_more(value_bytes: int) -> int:
+def _units_of_next_byte(value_bytes: int) -> int:
     return write_units_of_entry(_item(value_bytes + 1)) - write_units_of_entry(_item(value_bytes))
 
 

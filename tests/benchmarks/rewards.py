@@ -1,10 +1,9 @@
-"""What a reward to all owners takes: by a sweep, and by the loop that one would write first; on DynamoDB Local.
+"""The cost of a reward to all owners, by a sweep and by a naive loop, on DynamoDB Local.
 
     make bench-rewards
 
-It prints one table and how far the goals are met. It is no test: machines differ, so it fails for no figure.
-
-All runs share one pair of tables, each run in a period of its own.
+It prints a table and the goals. No figure fails the run, because machines differ. All runs share
+the same tables; each run has its own period.
 """
 
 import argparse
@@ -44,55 +43,59 @@ PEAK_GROWTH_MAX = 1.1
 SPEEDUP_MIN = 3.0
 
 SEEDED_AT = datetime(2026, 11, 17, 12, tzinfo=UTC)
-FEW, WARM_UP, NAIVE_BEFORE, NAIVE_AFTER = "2026-11-18", "2026-11-19", "2026-11-20", "2026-11-21"
-SWEEP, SWEEP_FOR_MEMORY = "2026-11-22", "2026-11-23"
-"""The period of each run, so that nobody has its reward yet."""
+FEW = "2026-11-18"
+WARM_UP = "2026-11-19"
+NAIVE_BEFORE = "2026-11-20"
+NAIVE_AFTER = "2026-11-21"
+SWEEP = "2026-11-22"
+SWEEP_FOR_MEMORY = "2026-11-23"
+"""The periods of the runs, whose rewards no owner has."""
 FEW_OWNERS = 2000
-"""Whom the memory of a sweep over all owners is compared with."""
+"""The owners of the sweep with whose memory the sweep of all owners is compared."""
 WARM_UP_OWNERS = 300
-"""DynamoDB Local is slow at first, until Java has compiled what is called often."""
+"""DynamoDB Local is slow until Java compiles its code."""
 SWEEP_SECONDS_MAX = 3600.0
 SEED_THREADS = 2
 SEED_TRIES_MAX = 60
 SIZE_ROWS = 500
-"""Rows that are read at a time to see what was written: few, for the client waits for two seconds only."""
+"""Rows that are read at a time, few because the client waits for two seconds only."""
 
 
 @dataclass
 class Cost:
-    """What was spent on some owners."""
+    """The cost of a run over some owners."""
 
     owners: int = 0
     requests: int = 0
     write_requests: int = 0
     refused: int = 0
-    """Requests that had no answer, or an error for one; their write units are in no figure."""
+    """Requests without an answer or with an error; no figure has their write units."""
     read_units: float = 0.0
     write_units: int = 0
     entry_bytes: int = 0
-    """Of all new entries."""
+    """The bytes of all new entries."""
     seconds: float = 0.0
     cpu_seconds: float = 0.0
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(
-            **{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)}
-        )
+        names = [field.name for field in fields(self)]
+        return Cost(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
     @property
     def owners_per_second(self) -> float:
-        """How many owners were seen to in a second."""
+        """The owners of a second."""
         return self.owners / self.seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark and print what came of it; 0 whatever that is."""
+    """Run the benchmark, print its figures, and return 0."""
     options = _parser().parse_args(arguments)
     if options.peak_of:
         print(_own_peak_kibibytes(options.peak_of))
         return 0
-    for name in [name for name in os.environ if name.startswith(("AWS_", "LEDGER_"))]:
-        del os.environ[name]  # the machine's, which could point anywhere
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "LEDGER_")):
+            del os.environ[name]  # the machine's variable, which may name another store
     os.environ.update(ENVIRONMENT)
     print(
         f"{os.cpu_count()} CPUs ({platform.machine()}), load average {os.getloadavg()[0]:.2f}, "
@@ -119,20 +122,22 @@ def _benchmark(owners: int, naive_owners: int) -> None:
     all_kibibytes = _peak_kibibytes(SWEEP_FOR_MEMORY)
 
     naive = before + after
-    requests, growth = sweep.requests / sweep.owners, all_kibibytes / few_kibibytes
+    requests = sweep.requests / sweep.owners
+    growth = all_kibibytes / few_kibibytes
     speedup = sweep.owners_per_second / naive.owners_per_second
     _print_table(sweep, naive, speedup)
     print(
-        f"The naive loop ran over a sample, of {before.owners:,} owners: before the sweep "
-        f"({before.owners_per_second:,.0f} owners/s) and after it ({after.owners_per_second:,.0f} owners/s)."
+        f"The naive loop ran over a sample of {before.owners:,} owners: before the sweep "
+        f"({before.owners_per_second:,.0f} owners/s) and after it "
+        f"({after.owners_per_second:,.0f} owners/s)."
     )
     print(
-        f"The same sweep again: {again.requests / again.owners:.4f} requests per owner, {again.write_requests} write "
-        f"requests, {again.owners_per_second:,.0f} owners/s."
+        f"The same sweep again: {again.requests / again.owners:.4f} requests per owner, "
+        f"{again.write_requests} write requests, {again.owners_per_second:,.0f} owners/s."
     )
     print(
-        f"Peak memory of a new process that sweeps: {few_kibibytes / 1024:.1f} MiB for {few:,} owners, "
-        f"{all_kibibytes / 1024:.1f} MiB for {owners:,}, {growth:.3f}x.\n"
+        f"Peak memory of a new process that sweeps: {few_kibibytes / 1024:.1f} MiB for {few:,} "
+        f"owners, {all_kibibytes / 1024:.1f} MiB for {owners:,}, {growth:.3f}x.\n"
     )
     met = requests <= REQUESTS_PER_OWNER_MAX
     _print_goal(f"at most {REQUESTS_PER_OWNER_MAX} requests per owner", f"{requests:.4f}", met)
@@ -149,7 +154,7 @@ def _benchmark(owners: int, naive_owners: int) -> None:
 
 
 def _naive(period: str, owners: int) -> Cost:
-    """What one would write first: scan the owners, here the first so many, and post to one after the other."""
+    """A naive loop: scan the first owners, and post to one after the other."""
     reward = _reward(period)
     processor = create_processor(ExampleAppOperations)
     client = _client_of(processor.store)
@@ -167,7 +172,7 @@ def _naive(period: str, owners: int) -> Cost:
 
 
 def _sweep(period: str) -> Cost:
-    """This design."""
+    """A sweep over all owners."""
     reward = _reward(period)
     store = create_account_store()
     with _measured(_client_of(store)) as cost:
@@ -175,16 +180,17 @@ def _sweep(period: str) -> Cost:
         segment = Sweep(store, reward).run(segment, seconds=SWEEP_SECONDS_MAX)
         cost.owners = segment.tally.owners
     if not segment.finished or segment.tally.rewarded != segment.tally.owners:
-        raise RuntimeError(
-            f"the sweep is not done: {segment}"
-        )  # and its figures would be those of something else
+        raise RuntimeError(f"the sweep is not finished: {segment}")
     return cost
 
 
 @contextmanager
 def _measured(client: Any) -> Iterator[Cost]:
-    """Fill in what a client's requests cost until the end of the block, but for the write units."""
-    cost, sent, read, accepted = Cost(), wire(client), [], []
+    """The cost of a client's requests until the end of the block, without the write units."""
+    cost = Cost()
+    sent = wire(client)
+    read: list[float] = []
+    accepted: list[bool] = []
 
     def on_answer(http_response: Any, parsed: Mapping[str, Any], model: Any, **_: Any) -> None:
         accepted.append(http_response.status_code < 300)
@@ -192,15 +198,19 @@ def _measured(client: Any) -> Iterator[Cost]:
             read.append(units_from(parsed))
 
     client.meta.events.register("after-call.dynamodb", on_answer)
-    begun, cpu_begun = time.perf_counter(), time.process_time()
+    begun = time.perf_counter()
+    cpu_begun = time.process_time()
     yield cost
-    cost.seconds, cost.cpu_seconds = time.perf_counter() - begun, time.process_time() - cpu_begun
-    cost.requests, cost.write_requests = len(sent), sent.count("TransactWriteItems")
-    cost.refused, cost.read_units = len(sent) - sum(accepted), sum(read)
+    cost.seconds = time.perf_counter() - begun
+    cost.cpu_seconds = time.process_time() - cpu_begun
+    cost.requests = len(sent)
+    cost.write_requests = sent.count("TransactWriteItems")
+    cost.refused = len(sent) - sum(accepted)
+    cost.read_units = sum(read)
 
 
 def _with_write_units(run: Callable[[], Cost], period: str) -> Cost:
-    """Run, and add what the writes cost, computed from what is stored before and after."""
+    """Run, and add the write units, computed from the items before and after."""
     balances = {item["account"]["S"]: item for item in _items("LEDGER_ACCOUNTS_TABLE")}
     cost = run()
     nonce = _reward(period).nonce
@@ -231,7 +241,7 @@ def _items(table: str, **options: Any) -> Iterator[dict[str, Any]]:
 
 
 def _seed(numbers: Sequence[int]) -> None:
-    """Post a first entry for as many owners as there are numbers."""
+    """Post a first entry for the owner of each number."""
     store = create_account_store()
     batches = [numbers[first : first + WRITES_MAX] for first in range(0, len(numbers), WRITES_MAX)]
     with ThreadPoolExecutor(SEED_THREADS) as threads:
@@ -241,27 +251,22 @@ def _seed(numbers: Sequence[int]) -> None:
 def _seed_batch(store: SweepStore, numbers: Sequence[int]) -> None:
     signup = LedgerOperationType.SIGNUP_CREDIT
     amount = ExampleAppOperations.get_operation_config()[signup].amount
-    heads = [Account(owner_id=f"{number:036}") for number in numbers]  # as long as a UUID
-    writes = [
-        change_of(
-            head,
-            head.next_entry(
-                operation(signup, owner_id=head.owner_id), amount=amount, now=SEEDED_AT
-            ),
-        )
-        for head in heads
-    ]
+    changes = []
+    for number in numbers:
+        account = Account(owner_id=f"{number:036}")  # as long as a UUID
+        request = operation(signup, owner_id=account.owner_id)
+        entry = account.next_entry(request, amount=amount, now=SEEDED_AT)
+        changes.append(change_of(account, entry))
     for _ in range(SEED_TRIES_MAX):
         try:
-            cancelled = store.transact(writes, token=str(uuid4()))
+            cancelled = store.transact(changes, token=str(uuid4()))
         except UnavailableError:
             continue
-        if all(
-            one.stored for one in cancelled
-        ):  # none was, or else an earlier try was done that had no answer
+        # Cancellations with a stored entry mean that an earlier try without an answer succeeded.
+        if all(cancellation.stored for cancellation in cancelled):
             return
         time.sleep(1)
-    raise RuntimeError("DynamoDB Local takes no entries: see .local/dynamodb-local.log")
+    raise RuntimeError("DynamoDB Local writes no entries: see .local/dynamodb-local.log")
 
 
 def _peak_kibibytes(period: str) -> int:
@@ -271,10 +276,10 @@ def _peak_kibibytes(period: str) -> int:
 
 
 def _own_peak_kibibytes(period: str) -> int:
-    """The same, in that process.
+    """The most memory that this process has while it sweeps.
 
-    It is not ru_maxrss: Linux lets that begin with the peak of the process that starts this one, so that both sweeps
-    would seem to take as much as the benchmark itself.
+    ru_maxrss is wrong here: on Linux it begins with the peak of the parent process, so that both
+    sweeps would seem to need as much as the benchmark.
     """
     _sweep(period)
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
@@ -287,7 +292,7 @@ def _reward(period: str) -> Reward:
 
 
 def _client_of(store: LedgerStore) -> Any:
-    """The store's own client, so that what is measured is what ledger_core.wiring makes."""
+    """The store's own client, which ledger_core.wiring configures."""
     return store._client
 
 
@@ -326,7 +331,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m tests.benchmarks.rewards", description=description
     )
     parser.add_argument(
-        "--owners", type=int, default=20_000, help="whom to sweep (default: %(default)s)"
+        "--owners", type=int, default=20_000, help="owners to sweep (default: %(default)s)"
     )
     parser.add_argument(
         "--naive-owners",

@@ -1,4 +1,4 @@
-"""Long ledgers, made quickly: most of their entries are put 25 to a request, which no role on AWS may do."""
+"""Creates long ledgers quickly: it puts 25 entries by a request, which no role on AWS may do."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,18 +25,18 @@ __all__ = ["Seeded", "seed"]
 
 SEEDED_AT = datetime(2026, 11, 17, 12, tzinfo=UTC)
 BATCH = 25
-"""Items that BatchWriteItem takes."""
+"""The items of a BatchWriteItem."""
 STEP = 5_000
-"""Entries that are in memory at a time."""
+"""The entries that are in memory at a time."""
 THREADS = 4
 CONFIG = CLIENT_CONFIG.merge(
     Config(read_timeout=60, retries={"mode": "standard", "total_max_attempts": 5})
 )
-"""With time for a DynamoDB Local that has much to do."""
+"""Waits long enough for a busy DynamoDB Local."""
 
 
 class Seeded(NamedTuple):
-    """An owner's ledger: how many entries it has, and when the one in the middle was posted."""
+    """An owner's ledger: the number of its entries, and the time of the entry in the middle."""
 
     owner_id: str
     entries: int
@@ -44,43 +44,41 @@ class Seeded(NamedTuple):
 
 
 def seed(owner_id: str, entries: int) -> Seeded:
-    """Write a ledger of at least two entries of one credit each, to the tables that the environment names.
+    """Write a ledger of two or more entries of one credit to the tables of the environment.
 
-    The first and the last entry are the store's to write, with the balance's row.
+    The store writes the first and the last entry, with the account.
     """
-    store, chain = create_store(), _chain(owner_id, entries)
-    first = next(chain)
-    begun = change_of(Account(owner_id=owner_id), first)
-    store.transact([begun], token=str(uuid4()))
+    store = create_store()
+    chain = _entries(owner_id, entries)
+    first = change_of(Account(owner_id=owner_id), next(chain))
+    store.transact([first], token=str(uuid4()))
     write = partial(_write, create_client(CONFIG), load_settings().entries_table)
     with ThreadPoolExecutor(THREADS) as threads:
         between = islice(chain, entries - 2)
         while step := list(islice(between, STEP)):
-            list(
-                threads.map(
-                    write, (step[start : start + BATCH] for start in range(0, len(step), BATCH))
-                )
-            )
+            batches = [step[start : start + BATCH] for start in range(0, len(step), BATCH)]
+            list(threads.map(write, batches))
     last = next(chain)
-    store.transact(
-        [AccountChange((last,), begun.after, begun.after.after(last))], token=str(uuid4())
-    )
+    change = AccountChange((last,), first.after, first.after.after(last))
+    store.transact([change], token=str(uuid4()))
     if store.account(owner_id, consistent=True).head != Head.at(last):
         raise RuntimeError(f"the ledger of {owner_id} does not end with its last entry")
     return Seeded(owner_id, entries, SEEDED_AT + entries // 2 * TIME_STEP_MIN)
 
 
-def _chain(owner_id: str, entries: int) -> Iterator[LedgerEntry]:
-    head = Account(owner_id=owner_id)
+def _entries(owner_id: str, entries: int) -> Iterator[LedgerEntry]:
+    account = Account(owner_id=owner_id)
     for number in range(entries):
-        entry = head.next_entry(add(1, f"{number:036}", owner_id=owner_id), amount=1, now=SEEDED_AT)
+        request = add(1, f"{number:036}", owner_id=owner_id)
+        entry = account.next_entry(request, amount=1, now=SEEDED_AT)
         yield entry
-        head = account_after(entry)
+        account = account_after(entry)
 
 
 def _write(client: "DynamoDBClient", table: str, entries: list[LedgerEntry]) -> None:
+    items = [entry_item(entry) for entry in entries]
     answer = client.batch_write_item(
-        RequestItems={table: [{"PutRequest": {"Item": entry_item(entry)}} for entry in entries]}
+        RequestItems={table: [{"PutRequest": {"Item": item}} for item in items]}
     )
     if answer["UnprocessedItems"]:
         raise RuntimeError("DynamoDB Local did not take the whole batch")

@@ -1,4 +1,4 @@
-"""What a client sends to DynamoDB, counted at the wire; and DynamoDB's own conflicts, which no fake of it has."""
+"""Counts what a client sends to DynamoDB, and adds DynamoDB's conflicts, which no fake has."""
 
 import io
 import json
@@ -25,7 +25,7 @@ NAMES = {"Put": "puts", "Update": "balance updates"}
 
 
 class Sent:
-    """Counts of what a client sends from now on."""
+    """Counts the requests and writes that a client sends from now on."""
 
     def __init__(self, client: "DynamoDBClient") -> None:
         self._requests = wire(client)
@@ -33,10 +33,9 @@ class Sent:
         client.meta.events.register(TRANSACTIONS, self._add_writes)
 
     def take(self) -> Counter[str]:
-        """Requests, and what is in their transactions, since this was called last."""
-        counts = Counter({"requests": len(self._requests)}) + Counter(
-            NAMES[kind] for kind in self._writes
-        )
+        """The requests and the writes in their transactions since the last call."""
+        counts = Counter(NAMES[kind] for kind in self._writes)
+        counts["requests"] += len(self._requests)
         self._requests.clear()
         self._writes.clear()
         return counts
@@ -47,7 +46,7 @@ class Sent:
 
 @contextmanager
 def conflicts(client: "DynamoDBClient", is_next: Callable[[], bool]) -> Iterator[None]:
-    """Until the end of the block, cancel each transaction that `is_next` picks, for a conflict at the balance."""
+    """Until the end of the block, cancel the transactions that `is_next` picks by a conflict."""
 
     def cancel(request: Any, **_: Any) -> AWSResponse | None:
         if not is_next():
@@ -56,13 +55,16 @@ def conflicts(client: "DynamoDBClient", is_next: Callable[[], bool]) -> Iterator
         codes = ", ".join(reason["Code"] for reason in reasons)
         body = {
             "__type": "com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
-            "Message": f"Transaction cancelled, please refer cancellation reasons for specific reasons [{codes}]",
+            "Message": (
+                "Transaction cancelled, please refer cancellation reasons for specific reasons "
+                f"[{codes}]"
+            ),
             "CancellationReasons": reasons,
         }
         raw = urllib3.HTTPResponse(io.BytesIO(json.dumps(body).encode()), preload_content=False)
         return AWSResponse(request.url, 400, HTTPHeaders(), raw)
 
-    events: Any = client.meta.events  # whose types know of no handler that answers
+    events: Any = client.meta.events  # the stubs allow no handler that answers
     events.register(TRANSACTIONS, cancel)
     try:
         yield
@@ -71,5 +73,5 @@ def conflicts(client: "DynamoDBClient", is_next: Callable[[], bool]) -> Iterator
 
 
 def _kinds(request: Any) -> list[str]:
-    """What each item of a transaction does: Put, Update."""
+    """The kind of each write in a transaction: Put, Update."""
     return [kind for item in json.loads(request.body)["TransactItems"] for kind in item]

@@ -1,7 +1,7 @@
-"""The ledger's server beside servers that teams write for the same endpoint, and beside boto3 without any server.
+"""The ledger's server against other servers for the same endpoint, and against boto3 alone.
 
-Each is one process. What a load costs it is the CPU time of that process with all its threads, so that it does not
-matter what DynamoDB, the load and the rest of the machine take.
+Each server is one process. Its cost is the CPU time of that process with all its threads, so that
+DynamoDB, the load and the rest of the machine do not count.
 """
 
 import contextlib
@@ -30,9 +30,11 @@ ROUNDS = 3
 CONNECTIONS = 32
 ENTRIES = 320
 WARM_UP_ENTRIES = 320
-"""With which a server and its owners begin: nobody is new when it is measured."""
+"""The entries before the measurement, so that no owner is new in it."""
 OWNERS = {"one owner": 1, "320 owners": 320}
-OURS, BASE, RAW = "the ledger", "plain boto3", "boto3 without a server"
+OURS = "the ledger"
+BASE = "plain boto3"
+RAW = "boto3 without a server"
 PEERS = {
     BASE: "plain",
     "check, then write": "check_then_write",
@@ -41,22 +43,18 @@ PEERS = {
     "a function in PostgreSQL": "sql_function",
 }
 UVICORN = (
-    "--host",
-    "127.0.0.1",
-    "--log-level",
-    "warning",
-    "--ws",
-    "none",
-    "--timeout-graceful-shutdown",
-    "5",
+    *("--host", "127.0.0.1"),
+    *("--log-level", "warning"),
+    *("--ws", "none"),
+    *("--timeout-graceful-shutdown", "5"),
 )
-"""As in infra.run."""
+"""The options of infra.run."""
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 KEEP_PID = 'echo $$ > "$0"; exec "$@"'
 
 
 class Cost(NamedTuple):
-    """What a load took."""
+    """The cost of a load."""
 
     seconds: float
     cpu_seconds: float = 0.0
@@ -65,11 +63,11 @@ class Cost(NamedTuple):
 
 
 Costs = dict[str, list[Cost]]
-"""By load, one of each round."""
+"""The costs of each load, one for each round."""
 
 
 def run() -> Part:
-    """Every server, and boto3 without one, in turn."""
+    """Measure each server and boto3 alone, in turn."""
     costs: dict[str, Costs] = {name: {load: [] for load in OWNERS} for name in (OURS, RAW, *PEERS)}
     with (
         dynamodb_local() as endpoint,
@@ -78,61 +76,47 @@ def run() -> Part:
     ):
         os.environ.update(AWS_ENDPOINT_URL_DYNAMODB=endpoint, DATABASE_URL=database)
         os.environ["AWS_DEFAULT_REGION"] = os.environ["AWS_REGION"]
-        _costs_of(
-            peer("plain"), "warm-up"
-        )  # of DynamoDB Local, whose code Java has not compiled yet
+        _costs_of(peer("plain"), "warm-up")  # Java compiles the code of DynamoDB Local
         for number in range(ROUNDS):
             for name in costs:
                 run_name = f"round-{number}-{name}".replace(" ", "-").replace(",", "")
-                if name == RAW:
-                    found = _raw_costs(run_name)
-                else:
-                    found = _costs_of(_ours(data) if name == OURS else peer(PEERS[name]), run_name)
-                for load, cost in found.items():
+                for load, cost in _costs_by_load(name, run_name, data).items():
                     costs[name][load].append(cost)
+    rows: list[Row] = []
+    for load in OWNERS:
+        rows += _rows(load, {name: costs[name][load] for name in costs})
     return Part(
         "One server process",
-        f"{CONNECTIONS} connections post {ENTRIES} spends of owners that the server knows; ratios of medians, for "
-        f"entries/s medians of ratios, of {ROUNDS} rounds in turn; CPU time as a ratio to that of {BASE}",
-        [
-            row
-            for load in OWNERS
-            for row in _rows(load, {name: costs[name][load] for name in costs})
-        ],
+        f"{CONNECTIONS} connections post {ENTRIES} spends of owners that the server knows; ratios "
+        f"of medians, for entries/s medians of ratios, of {ROUNDS} rounds in turn; CPU time as a "
+        f"ratio to that of {BASE}",
+        rows,
     )
 
 
+def _costs_by_load(name: str, run_name: str, data: str) -> dict[str, Cost]:
+    if name == RAW:
+        return _raw_costs(run_name)
+    if name == OURS:
+        return _costs_of(_ours(data), run_name)
+    return _costs_of(peer(PEERS[name]), run_name)
+
+
 def peer(module: str) -> list[str]:
-    """How a peer is started; its port is to follow."""
-    return [
-        sys.executable,
-        "-m",
-        "uvicorn",
-        f"tests.benchmarks.peers.{module}:app",
-        *UVICORN,
-        "--port",
-    ]
+    """The command that starts a peer, without the port at its end."""
+    app = f"tests.benchmarks.peers.{module}:app"
+    return [sys.executable, "-m", "uvicorn", app, *UVICORN, "--port"]
 
 
 def _ours(data: str) -> list[str]:
     endpoint = os.environ["AWS_ENDPOINT_URL_DYNAMODB"]
-    measured = ["--log", "json", "--one-cpu"]
-    return [
-        sys.executable,
-        "-m",
-        "infra.run",
-        "--data",
-        data,
-        "--endpoint",
-        endpoint,
-        *measured,
-        "--port",
-    ]
+    store = ["--data", data, "--endpoint", endpoint]
+    return [sys.executable, "-m", "infra.run", *store, "--log", "json", "--one-cpu", "--port"]
 
 
 @contextlib.contextmanager
 def with_new_tables(name: str) -> Iterator[Mapping[str, str]]:
-    """Tables of their own until the end of the block; gives the environment that names them."""
+    """Create new tables until the end of the block, and give the environment that names them."""
     tables = {f"LEDGER_{kind}_TABLE": f"{name}-{kind.lower()}" for kind in ("ENTRIES", "ACCOUNTS")}
     client = create_client()
     create_tables(client, tables)
@@ -143,18 +127,24 @@ def with_new_tables(name: str) -> Iterator[Mapping[str, str]]:
 
 @contextlib.contextmanager
 def serving(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[tuple[int, int]]:
-    """Run a server until the end of the block; gives its port and the id of its process."""
-    port, log = free_port(), CACHE / "benchmarks.log"
-    with tempfile.NamedTemporaryFile("r") as pid:
-        kept = ["sh", "-c", KEEP_PID, pid.name, *command, str(port)]
-        with running(
-            " ".join(command[2:4]), kept, port=port, log=log, folder=ROOT, environment=environment
-        ):
-            yield port, int(pid.read())
+    """Run a server until the end of the block, and give its port and its process id."""
+    port = free_port()
+    with (
+        tempfile.NamedTemporaryFile("r") as pid,
+        running(
+            " ".join(command[2:4]),
+            ["sh", "-c", KEEP_PID, pid.name, *command, str(port)],
+            port=port,
+            log=CACHE / "benchmarks.log",
+            folder=ROOT,
+            environment=environment,
+        ),
+    ):
+        yield port, int(pid.read())
 
 
 def cost_of(load: Load, port: int, pid: int) -> Cost:
-    """Put a load on a server, and take its time."""
+    """Put a load on a server, and measure its cost."""
     begun = _cpu_seconds(pid)
     answered = put_on(port, load)
     refused = load.entries - answered.statuses.get(200, 0)
@@ -172,7 +162,7 @@ def _costs_of(command: Sequence[str], run_name: str) -> dict[str, Cost]:
 
 
 def _raw_costs(run_name: str) -> dict[str, Cost]:
-    """One owner's transactions have to be one after the other, so they are in one thread."""
+    """The costs without a server. A thread writes all transactions of an owner, in order."""
     with with_new_tables(run_name) as environment:
         pairs = [
             _loads(f"{run_name}-{owners}", owners, min(owners, CONNECTIONS))
@@ -204,9 +194,9 @@ def _rows(load: str, costs: Mapping[str, Sequence[Cost]]) -> Iterator[Row]:
     )
     for name in PEERS:
         yield ratio(f"{load}: CPU time an entry, {name}", ratio_of_medians(cpu(name), cpu(BASE)))
-    pace = median(
+    throughput = median(
         bare.seconds / ours.seconds for bare, ours in zip(costs[RAW], costs[OURS], strict=True)
     )
-    yield ratio(f"{load}: entries/s of {OURS}, to {RAW}", pace, at_least=THROUGHPUT_MIN)
+    yield ratio(f"{load}: entries/s of {OURS}, to {RAW}", throughput, at_least=THROUGHPUT_MIN)
     refused = sum(cost.refused for name in costs for cost in costs[name])
     yield count(f"{load}: answers other than 200, of all", refused, exactly=0)

@@ -1,4 +1,4 @@
-"""What the ledger takes of DynamoDB, as the benchmarks count it: a request or a unit more is a failure here."""
+"""The ledger's requests and units of DynamoDB: one request or unit too many fails a test."""
 
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def test_each_request_to_the_api_takes_what_the_table_says(real_client: "DynamoDBClient") -> None:
-    """Requests by name, read units and write units, for all that is asked of the ledger, as in requests.GOALS."""
+    """Each kind of request takes the requests, read units and write units of requests.GOALS."""
     assert requests.taken(real_client) == requests.GOALS
 
 
@@ -26,12 +26,11 @@ def test_each_request_to_the_api_takes_what_the_table_says(real_client: "DynamoD
 def test_write_units_by_size(
     real_client: "DynamoDBClient", metadata_bytes: int, units: int
 ) -> None:
-    """A nonce like a UUID and an owner of 20 characters leave room for 614 bytes of metadata in five write units."""
-    processor, meter = create_processor(ExampleAppOperations, real_client), Meter(real_client)
-    owner_id, metadata = (
-        "o" * 20,
-        {"note": "x" * (metadata_bytes - len("note"))} if metadata_bytes else {},
-    )
+    """A UUID as nonce and an owner of 20 characters leave 614 bytes of metadata to five units."""
+    processor = create_processor(ExampleAppOperations, real_client)
+    meter = Meter(real_client)
+    owner_id = "o" * 20
+    metadata = {"note": "x" * (metadata_bytes - len("note"))} if metadata_bytes else {}
     processor.process(operation(owner_id=owner_id, nonce="first"))
     request = operation(owner_id=owner_id, nonce="n" * 36, metadata=metadata)
     assert meter.of(owner_id, lambda: processor.process(request)).write_units == units
@@ -39,10 +38,10 @@ def test_write_units_by_size(
 
 @pytest.mark.parametrize("entries", [10, 1_000])
 def test_history_costs_nothing(real_client: "DynamoDBClient", entries: int) -> None:
-    """What appends and reads take does not depend on how many entries there are; a seeded ledger is a right one."""
+    """The cost of appends and reads does not depend on the number of entries."""
     ledger = seed("ada", entries)
     taken = history.taken(real_client, ledger)
-    assert {what: str(each) for what, each in taken.items()} == {
+    assert {call: str(cost) for call, cost in taken.items()} == {
         "append": "1 / 0 / 5",
         "balance": "1 / 1 / 0",
         "past balance": "1 / 0.5 / 0",
@@ -54,12 +53,12 @@ def test_history_costs_nothing(real_client: "DynamoDBClient", entries: int) -> N
 
 
 def test_naive_ledger_takes_four_requests_an_entry(real_client: "DynamoDBClient") -> None:
-    """The negative control is what it claims to be: two reads, then two writes, each for itself."""
+    """The negative control sends two reads, then two writes."""
     assert requests.taken_by_naive(real_client) == requests.NAIVE
 
 
 def test_naive_ledger_loses_the_races_that_this_one_wins(real_client: "DynamoDBClient") -> None:
-    """When all look before the first one writes, the naive ledger overdraws and takes twice, and this one does not."""
+    """If all check before all write, the naive ledger overdraws and doubles; this one does not."""
     assert requests.lost_by_naive(real_client) == Lost(
         overdrawn=WRITERS - CREDITS, doubled=WRITERS - 1
     )

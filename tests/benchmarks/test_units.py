@@ -1,4 +1,4 @@
-"""The benchmarks' arithmetic, against what DynamoDB Local charges where it charges right."""
+"""The benchmarks' sizes and units, compared with those of DynamoDB Local."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(
-    "more", [{}, {"n": {"N": "-1234567"}}, {"m": {"M": {"ü": {"S": "é"}, "l": {"M": {}}}}}]
+    "attributes", [{}, {"n": {"N": "-1234567"}}, {"m": {"M": {"ü": {"S": "é"}, "l": {"M": {}}}}}]
 )
-def test_size_is_dynamodb_s(real_client: "DynamoDBClient", more: dict[str, Any]) -> None:
-    """An item of 1,024 bytes takes one write unit, a byte more makes it two."""
+def test_size_is_dynamodb_s(real_client: "DynamoDBClient", attributes: dict[str, Any]) -> None:
+    """An item of 1,024 bytes takes one write unit; a further byte takes a second unit."""
     real_client.create_table(
         TableName="sizes",
         AttributeDefinitions=[{"AttributeName": "k", "AttributeType": "S"}],
@@ -26,7 +26,7 @@ def test_size_is_dynamodb_s(real_client: "DynamoDBClient", more: dict[str, Any])
     )
     try:
         for size, units in ((1024, 1.0), (1025, 2.0)):
-            item: dict[str, Any] = {"k": {"S": "key"}, "pad": {"S": ""}, **more}
+            item: dict[str, Any] = {"k": {"S": "key"}, "pad": {"S": ""}, **attributes}
             item["pad"]["S"] = "x" * (size - item_bytes(item))
             assert item_bytes(item) == size
             put = real_client.put_item(TableName="sizes", Item=item, ReturnConsumedCapacity="TOTAL")
@@ -37,10 +37,9 @@ def test_size_is_dynamodb_s(real_client: "DynamoDBClient", more: dict[str, Any])
 
 def test_entry_below_a_kilobyte_takes_five_units_with_its_balance() -> None:
     """2 and 2 in the transaction, 1 for the index; an entry above a kilobyte takes 3 more."""
+    account = Account(owner_id="ada")
     small, large = (
-        Account(owner_id="ada").next_entry(
-            operation(metadata={"note": "x" * size}), amount=3, now=NOON
-        )
+        account.next_entry(operation(metadata={"note": "x" * size}), amount=3, now=NOON)
         for size in (100, 800)
     )
     row = {**key_of_account("ada"), "balance": {"N": "3"}}

@@ -1,4 +1,7 @@
-"""Capacity units by DynamoDB's rules, from the sizes of items: DynamoDB Local's own are wrong for transactions."""
+"""Capacity units by DynamoDB's rules, from the sizes of items.
+
+The units of DynamoDB Local are wrong for transactions.
+"""
 
 from collections.abc import Mapping
 from math import ceil
@@ -16,20 +19,20 @@ __all__ = [
 WRITE_UNIT_BYTES = 1024
 READ_UNIT_BYTES = 4096
 TRANSACTION_FACTOR = 2
-"""A write in a transaction is done twice: it is prepared, then committed. An index is written to once."""
+"""DynamoDB prepares and commits a write in a transaction. It writes to an index once."""
 NESTING_BYTES = 3
-"""What a map or a list takes beside its contents; on top of it comes one byte for each of its elements."""
+"""The size of an empty map or list. Each element takes a byte and its own size."""
 
 
 def item_bytes(item: Mapping[str, Mapping[str, Any]]) -> int:
-    """The size of an item, given as DynamoDB types it: the names of its attributes and their values."""
+    """The size of an item with typed values: the names of its attributes and their values."""
     return sum(len(name.encode()) + _value_bytes(value) for name, value in item.items())
 
 
 def write_units_of_entry(
     item: Mapping[str, Mapping[str, Any]], *, transactional: bool = True
 ) -> int:
-    """What it takes to put an entry, and to add it to the index by_account, which holds all of it."""
+    """The units to put an entry, and to add it to the index by_account, which holds all of it."""
     units = _write_units(item_bytes(item))
     return units * _factor(transactional) + units
 
@@ -40,7 +43,7 @@ def write_units_of_balance(
     *,
     transactional: bool = True,
 ) -> int:
-    """What it takes to update a balance: the larger size decides; `before` is empty for a new one."""
+    """The units to update an account, by the larger size; `before` is empty for a new account."""
     return _write_units(max(item_bytes(before), item_bytes(after))) * _factor(transactional)
 
 
@@ -56,9 +59,8 @@ def _value_bytes(typed: Mapping[str, Any]) -> int:
     ((kind, value),) = typed.items()
     if kind == "S":
         return len(str(value).encode())
-    if (
-        kind == "N"
-    ):  # two digits to a byte, less zeros at the ends, a byte for the exponent and one for a minus
+    if kind == "N":
+        # Two digits take a byte; zeros at the ends take none; exponent and minus take a byte each.
         digits = len(value.lstrip("-").replace(".", "").strip("0"))
         return ceil(digits / 2) + 1 + int(value.startswith("-"))
     if kind == "M":

@@ -30,7 +30,7 @@ from infra.stack import BUILT, MINISTACK, NAME, ORIGIN, SECOND_AUDIENCE, Stack, 
 from ledger_core.account import Account
 from ledger_core.audit import read_receipt
 from ledger_core.dynamodb import jwk
-from ledger_core.dynamodb.expressions import MOVE, account_key, entry_item, transact_items
+from ledger_core.dynamodb.expressions import MOVE, entry_item, key_of_account, transact_items
 from ledger_core.fields import owner_hash
 from tests.conftest import MACHINE
 from tests.support import NOON, change_of, operation

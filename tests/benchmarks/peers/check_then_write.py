@@ -1,6 +1,6 @@
-"""boto3's resource, one call after the other: is the nonce new, is there enough, put the entry, move the balance.
+"""boto3's resource: check the nonce, check the balance, put the entry, move the balance.
 
-It is what one writes first. Two requests at the same time may both pass the checks.
+This is a naive ledger. Two requests at the same time may both pass the checks.
 """
 
 import os
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import boto3
 from fastapi import FastAPI, HTTPException
 
-from tests.benchmarks.peers.shapes import EntryRequest, PostedEntry, entry_key
+from tests.benchmarks.peers.contract import EntryRequest, PostedEntry, entry_key
 
 __all__ = ["app"]
 

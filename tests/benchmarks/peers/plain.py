@@ -1,4 +1,4 @@
-"""Plain boto3: a transaction puts the entry and moves the balance, and a read gets the new balance for the answer."""
+"""Plain boto3: a transaction puts the entry and moves the balance; a read gets the new balance."""
 
 import os
 from datetime import UTC, datetime
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import boto3
 from fastapi import FastAPI, HTTPException
 
-from tests.benchmarks.peers.shapes import EntryRequest, PostedEntry, entry_key
+from tests.benchmarks.peers.contract import EntryRequest, PostedEntry, entry_key
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import PutTypeDef, UpdateTypeDef

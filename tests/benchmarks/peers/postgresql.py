@@ -1,6 +1,6 @@
-"""A PostgreSQL on this machine for the peers that are built on one; its programs come in a package, without its help.
+"""A PostgreSQL on this machine for some peers. A Python package holds its programs.
 
-It refuses to run as root. As root it is run by another user, from a copy of the programs which that user can reach.
+PostgreSQL refuses to run as root. So root runs it as another user, from a copy of the programs.
 """
 
 import contextlib
@@ -28,7 +28,10 @@ READY_PAUSE_SECONDS = 0.1
 
 @contextlib.contextmanager
 def postgresql() -> Iterator[str]:
-    """Run PostgreSQL, with its defaults, on a free loopback port and give its URL; what is stored is forgotten."""
+    """Run PostgreSQL with its defaults until the end of the block, and give its URL.
+
+    It forgets its data at the end.
+    """
     port, log = free_port(), CACHE / "postgresql.log"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -71,7 +74,7 @@ def postgresql() -> Iterator[str]:
 
 
 def _copied(folder: Path) -> Path:
-    """The package, with its libraries beside it, copied into `folder`."""
+    """The package and its libraries, copied into `folder`."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
         raise RuntimeError(f"{PACKAGE} is not installed: `make bench` sets up what the peers need")

@@ -1,4 +1,4 @@
-"""PynamoDB: two models, a transaction that saves the one and updates the other, and a read of the new balance."""
+"""PynamoDB: two models, a transaction that writes both, and a read of the new balance."""
 
 import os
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from pynamodb.exceptions import TransactWriteError
 from pynamodb.models import Model
 from pynamodb.transactions import TransactWrite
 
-from tests.benchmarks.peers.shapes import EntryRequest, PostedEntry, entry_key
+from tests.benchmarks.peers.contract import EntryRequest, PostedEntry, entry_key
 
 __all__ = ["app"]
 
@@ -33,7 +33,7 @@ class Entry(Model):
 
 
 class Balance(Model):
-    """What an owner has."""
+    """The balance of an owner."""
 
     class Meta:
         table_name, region, host = os.environ["LEDGER_ACCOUNTS_TABLE"], REGION, HOST

@@ -1,4 +1,4 @@
-"""The ledger as a function in PostgreSQL, called through psycopg: one statement an entry, which is its transaction."""
+"""The ledger as a function in PostgreSQL, called by psycopg: a statement for each entry."""
 
 import os
 from collections.abc import AsyncIterator
@@ -9,7 +9,7 @@ from psycopg.errors import CheckViolation, UniqueViolation
 from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool
 
-from tests.benchmarks.peers.shapes import EntryRequest, PostedEntry
+from tests.benchmarks.peers.contract import EntryRequest, PostedEntry
 
 __all__ = ["app"]
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from tests.benchmarks.peers.shapes import EntryRequest, PostedEntry
+from tests.benchmarks.peers.contract import EntryRequest, PostedEntry
 
 __all__ = ["app"]
 
@@ -25,7 +25,7 @@ class Base(DeclarativeBase):
 
 
 class Balance(Base):
-    """What an owner has."""
+    """The balance of an owner."""
 
     __tablename__ = "balances"
     owner_id: Mapped[str] = mapped_column(primary_key=True)

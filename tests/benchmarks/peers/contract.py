@@ -1,4 +1,4 @@
-"""What every peer takes and gives: the ledger's request and amounts, and an answer with the new balance."""
+"""The contract of each peer: the ledger's request and amounts, and an answer with the balance."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -12,7 +12,7 @@ TEXT_LENGTH_MAX = 128
 
 
 class Operation(StrEnum):
-    """What may be posted."""
+    """The body of a request."""
 
     SIGNUP_CREDIT = "SIGNUP_CREDIT"
     CREDIT_ADD = "CREDIT_ADD"

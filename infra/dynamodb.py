@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 __all__ = [
+    "OneCallAtATime",
     "create_tables",
     "dynamodb_local",
     "has_dynamodb_local",
@@ -115,7 +116,7 @@ def moto() -> Iterator["DynamoDBClient"]:
 
     with moto_library.mock_aws():
         client = _session().client("dynamodb", region_name="us-east-1")
-        yield _OneCallAtATime(client)  # type: ignore[misc]  # it passes every call on
+        yield OneCallAtATime(client)  # type: ignore[misc]  # it passes every call on
 
 
 def create_tables(client: "DynamoDBClient", names: Mapping[str, str]) -> None:
@@ -247,7 +248,7 @@ def _session() -> boto3.Session:
     return boto3.Session()
 
 
-class _OneCallAtATime:
+class OneCallAtATime:
     """A client whose calls wait for each other."""
 
     def __init__(self, client: Any) -> None:

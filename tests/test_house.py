@@ -47,12 +47,12 @@ FLOORS = [
     ("ledger_core.client",),
     ("ledger_core",),
 ]
-"""From the top down: what is on one floor imports what is on the floors below it, by its name only."""
+"""From the top down: a package imports only packages on lower floors, by their own names."""
 HTTP = {"fastapi", "starlette", "mangum", "anyio"}
 AWS = {"boto3", "botocore"}
 CLIENT = {"httpx"}
 BOTO3 = {"boto3", "s3transfer"}
-"""What boto3 has beside botocore's clients, which is all that the ledger uses."""
+"""The parts of boto3 that the ledger does not use: it uses only botocore's clients."""
 MAY_IMPORT = {
     "functions": HTTP,
     "ledger_core.client": CLIENT,
@@ -94,7 +94,7 @@ def floor_of(module: str) -> str:
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_of)
 def test_imports_go_strictly_down(path: Path) -> None:
-    """No package knows the ones above it, reaches past a package's face, or imports a library that is not its own."""
+    """A package imports lower packages by their public face, and only its own libraries."""
     module = module_of(path)
     depth = {name: depth for depth, names in enumerate(FLOORS) for name in names}
     for imported in imports_of(path):
@@ -110,7 +110,7 @@ def test_imports_go_strictly_down(path: Path) -> None:
 
 
 def test_imports_have_no_circle() -> None:
-    """Modules can be put in an order in which each imports only those before it."""
+    """The modules have an order in which each imports only modules before it."""
     left = {module_of(path): imports_of(path) & MODULES - {module_of(path)} for path in SOURCES}
     while left:
         ready = {module for module, imported in left.items() if not imported & left.keys()}
@@ -127,20 +127,20 @@ def test_imports_have_no_circle() -> None:
     ],
 )
 def test_functions_import_nothing_that_they_do_not_use(module: str, unused: set[str]) -> None:
-    """The command line and the scheduled function do not pay for HTTP, and nobody for boto3's resources."""
+    """The command line and the scheduled function import no HTTP; no program imports boto3."""
     program = f"import sys, ledger_core, {module}; print(*sys.modules)"
     variables = {**os.environ, "LEDGER_REWARDS_QUEUE_URL": "http://127.0.0.1:9/queue"}
-    done = subprocess.run(
+    python = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=variables
     )
-    modules = set(done.stdout.split())
+    modules = set(python.stdout.split())
     assert {"ledger_core.posting.processor", module} <= modules
     assert not unused & modules
 
 
 @pytest.mark.parametrize("path", [path for path in SOURCES if path.stat().st_size], ids=module_of)
 def test_modules_are_small_and_say_what_they_own(path: Path) -> None:
-    """Every module opens with what it is for, and sorts its public names."""
+    """Each module begins with a docstring and sorts its public names."""
     text = path.read_text()
     assert ast.get_docstring(ast.parse(text))
     names = importlib.import_module(module_of(path)).__all__
@@ -150,14 +150,14 @@ def test_modules_are_small_and_say_what_they_own(path: Path) -> None:
 
 
 def test_no_test_imports_another() -> None:
-    """What several tests need is in tests/fakes, or in a module that has no tests."""
+    """Parts that several tests use are in tests/fakes, or in a module without tests."""
     for path in ROOT.glob("tests/**/*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
             assert not re.match(r"tests\.(.+\.)?test_", module), f"{path.name} imports {module}"
 
 
-def test_test_files_have_names_of_their_own() -> None:
+def test_test_files_have_unique_names() -> None:
     """A name in a report leads to one file."""
     names = [path.name for path in ROOT.glob("tests/**/test_*.py")]
     assert sorted(set(names)) == sorted(names)
@@ -171,25 +171,19 @@ def test_tests_say_what_they_test() -> None:
                 assert ast.get_docstring(node), f"{path.name}: {node.name}"
 
 
+ROOT_NAMES = {
+    *("functions", "ledger_core", "infra", "tests"),
+    *("pyproject.toml", "template.yaml", "README.md"),
+    *("Makefile", "uv.lock", "LICENSE", "CHANGELOG.md"),
+    *(".ci", ".github", ".gitattributes", ".gitignore"),
+    *(".editorconfig", ".pre-commit-config.yaml"),
+}
+
+
 def test_repository_root_holds_nothing_else() -> None:
-    """The root is a table of contents: what the project is made of, and what tools need there."""
-    tracked = subprocess.run(
-        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.split()
-    assert {name.partition("/")[0] for name in tracked} <= {
-        *(
-            "pyproject.toml",
-            "functions",
-            "ledger_core",
-            "infra",
-            "template.yaml",
-            "tests",
-            "README.md",
-        ),
-        *("Makefile", "uv.lock", "LICENSE", "CHANGELOG.md"),
-        *(".ci", ".github", ".gitattributes", ".gitignore"),
-        *(".editorconfig", ".pre-commit-config.yaml"),
-    }
+    """The root holds the parts of the project, and the files that tools expect there."""
+    git = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert {name.partition("/")[0] for name in git.stdout.split()} <= ROOT_NAMES
 
 
 def template() -> Any:
@@ -202,22 +196,20 @@ def parameters() -> Any:
 
 @pytest.mark.parametrize("table", ["EntriesTable", "AccountsTable"])
 def test_tables_cannot_be_lost(table: str) -> None:
-    """Both tables are on demand, restorable to any point, and survive the stack, but not a first deploy that fails."""
+    """Both tables are on demand, restorable, and outlive the stack unless its creation fails."""
     resource = template()[table]
-    assert (resource["DeletionPolicy"], resource["UpdateReplacePolicy"]) == (
-        "RetainExceptOnCreate",
-        "Retain",
-    )
-    assert resource["Properties"]["BillingMode"] == "PAY_PER_REQUEST"
-    assert resource["Properties"]["DeletionProtectionEnabled"] is True
-    assert resource["Properties"]["SSESpecification"] == {"SSEEnabled": True}
-    assert resource["Properties"]["PointInTimeRecoverySpecification"] == {
-        "PointInTimeRecoveryEnabled": True
-    }
+    assert resource["DeletionPolicy"] == "RetainExceptOnCreate"
+    assert resource["UpdateReplacePolicy"] == "Retain"
+    properties = resource["Properties"]
+    assert properties["BillingMode"] == "PAY_PER_REQUEST"
+    assert properties["DeletionProtectionEnabled"] is True
+    assert properties["SSESpecification"] == {"SSEEnabled": True}
+    recovery = properties["PointInTimeRecoverySpecification"]
+    assert recovery == {"PointInTimeRecoveryEnabled": True}
 
 
 def test_entries_are_streamed_and_have_one_index() -> None:
-    """New entries go to a stream; the one index is the one the store asks."""
+    """New entries go to a stream; the only index is the index that the store queries."""
     entries = template()["EntriesTable"]["Properties"]
     assert entries["StreamSpecification"] == {"StreamViewType": "NEW_IMAGE"}
     assert [index["IndexName"] for index in entries["GlobalSecondaryIndexes"]] == [INDEX_BY_ACCOUNT]
@@ -225,10 +217,15 @@ def test_entries_are_streamed_and_have_one_index() -> None:
 
 def statements(role: str) -> dict[str, Any]:
     policies = template()[role]["Properties"]["Policies"]
-    return {one["Sid"]: one for policy in policies for one in policy["PolicyDocument"]["Statement"]}
+    return {
+        statement["Sid"]: statement
+        for policy in policies
+        for statement in policy["PolicyDocument"]["Statement"]
+    }
 
 
-ENTRIES, BALANCES = "EntriesTable.Arn", "AccountsTable.Arn"
+ENTRIES = "EntriesTable.Arn"
+BALANCES = "AccountsTable.Arn"
 IN_WRITES = {"ForAnyValue:StringEquals": {"dynamodb:EnclosingOperation": "TransactWriteItems"}}
 IN_READS = {"ForAnyValue:StringEquals": {"dynamodb:EnclosingOperation": "TransactGetItems"}}
 APPENDING: dict[str, Any] = {
@@ -265,7 +262,8 @@ RIGHTS: dict[str, dict[str, Any]] = {
     "RewardsScheduleRole": {
         "StartTheFunction": (
             "lambda:InvokeFunction",
-            "arn:${AWS::Partition}:lambda:${AWS::Region}:${AWS::AccountId}:function:${DailyRewardFunction}:live",
+            "arn:${AWS::Partition}:lambda:${AWS::Region}:${AWS::AccountId}:function:"
+            "${DailyRewardFunction}:live",
             None,
         ),
         "LeaveDeadLetters": ("sqs:SendMessage", "RewardsEventsDeadLetterQueue.Arn", None),
@@ -275,19 +273,19 @@ RIGHTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("role", RIGHTS)
 def test_roles_may_do_what_they_need_and_nothing_else(role: str) -> None:
-    """Entries are put and looked up in transactions only; nothing updates or deletes one; no action has a wildcard."""
+    """A role puts and looks up entries only in transactions, and cannot update or delete them."""
     rights = {
-        sid: (one["Action"], one["Resource"], one.get("Condition"))
-        for sid, one in statements(role).items()
+        sid: (statement["Action"], statement["Resource"], statement.get("Condition"))
+        for sid, statement in statements(role).items()
     }
     assert rights == RIGHTS[role]
 
 
 def test_there_are_no_other_roles() -> None:
-    """SAM adds none either: each function and the schedule name theirs."""
-    assert {
-        name for name, resource in template().items() if resource["Type"] == "AWS::IAM::Role"
-    } == set(RIGHTS)
+    """SAM adds no role, because each function and the schedule name theirs."""
+    resources = template().items()
+    roles = {name for name, resource in resources if resource["Type"] == "AWS::IAM::Role"}
+    assert roles == set(RIGHTS)
     for name in FUNCTIONS:
         properties = template()[name]["Properties"]
         assert "Policies" not in properties
@@ -296,13 +294,11 @@ def test_there_are_no_other_roles() -> None:
 
 
 def test_only_the_api_s_role_signs_receipts() -> None:
-    """Only the role signs, with one algorithm; who administers the key, which outlives the stack, cannot."""
+    """Only the API's role signs, by one algorithm; the key's administrators cannot sign."""
     key = template()["ReceiptKey"]
     assert (key["DeletionPolicy"], key["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
-    assert (key["Properties"]["KeySpec"], key["Properties"]["KeyUsage"]) == (
-        "ECC_NIST_P256",
-        "SIGN_VERIFY",
-    )
+    assert key["Properties"]["KeySpec"] == "ECC_NIST_P256"
+    assert key["Properties"]["KeyUsage"] == "SIGN_VERIFY"
     administering, signing = key["Properties"]["KeyPolicy"]["Statement"]
     assert not [action for action in administering["Action"] if re.search(r"Sign|Grant|\*", action)]
     assert (signing["Principal"], signing["Action"]) == ({"AWS": "ApiFunctionRole.Arn"}, "kms:Sign")
@@ -311,11 +307,10 @@ def test_only_the_api_s_role_signs_receipts() -> None:
     assert parameters()["ReceiptsState"]["Default"] == "ENABLED"
 
 
-def test_nobody_else_may_change_an_entry_either() -> None:
-    """The entries table denies everybody what would change or drop an entry."""
-    changing, putting = template()["EntriesTable"]["Properties"]["ResourcePolicy"][
-        "PolicyDocument"
-    ]["Statement"]
+def test_no_user_may_change_an_entry() -> None:
+    """The entries table denies each user the calls that change or delete an entry."""
+    policy = template()["EntriesTable"]["Properties"]["ResourcePolicy"]["PolicyDocument"]
+    changing, putting = policy["Statement"]
     for denied in (changing, putting):
         assert (denied["Effect"], denied["Principal"], denied["Resource"]) == ("Deny", "*", "*")
     actions = {
@@ -335,30 +330,30 @@ def test_nobody_else_may_change_an_entry_either() -> None:
 
 
 def test_api_needs_a_token() -> None:
-    """Every route but the one for health is behind the authorizer, whose issuer and audience have no default; a server
-    has the document, and a page of it, open too."""
+    """Each route except `/health` needs a token; issuer and audience have no default.
+
+    On a server the OpenAPI document and its page are open too.
+    """
     routes = [
         resource["Properties"]
         for resource in template().values()
         if resource["Type"].endswith("::Route")
     ]
-    told = {route["RouteKey"]: route["AuthorizationType"] for route in routes}
-    del told["OPTIONS /{proxy+}"]  # what is asked of it depends on whether CORS is on
-    assert told == {
+    authorization = {route["RouteKey"]: route["AuthorizationType"] for route in routes}
+    del authorization["OPTIONS /{proxy+}"]  # its authorization depends on CORS
+    assert authorization == {
         "$default": "JWT",
         "GET /health": "NONE",
         "HEAD /health": "NONE",
-        **{
-            f"{method} /ledger/{{owner_id}}/{name}": "JWT"
-            for method in ("GET", "HEAD")
-            for name in ("verify", "receipt")
-        },
+        "GET /ledger/{owner_id}/verify": "JWT",
+        "HEAD /ledger/{owner_id}/verify": "JWT",
+        "GET /ledger/{owner_id}/receipt": "JWT",
+        "HEAD /ledger/{owner_id}/receipt": "JWT",
     }
     assert {"/health", "/openapi.json", *DOCS_PATHS} == OPEN_PATHS
     assert all("Default" not in parameters()[name] for name in ("JwtIssuer", "JwtAudience"))
-    assert (
-        template()["ApiFunction"]["Properties"]["Environment"]["Variables"]["LEDGER_AUTH"] == "jwt"
-    )
+    function = template()["ApiFunction"]["Properties"]
+    assert function["Environment"]["Variables"]["LEDGER_AUTH"] == "jwt"
 
 
 @pytest.mark.parametrize(
@@ -373,55 +368,45 @@ def test_api_needs_a_token() -> None:
     ],
 )
 def test_issuer_is_one_that_can_be_trusted(issuer: str, allowed: bool) -> None:
-    """An issuer without TLS is on this machine or nowhere."""
+    """An issuer has TLS or is on this machine."""
     assert bool(re.fullmatch(parameters()["JwtIssuer"]["AllowedPattern"], issuer)) == allowed
 
 
 CHOSEN = {"ReceiptsState": "ReceiptsAreOn", "Cors": "CorsIsOn"}
-"""What is described of a parameter that a function knows by a condition only."""
+"""The parameters that a function uses only by a condition, with that condition."""
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_changed_parameter_is_published(name: str) -> None:
-    """Every parameter that a version is made of is in its description, a change of which makes another version."""
-    function = (
-        TEMPLATE.read_text()
-        .split(f"  {name}:\n")[1]
-        .split("      Events:\n")[0]
-        .split("\n  ApiFunctionRole")[0]
-    )
+    """A version's description names all its parameters, so that a change makes a new version."""
+    _, _, function = TEMPLATE.read_text().partition(f"  {name}:\n")
+    function = function.split("      Events:\n")[0].split("\n  ApiFunctionRole")[0]
     used = {parameter for parameter in parameters() if re.search(rf"!Ref {parameter}\b", function)}
     used |= {name for name, condition in CHOSEN.items() if f"!If [{condition}" in function}
-    described = set(
-        re.findall(r"\$\{(\w+)\}", template()[name]["Properties"]["VersionDescription"])
-    )
-    assert (
-        used - {"ReservedConcurrency"} == described
-    )  # which is the function's, for all of its versions
+    description = template()[name]["Properties"]["VersionDescription"]
+    # The reserved concurrency counts for all versions of the function.
+    assert used - {"ReservedConcurrency"} == set(re.findall(r"\$\{(\w+)\}", description))
 
 
 def test_function_s_time_is_longer_than_a_request_s() -> None:
-    """A request has answered before the function's time is up, and that before API Gateway's."""
+    """A request ends before the function's time is up, and the function before API Gateway's."""
     timeout: int = template()["ApiFunction"]["Properties"]["Timeout"]
-    assert (
-        TIMEOUT_SECONDS + CONNECT_SECONDS_MAX + READ_SECONDS_MAX < timeout < API_GATEWAY_SECONDS_MAX
-    )
+    request_seconds = TIMEOUT_SECONDS + CONNECT_SECONDS_MAX + READ_SECONDS_MAX
+    assert request_seconds < timeout < API_GATEWAY_SECONDS_MAX
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_are_published_traced_and_log_json(name: str) -> None:
-    """What is called is a published version; it is traced; its log is JSON."""
+    """A function is a published version with traces and a log in JSON."""
     function = template()[name]["Properties"]
-    assert (function["AutoPublishAlias"], function["Tracing"], function["Runtime"]) == (
-        "live",
-        "Active",
-        "python3.13",
-    )
+    assert function["AutoPublishAlias"] == "live"
+    assert function["Tracing"] == "Active"
+    assert function["Runtime"] == "python3.13"
     assert function["LoggingConfig"] == {"LogFormat": "JSON", "LogGroup": f"{name}LogGroup"}
 
 
 def test_logs_are_not_kept_for_ever() -> None:
-    """How long is one parameter for all of them."""
+    """All log groups have the same retention, which is a parameter."""
     groups = [
         resource for resource in template().values() if resource["Type"] == "AWS::Logs::LogGroup"
     ]
@@ -430,35 +415,30 @@ def test_logs_are_not_kept_for_ever() -> None:
 
 
 def test_api_calls_the_published_version() -> None:
-    """Which starts from a snapshot, on the cheaper architecture, unless somebody chooses otherwise."""
-    assert template()["HttpApiIntegration"]["Properties"]["IntegrationUri"].endswith(
-        ":function:${ApiFunction}:live"
-    )
-    assert (parameters()["SnapStart"]["Default"], parameters()["Architecture"]["Default"]) == (
-        "PublishedVersions",
-        "arm64",
-    )
+    """The published version starts from a snapshot on arm64, unless the parameters differ."""
+    integration = template()["HttpApiIntegration"]["Properties"]
+    assert integration["IntegrationUri"].endswith(":function:${ApiFunction}:live")
+    assert parameters()["SnapStart"]["Default"] == "PublishedVersions"
+    assert parameters()["Architecture"]["Default"] == "arm64"
 
 
 def schedule() -> Any:
     return template()["DailyRewardFunction"]["Properties"]["Events"]["Schedule"]["Properties"]
 
 
-def test_schedule_tells_when_it_was_due() -> None:
-    """The day is the scheduled time's, by the schedule's own calendar; the event in infra/events is such an input."""
+def test_schedule_sends_the_scheduled_time() -> None:
+    """The day is that of the scheduled time in the schedule's zone, as in infra/events."""
     text = schedule()["Input"].replace("<aws.scheduler.scheduled-time>", "2026-11-22T04:00:00Z")
     for name, value in {"RewardsSegments": "4", "RewardsTimeZone": "UTC"}.items():
         text = text.replace(f"${{{name}}}", value)
-    sample = json.loads(
-        (ROOT / "infra/events/schedule.json").read_text()
-    )  # of a day that is long over
-    assert {**json.loads(text), "force": True} == sample
+    sample = json.loads((ROOT / "infra/events/schedule.json").read_text())
+    assert {**json.loads(text), "force": True} == sample  # its day is long over
     assert SweepEvent.read(json.loads(text)).sought_period() == Period.parse("2026-11-22")
     assert schedule()["ScheduleExpressionTimezone"] == "RewardsTimeZone"
 
 
 def test_no_clock_skips_the_hour_of_the_schedule() -> None:
-    """The scheduler skips a time that a change of clocks leaves out; at four there is none, in any zone."""
+    """The scheduler skips a time that a clock change leaves out; no zone leaves out this hour."""
     (hour,) = re.findall(r"cron\(0 (\d+) \* \* \? \*\)", parameters()["RewardsSchedule"]["Default"])
     first = datetime(2026, 1, 1, int(hour), tzinfo=UTC)
     for zone in map(ZoneInfo, sorted(available_timezones())):
@@ -468,37 +448,33 @@ def test_no_clock_skips_the_hour_of_the_schedule() -> None:
 
 
 def test_failures_of_a_sweep_end_among_the_dead_letters() -> None:
-    """Of the scheduler, of the function that it starts, and of a segment: each after several tries."""
+    """Events of the scheduler, calls of the function and segments end there after some tries."""
     function = template()["DailyRewardFunction"]["Properties"]
     dead = "RewardsEventsDeadLetterQueue.Arn"
-    assert (schedule()["DeadLetterConfig"], schedule()["RetryPolicy"]["MaximumRetryAttempts"]) == (
-        {"Arn": dead},
-        10,
-    )
-    assert function["EventInvokeConfig"]["DestinationConfig"]["OnFailure"] == {
-        "Type": "SQS",
-        "Destination": dead,
-    }
+    assert schedule()["DeadLetterConfig"] == {"Arn": dead}
+    assert schedule()["RetryPolicy"]["MaximumRetryAttempts"] == 10
+    on_failure = function["EventInvokeConfig"]["DestinationConfig"]["OnFailure"]
+    assert on_failure == {"Type": "SQS", "Destination": dead}
     queue = template()["RewardsQueue"]["Properties"]
     assert queue["RedrivePolicy"] == {
         "deadLetterTargetArn": "RewardsDeadLetterQueue.Arn",
         "maxReceiveCount": 5,
     }
-    assert function["RecursiveLoop"] == "Allow"  # Lambda would end a segment after sixteen workers
+    assert function["RecursiveLoop"] == "Allow"  # else Lambda stops a segment after 16 workers
     assert queue["VisibilityTimeout"] == 6 * function["Timeout"]
     segments = function["Events"]["Segments"]["Properties"]
     assert segments["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
 
 
 def test_a_worker_stops_before_its_time_is_up() -> None:
-    """What it keeps is enough for calls that are under way and for putting the rest back; most of it is for work."""
+    """A worker keeps enough time for open calls and for the queue, and most of it for work."""
     timeout = template()["DailyRewardFunction"]["Properties"]["Timeout"]
     to_queue = 2 * (CONNECT_SECONDS_MAX + READ_SECONDS_MAX)
     assert CONNECT_SECONDS_MAX + SWEEP_READ_SECONDS_MAX + to_queue < STOP_SECONDS < timeout / 4
 
 
 def test_access_log_holds_no_path() -> None:
-    """Owners' ids are in paths, and stay out of the log."""
+    """Paths hold owners' ids, so the access log holds no path."""
     settings = template()["HttpApiStage"]["Properties"]["AccessLogSettings"]
     fields = json.loads(settings["Format"])
     assert fields["requestId"] == "$context.requestId"
@@ -506,60 +482,55 @@ def test_access_log_holds_no_path() -> None:
 
 
 def alarms() -> dict[str, Any]:
-    resources = template().items()
     return {
-        name: one["Properties"]
-        for name, one in resources
-        if one["Type"] == "AWS::CloudWatch::Alarm"
+        name: resource["Properties"]
+        for name, resource in template().items()
+        if resource["Type"] == "AWS::CloudWatch::Alarm"
     }
 
 
 def test_every_alarm_says_why_and_what_to_do() -> None:
-    """Each alarm gives its reason, is on the dashboard, and has a section for operators that says what to do."""
+    """Each alarm gives its reason, is on the dashboard, and has a section in the runbook."""
     manual = page("infra")
     dashboard = TEMPLATE.read_text().split("DashboardBody")[1]
     assert len(alarms()) == 15
     for name, alarm in alarms().items():
         assert len(alarm["AlarmDescription"]) > 80
-        missing = (
-            name == "RewardsMissingAlarm"
-        )  # there only when the schedule is on, and so not on the dashboard
+        # This alarm exists only with the schedule, so it is not on the dashboard.
+        missing = name == "RewardsMissingAlarm"
         assert alarm["TreatMissingData"] == ("breaching" if missing else "notBreaching")
         assert missing or f"${{{name}.Arn}}" in dashboard
         assert f"### {name}\n" in manual
 
 
-def test_metrics_that_are_watched_are_metrics_that_are_told() -> None:
-    """Alarms and dashboard ask for no metric of ours that nobody writes."""
+def test_watched_metrics_are_written() -> None:
+    """Alarms and dashboard read only metrics that the functions write."""
     sources = ("ledger_core/http/telemetry.py", "functions/daily_reward/function.py")
     source = "".join((ROOT / name).read_text() for name in sources)
-    told = {
-        *OUTCOMES.values(),
-        *(f"Failed{state}" for state in RequestState),
-        *ALARMS.values(),
-    }
-    told |= set(re.findall(r'"([A-Z][a-zA-Z]+)"', source))
+    failures = {f"Failed{state}" for state in RequestState}
+    written = {*OUTCOMES.values(), *failures, *ALARMS.values()}
+    written |= set(re.findall(r'"([A-Z][a-zA-Z]+)"', source))
     summed = [
-        one["MetricStat"]["Metric"]
+        metric["MetricStat"]["Metric"]
         for alarm in alarms().values()
-        for one in alarm.get("Metrics", [])
-        if "MetricStat" in one
+        for metric in alarm.get("Metrics", [])
+        if "MetricStat" in metric
     ]
     watched = {
-        one["MetricName"]
-        for one in [*alarms().values(), *summed]
-        if one.get("Namespace") == METRICS_NAMESPACE
+        metric["MetricName"]
+        for metric in [*alarms().values(), *summed]
+        if metric.get("Namespace") == METRICS_NAMESPACE
     }
     assert "RewardsRunsComplete" in watched
     watched |= set(re.findall(r'\["\$\{Ns\}", "(\w+)"', TEMPLATE.read_text()))
     watched |= set(re.findall(r'MetricName=\\"(\w+)\\"', TEMPLATE.read_text()))
     assert "RewardsRunsBegun" in watched
     assert len(watched) > 12
-    assert watched <= told
+    assert watched <= written
 
 
 def test_local_tables_come_from_the_template() -> None:
-    """What runs locally has the keys and the index that are deployed."""
+    """Local tables have the keys and the index of the template."""
     definitions = table_definitions()
     assert set(definitions) == {"EntriesTable", "AccountsTable", "RunsTable"}
     for name, definition in definitions.items():

@@ -13,7 +13,7 @@ LOOK_UP = "store.look_up"
 QUERY = "store._query"
 TABLE_IDS = "store.table_ids"
 SCAN = "sweep_store.accounts"
-OWNERS_WITH = "sweep_store.owners_with"
+ACCOUNTS_WITH = "sweep_store.accounts_with"
 RUN = "runs._update_once"
 RUN_BEFORE = "runs._latest"
 
@@ -205,9 +205,9 @@ WAYS = [
     Way("sweep, the writing", APPEND, *SWEEP, UNFINISHED, ALREADY, single_owner),
     Way(
         "sweep of a day before",
-        OWNERS_WITH,
+        ACCOUNTS_WITH,
         sweep,
-        [SCAN, OWNERS_WITH, APPEND],
+        [SCAN, ACCOUNTS_WITH, APPEND],
         GRANTED,
         RAISED,
         ALREADY,

@@ -1,4 +1,4 @@
-"""The scheduled function's surroundings: DynamoDB Local for the guarantees, moto for SQS."""
+"""The tables and queues of the scheduled function: DynamoDB Local, and SQS by moto."""
 
 import os
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def patient_client(dynamodb_local_endpoint: str) -> "DynamoDBClient":
-    """One for all tests: it takes as long to make as a test. It waits for DynamoDB Local's first, slow answers."""
+    """A client for all tests, which waits for the slow first answers of DynamoDB Local."""
     patient = SWEEP_CONFIG.merge(Config(read_timeout=60))
     return boto3.client(
         "dynamodb", endpoint_url=dynamodb_local_endpoint, region_name="us-east-1", config=patient

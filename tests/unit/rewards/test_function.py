@@ -1,4 +1,4 @@
-"""The scheduled function: what it is sent, what it puts on the queue, what it tells."""
+"""The scheduled function: its events, its messages and its lines."""
 
 import json
 from collections.abc import Callable
@@ -25,20 +25,18 @@ DAY = "2026-11-22"
 
 
 def metrics(line: dict[str, Any]) -> set[str]:
-    """What CloudWatch reads out of a line."""
+    """The names of the metrics of a line."""
     (directive,) = line["_aws"]["CloudWatchMetrics"]
-    assert (directive["Namespace"], directive["Dimensions"]) == (
-        METRICS_NAMESPACE,
-        [["service"], ["service", "operation"]],
-    )
+    assert directive["Namespace"] == METRICS_NAMESPACE
+    assert directive["Dimensions"] == [["service"], ["service", "operation"]]
     assert line["operation"] == "DAILY_REWARD"
     return {metric["Name"] for metric in directive["Metrics"]}
 
 
-def test_handler_of_the_environment_does_the_job(
+def test_handler_is_made_from_the_environment(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The function that Lambda gets, made from variables only, takes the event and what it put on the queue."""
+    """A function that is made from variables only handles the event and its messages."""
     monkeypatch.setenv("LEDGER_REWARDS_QUEUE_URL", cloud.url)
     owners = cloud.seed(30)
     cloud.create_runs()
@@ -49,7 +47,7 @@ def test_handler_of_the_environment_does_the_job(
 
 
 def test_event_of_the_schedule_becomes_segments(cloud: Cloud) -> None:
-    """Each message has all that somebody needs to go on with its segment."""
+    """Each message has everything that a worker needs for its segment."""
     cloud.function()({**EVENT, "segments": 25}, Context())
     found: list[dict[str, Any]] = []
     while len(found) < 25:
@@ -57,10 +55,10 @@ def test_event_of_the_schedule_becomes_segments(cloud: Cloud) -> None:
         for record in found:
             cloud.sqs.delete_message(QueueUrl=cloud.url, ReceiptHandle=record["receiptHandle"])
     segments = [SegmentQueue.read(record) for record in found]
-    assert sorted(one.segment for one in segments) == list(range(25))
-    assert {
-        (one.operation, one.period, one.segments, one.start, one.finished) for one in segments
-    } == {("DAILY_REWARD", DAY, 25, None, False)}
+    assert sorted(segment.segment for segment in segments) == list(range(25))
+    for segment in segments:
+        assert (segment.operation, segment.period) == ("DAILY_REWARD", DAY)
+        assert (segment.segments, segment.start, segment.finished) == (25, None, False)
 
 
 @pytest.mark.parametrize(
@@ -75,10 +73,10 @@ def test_event_of_the_schedule_becomes_segments(cloud: Cloud) -> None:
         ({"period": "2026-W40", "time": "2026-11-22T04:00:00Z"}, "2026-W40"),
     ],
 )
-def test_period_is_the_scheduled_time_s_or_a_certain_one(
+def test_period_is_named_or_that_of_the_scheduled_time(
     event: dict[str, Any], period: str | None
 ) -> None:
-    """Never the clock's: an event that does not tell is refused."""
+    """The clock gives no period: an event without a time and a period is refused."""
     read = SweepEvent.read(event)
     if period is None:
         with pytest.raises(InvalidRequestError, match="time: is missing"):
@@ -103,8 +101,8 @@ def test_period_is_the_scheduled_time_s_or_a_certain_one(
         {"body": "{}", "requestContext": {}},
     ],
 )
-def test_event_that_is_none_is_refused(cloud: Cloud, event: Any) -> None:
-    """With an error that says what is wrong, and nothing on the queue."""
+def test_invalid_event_is_refused(cloud: Cloud, event: Any) -> None:
+    """The error says what is wrong, and no message is sent."""
     with pytest.raises(InvalidRequestError, match="invalid schedule event: "):
         cloud.function()(event, Context())
     assert cloud.records() == []
@@ -114,21 +112,20 @@ def test_event_that_is_none_is_refused(cloud: Cloud, event: Any) -> None:
     ("time_zone", "in_doubt"),
     [
         ("UTC", ["2026-11-14", "2026-11-23", "2031-01-01", "2026-W45", "2026-12"]),
-        ("Asia/Tokyo", ["2026-11-15", "2026-11-24"]),  # where it is the 23rd already
+        ("Asia/Tokyo", ["2026-11-15", "2026-11-24"]),  # where the 23rd has begun
         ("America/New_York", ["2026-11-14", "2026-11-23"]),
     ],
 )
 def test_period_to_come_or_long_over_takes_force(
     cloud: Cloud, time_zone: str, in_doubt: list[str]
 ) -> None:
-    """Without it the event is refused, says why, and nothing is on the queue; with it, it is an event as any other."""
+    """Without `force` the event is refused and no message is sent; with `force` it is accepted."""
     cloud.clock = lambda: datetime(2026, 11, 22, 16, tzinfo=UTC)
     function = cloud.function()
     for period in in_doubt:
         event = {"period": period, "segments": 1, "time_zone": time_zone}
-        with pytest.raises(
-            InvalidRequestError, match=f'^period: {period} .* in {time_zone}; set "force": true to'
-        ):
+        message = f'^period: {period} .* in {time_zone}; set "force": true to'
+        with pytest.raises(InvalidRequestError, match=message):
             function(event, Context())
         assert cloud.records() == []
         assert function({**event, "force": True}, Context())["period"] == period
@@ -139,38 +136,37 @@ def test_period_to_come_or_long_over_takes_force(
 def test_periods_of_the_last_days_take_no_force(
     cloud: Cloud, time_zone: str, days: tuple[int, int]
 ) -> None:
-    """Today and seven days ago, by the calendar of the zone."""
+    """Today and seven days ago, in the time zone, are accepted without `force`."""
     cloud.clock = lambda: datetime(2026, 11, 22, 16, tzinfo=UTC)
     for day in days:
-        begun = cloud.function()(
-            {"period": f"2026-11-{day}", "segments": 1, "time_zone": time_zone}, Context()
-        )
+        event = {"period": f"2026-11-{day}", "segments": 1, "time_zone": time_zone}
+        begun = cloud.function()(event, Context())
         assert begun["period"] == f"2026-11-{day}"
 
 
-def test_time_of_an_event_is_no_way_around_it(cloud: Cloud) -> None:
-    """An event that says it was due in five years is refused as well."""
+def test_event_with_a_later_time_is_refused(cloud: Cloud) -> None:
+    """A scheduled time in five years is refused, as its period is."""
     with pytest.raises(InvalidRequestError, match="period: 2031-01-01 is later than today"):
         cloud.function()({"period": "day", "time": "2031-01-01T04:00:00Z"}, Context())
     assert cloud.records() == []
 
 
 def test_operation_that_is_not_scheduled_is_refused(cloud: Cloud) -> None:
-    """Nobody gives a signup credit to everybody by a slip."""
+    """An event for an operation that is not scheduled sends no message."""
     with pytest.raises(UnknownOperationError):
         cloud.function()({**EVENT, "operation": "SIGNUP_CREDIT"}, Context())
     assert cloud.records() == []
 
 
-def test_queue_that_does_not_take_all_is_a_failure(cloud: Cloud) -> None:
-    """The schedule's event is then tried again as a whole, and what comes twice does no harm."""
-    owners, sends = cloud.seed(10), iter(range(100))
+def test_event_fails_if_a_message_is_not_sent(cloud: Cloud) -> None:
+    """The event is tried again as a whole, and a repeated message does no harm."""
+    owners = cloud.seed(10)
+    sends = iter(range(100))
 
     def send(real: Callable[..., Any], **arguments: Any) -> Any:
         if next(sends) == 2:
-            raise ClientError(
-                {"Error": {"Code": "ServiceUnavailable", "Message": "no"}}, "SendMessage"
-            )
+            error: Any = {"Error": {"Code": "ServiceUnavailable", "Message": "no"}}
+            raise ClientError(error, "SendMessage")
         return real(**arguments)
 
     with patched(cloud.sqs, send_message=send):
@@ -182,19 +178,19 @@ def test_queue_that_does_not_take_all_is_a_failure(cloud: Cloud) -> None:
 
 
 @pytest.mark.parametrize("answer", [{}, {"ResponseMetadata": {"HTTPStatusCode": 200}}])
-def test_segment_is_on_the_queue_only_when_sqs_says_so(answer: dict[str, Any]) -> None:
-    """A 200 without a message id is not SQS's: what was sent may be nowhere, and the event fails and comes again."""
-    (segment,) = Segment.all_of(
-        Reward.of(ExampleAppOperations, "DAILY_REWARD", Period.parse("2026-11-22")), 1, NOON
-    )
+def test_message_is_sent_only_if_sqs_gives_its_id(answer: dict[str, Any]) -> None:
+    """A 200 without a message id is not from SQS, so the event fails and comes again."""
+    reward = Reward.of(ExampleAppOperations, "DAILY_REWARD", Period.parse("2026-11-22"))
+    (segment,) = Segment.all_of(reward, 1, NOON)
     client: Any = SimpleNamespace(send_message=lambda **_: answer)
     with pytest.raises(UnavailableError):
         SegmentQueue(client, "http://queue").send(segment)
 
 
 def test_only_failed_messages_come_again(cloud: Cloud) -> None:
-    """Of a batch with one that is no segment, the others are seen to and it alone is reported."""
-    owners, function = cloud.seed(10), cloud.function()
+    """The handler reports only the messages of a batch that are no segment."""
+    owners = cloud.seed(10)
+    function = cloud.function()
     function({**EVENT, "segments": 2}, Context())
     records = [*cloud.records(), {"messageId": "bad", "body": "{}"}, {"messageId": "worse"}]
     answer = function({"Records": records}, Context())
@@ -202,8 +198,8 @@ def test_only_failed_messages_come_again(cloud: Cloud) -> None:
     cloud.check(owners, [DAY])
 
 
-def test_segment_that_goes_on_failing_is_a_dead_letter_and_can_be_resumed(cloud: Cloud) -> None:
-    """After its tries it is kept, with its place; put back, it goes on from there."""
+def test_segment_that_keeps_failing_is_a_dead_letter(cloud: Cloud) -> None:
+    """The dead letter keeps the place of the segment, and goes on from it when it is put back."""
     owners = cloud.seed(20)
     tries = []
 
@@ -216,12 +212,8 @@ def test_segment_that_goes_on_failing_is_a_dead_letter_and_can_be_resumed(cloud:
     with patched(cloud.dynamodb, scan=scan):
         cloud.run(DAY, segments=2)
     (dead,) = cloud.dead_letters()
-    assert (dead["segment"], dead["segments"], dead["period"], len(tries)) == (
-        1,
-        2,
-        DAY,
-        RECEIVES_MAX,
-    )
+    assert (dead["segment"], dead["segments"], dead["period"]) == (1, 2, DAY)
+    assert len(tries) == RECEIVES_MAX
     cloud.redrive()
     cloud.drain()
     cloud.check(owners, [DAY])
@@ -229,8 +221,9 @@ def test_segment_that_goes_on_failing_is_a_dead_letter_and_can_be_resumed(cloud:
 
 
 def test_worker_without_time_fails_and_loses_nothing(cloud: Cloud) -> None:
-    """A segment that got no further is not put back as if it had."""
-    owners, function = cloud.seed(5), cloud.function()
+    """A segment without progress fails, and its message comes again."""
+    owners = cloud.seed(5)
+    function = cloud.function()
     function({**EVENT, "segments": 1}, Context())
     (record,) = cloud.records()
     failed = function({"Records": [record]}, Context(STOP_SECONDS - 1))["batchItemFailures"]
@@ -240,16 +233,16 @@ def test_worker_without_time_fails_and_loses_nothing(cloud: Cloud) -> None:
 
 
 def test_lines_and_metrics_of_a_run(cloud: Cloud, capfd: pytest.CaptureFixture[str]) -> None:
-    """A line when it begins, one for each segment, one for the whole when the last segment is done; no owner's id."""
+    """A run has a line at its begin, a line for each segment, and a line when it is complete."""
     cloud.seed(20)
     cloud.run(DAY, segments=2)
     begun, *finished, complete = lines(capfd)
     assert (begun["sweep"], begun["period"], begun["segments"]) == ("begun", DAY, 2)
-    assert [one["sweep"] for one in finished] == ["finished"] * 2
-    assert (
-        sum(one["granted"] for one in finished) == complete["granted"] == complete["rewarded"] == 20
-    )
-    assert complete["dynamodb_requests"] == sum(one["dynamodb_requests"] for one in finished) >= 4
+    assert [line["sweep"] for line in finished] == ["finished"] * 2
+    granted = sum(line["granted"] for line in finished)
+    assert granted == complete["granted"] == complete["rewarded"] == 20
+    requests = sum(line["dynamodb_requests"] for line in finished)
+    assert complete["dynamodb_requests"] == requests >= 4
     assert complete["owners_per_second"] > 0
     assert (complete["sweep"], complete["failed"], complete["already"]) == ("complete", 0, 0)
     assert {
@@ -258,16 +251,16 @@ def test_lines_and_metrics_of_a_run(cloud: Cloud, capfd: pytest.CaptureFixture[s
         "RewardsWriteUnits",
         "RewardsPerSecond",
         "RewardsRunTime",
-    } <= {name for one in finished for name in metrics(one)}
-    assert metrics(complete) == {"RewardsRunsComplete"}  # there is no day before to compare with
+    } <= {name for line in finished for name in metrics(line)}
+    assert metrics(complete) == {"RewardsRunsComplete"}  # no run before to compare with
 
 
 def test_deviation_from_the_period_before(cloud: Cloud, capfd: pytest.CaptureFixture[str]) -> None:
-    """A complete run tells how far it is from the last complete one of the day before, by any worker."""
+    """A complete run is compared with the last complete run of the day before."""
     cloud.seed(8)
     cloud.run("2026-11-21")
-    cloud.run("2026-11-21")  # which grants nothing, but all have it
-    cloud.function()({"period": "2026-11-21"}, Context())  # which nobody completes
+    cloud.run("2026-11-21")  # grants nothing, and counts all owners as rewarded
+    cloud.function()({"period": "2026-11-21"}, Context())  # is never completed
     while records := cloud.records():
         for record in records:
             cloud.sqs.delete_message(QueueUrl=cloud.url, ReceiptHandle=record["receiptHandle"])
@@ -275,19 +268,14 @@ def test_deviation_from_the_period_before(cloud: Cloud, capfd: pytest.CaptureFix
     lines(capfd)
     cloud.run("2026-11-22")
     complete = lines(capfd)[-1]
-    assert (complete["rewarded"], complete["rewarded_before"], complete["RewardsDeviation"]) == (
-        10,
-        8,
-        25.0,
-    )
+    assert (complete["rewarded"], complete["rewarded_before"]) == (10, 8)
+    assert complete["RewardsDeviation"] == 25.0
     cloud.run("2026-11-23")
     assert lines(capfd)[-1]["RewardsDeviation"] == 0.0
 
 
-def test_run_before_that_cannot_be_read_is_left_out(
-    cloud: Cloud, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """The line of the run is written all the same."""
+def test_unreadable_run_before_is_left_out(cloud: Cloud, capfd: pytest.CaptureFixture[str]) -> None:
+    """The line of the run is written without the comparison."""
     cloud.seed(3)
 
     def query(_real: Callable[..., Any], **arguments: Any) -> Any:
@@ -296,32 +284,29 @@ def test_run_before_that_cannot_be_read_is_left_out(
     with patched(cloud.dynamodb, query=query):
         cloud.run(DAY, segments=1)
     complete = lines(capfd)[-1]
-    assert (complete["sweep"], complete["rewarded"], "rewarded_before" in complete) == (
-        "complete",
-        3,
-        False,
-    )
+    assert (complete["sweep"], complete["rewarded"]) == ("complete", 3)
+    assert "rewarded_before" not in complete
     assert cloud.records() == []
 
 
 def test_segment_that_is_finished_twice_counts_once(
     cloud: Cloud, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A message that comes again after the run was complete makes no second line of it."""
+    """A message that comes again after the run is complete writes no second line of the run."""
     cloud.seed(5)
     function = cloud.function()
     function({**EVENT, "segments": 1}, Context())
     (record,) = cloud.records()
     for _ in range(2):
         function({"Records": [record]}, Context())
-    told = [one for one in lines(capfd) if one["sweep"] == "complete"]
-    assert [(one["granted"], one["already"]) for one in told] == [(5, 0)]
+    (complete,) = [line for line in lines(capfd) if line["sweep"] == "complete"]
+    assert (complete["granted"], complete["already"]) == (5, 0)
 
 
 def test_metrics_of_a_segment_that_is_put_back_count_once(
     cloud: Cloud, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A line has all that was done for a segment, its metrics only what was done since the last one."""
+    """The line has the counts of the whole segment, and the metrics only the new counts."""
     (owner,) = cloud.seed(1)
     segment = Segment(
         operation="DAILY_REWARD",

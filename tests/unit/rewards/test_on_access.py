@@ -1,4 +1,4 @@
-"""A reward at the first touch: once with the sweep, for the eligible, and never in the way."""
+"""A reward at the first touch of an owner: granted once, and no request fails for it."""
 
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -28,22 +28,18 @@ def sweep(client: "DynamoDBClient") -> Segment:
     return Sweep(create_account_store(client), REWARD).run(segment, seconds=60)
 
 
-def test_first_touch_of_a_day_grants_the_day_s_reward(
+def test_first_touch_grants_the_reward_of_the_day(
     processor: OperationProcessor, client: "DynamoDBClient"
 ) -> None:
-    """Under the sweep's nonce, with the sweep's mark; the next touch asks nobody, another process asks once."""
+    """The reward has the nonce and the mark of a sweep; the next touch sends no request."""
     processor.process(operation())
     here = grant_on_access(processor)
     entry = here.touch("ada")
     assert entry is not None
-    assert (entry.nonce, entry.operation, entry.balance_after) == (
-        "ledger:daily-reward:2026-11-22",
-        "DAILY_REWARD",
-        4,
-    )
-    assert processor.store.account("ada", consistent=True).marks == {
-        "DAILY_REWARD:day": "2026-11-22"
-    }
+    assert entry.nonce == "ledger:daily-reward:2026-11-22"
+    assert (entry.operation, entry.balance_after) == ("DAILY_REWARD", 4)
+    account = processor.store.account("ada", consistent=True)
+    assert account.marks == {"DAILY_REWARD:day": "2026-11-22"}
     sent = wire(client)
     assert here.touch("ada") is None
     assert sent == []
@@ -56,25 +52,21 @@ def test_first_touch_of_a_day_grants_the_day_s_reward(
 def test_touch_and_sweep_grant_it_once(
     processor: OperationProcessor, client: "DynamoDBClient"
 ) -> None:
-    """Whichever comes first: the other one finds it, by the mark."""
+    """The touch finds the mark of a sweep, and the sweep finds the mark of a touch."""
     for owner_id in ("ada", "eve"):
         processor.process(operation(owner_id=owner_id))
     assert grant_on_access(processor).touch("ada") is not None
     done = sweep(client)
     assert (done.tally.granted, done.tally.already) == (1, 1)
-    assert (grant_on_access(processor).touch("ada"), grant_on_access(processor).touch("eve")) == (
-        None,
-        None,
-    )
-    assert [
-        processor.store.account(owner, consistent=True).balance for owner in ("ada", "eve")
-    ] == [4, 4]
+    for owner_id in ("ada", "eve"):
+        assert grant_on_access(processor).touch(owner_id) is None
+        assert processor.store.account(owner_id, consistent=True).balance == 4
 
 
 def test_touch_in_a_race_with_the_sweep(
     processor: OperationProcessor, client: "DynamoDBClient"
 ) -> None:
-    """A sweep between the look at the mark and the write is met as a duplicate, and remembered."""
+    """A reward of a sweep between the read and the write is a duplicate, and is remembered."""
     processor.process(operation())
     here = grant_on_access(processor)
     account = processor.store.account("ada", consistent=True)
@@ -89,7 +81,7 @@ def test_touch_in_a_race_with_the_sweep(
 
 
 def test_owner_without_an_entry_is_not_eligible(processor: OperationProcessor) -> None:
-    """Until the first entry there is nobody to reward; after it there is."""
+    """An owner gets the reward only after the first entry."""
     here = grant_on_access(processor)
     assert here.touch("ada") is None
     processor.process(operation())
@@ -97,7 +89,7 @@ def test_owner_without_an_entry_is_not_eligible(processor: OperationProcessor) -
 
 
 def test_rule_of_the_app_decides(processor: OperationProcessor) -> None:
-    """Who has been away is not eligible, until an entry shows that it is back."""
+    """An inactive owner is not eligible until the next entry."""
 
     class Operations(BaseLedgerOperations):
         SCHEDULED = {LedgerOperationType.DAILY_REWARD: active_within(days=2)}
@@ -112,26 +104,26 @@ def test_rule_of_the_app_decides(processor: OperationProcessor) -> None:
     assert here.touch("ada") is not None
 
 
-def test_what_cannot_be_granted_now_is_in_nobody_s_way(
+def test_failed_reward_does_not_fail_the_touch(
     processor: OperationProcessor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A failure is logged, without the owner's id, and the next touch tries again."""
+    """The failure is logged without the owner's id, and the next touch tries again."""
     processor.process(operation())
     here = grant_on_access(processor)
     monkeypatch.setenv("LEDGER_ACCOUNTS_TABLE", "x")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processor.store, "_accounts_table", "not-there")
+        patch.setattr(processor.store, "_accounts_table", "missing")
         assert here.touch("ada") is None
-    (told,) = caplog.records
-    assert "gets no reward at this touch" in told.getMessage()
-    assert "ada" not in told.getMessage()
+    (message,) = caplog.messages
+    assert "gets no reward at this touch" in message
+    assert "ada" not in message
     assert here.touch("ada") is not None
 
 
-def test_rule_that_fails_is_in_nobody_s_way(
+def test_failed_rule_does_not_fail_the_touch(
     processor: OperationProcessor, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The request that touches the owner is about something else."""
+    """The failure of the app's rule is logged, and the touch grants no reward."""
 
     class Operations(BaseLedgerOperations):
         SCHEDULED = {LedgerOperationType.DAILY_REWARD: lambda _account, _day: bool(1 // 0)}
@@ -144,7 +136,7 @@ def test_rule_that_fails_is_in_nobody_s_way(
 def test_memory_of_owners_is_bounded(
     processor: OperationProcessor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process remembers so many owners at most; one that it forgot costs a read."""
+    """A process remembers at most `ACCOUNTS_MAX` owners; a forgotten owner costs a read."""
     monkeypatch.setattr("ledger_core.rewards.on_access.ACCOUNTS_MAX", 2)
     here = grant_on_access(processor)
     for owner_id in ("ada", "eve", "joe"):
@@ -155,7 +147,7 @@ def test_memory_of_owners_is_bounded(
 
 
 def test_operation_that_is_not_scheduled_fails_at_start(processor: OperationProcessor) -> None:
-    """Not at the first request."""
+    """The error comes at the start, and not at the first request."""
     with pytest.raises(UnknownOperationError):
         grant_on_access(processor, operation="SIGNUP_CREDIT")
 
@@ -166,26 +158,27 @@ def api(processor: OperationProcessor) -> LambdaApi:
     return LambdaApi(create_handler(create_api("Test", router, auth=AuthMode.JWT)))
 
 
-def test_owner_s_request_grants_it_first(api: LambdaApi, processor: OperationProcessor) -> None:
-    """A spend may use the reward of the day; a look at the balance shows it."""
+def test_request_of_an_owner_grants_the_reward_first(
+    api: LambdaApi, processor: OperationProcessor
+) -> None:
+    """A spend may use the reward of the day, and a balance includes it."""
     processor.process(operation())
     api.claims = {"sub": "ada"}
     assert api("GET", "/ledger/ada/balance").body["balance"] == 4
     processor.process(operation(owner_id="eve"))
     api.claims = {"sub": "eve"}
-    answer = api(
-        "POST", "/ledger/entry", spend(4, "all", owner_id="eve").model_dump(exclude_none=True)
-    )
+    body = spend(4, "all", owner_id="eve").model_dump(exclude_none=True)
+    answer = api("POST", "/ledger/entry", body)
     assert (answer.status, answer.body["balance_after"]) == (200, 0)
 
 
 @pytest.mark.parametrize(
     ("scope", "balance"), [("ledger/read", 3), ("ledger/read ledger/write", 4)]
 )
-def test_others_look_without_granting(
+def test_request_of_a_reader_grants_nothing(
     api: LambdaApi, processor: OperationProcessor, scope: str, balance: int
 ) -> None:
-    """A caller that may only read changes nothing; an app that may post acts for the owner."""
+    """A request of a reader grants no reward; a request of a writer grants it."""
     processor.process(operation())
     api.claims = {"sub": "support", "scope": scope}
     assert api("GET", "/ledger/ada/balance").body["balance"] == balance

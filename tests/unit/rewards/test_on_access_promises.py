@@ -1,4 +1,4 @@
-"""What a reward at the first touch promises, beside being granted once: what it costs, and what it leaves alone."""
+"""The cost of a reward at the first touch, and what it does not change."""
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -28,7 +28,7 @@ NONCE = "ledger:daily-reward:2026-11-22"
 
 
 class PickyOperations(BaseLedgerOperations):
-    """A reward for the rich, and a fee."""
+    """A reward for owners with 9 credits, and a fee."""
 
     APP_CONFIG = dict(ExampleAppOperations.APP_CONFIG)
     SCHEDULED = {
@@ -38,7 +38,7 @@ class PickyOperations(BaseLedgerOperations):
 
 
 def another(processor: OperationProcessor) -> OperationProcessor:
-    """A process that remembers nothing, over the same tables."""
+    """A processor of another process, which remembers no account."""
     return OperationProcessor(processor.store, PickyOperations)
 
 
@@ -48,41 +48,41 @@ def api_of(processor: OperationProcessor, here: GrantOnAccess) -> LambdaApi:
     )
 
 
-@pytest.mark.parametrize("met_before", [True, False])
-@pytest.mark.parametrize("stale_looks", [1, 9])
-def test_stale_look_sets_no_mark_back(
-    processor: OperationProcessor, met_before: bool, stale_looks: int
+@pytest.mark.parametrize("is_remembered", [True, False])
+@pytest.mark.parametrize("stale_reads", [1, 9])
+def test_stale_read_sets_no_mark_back(
+    processor: OperationProcessor, is_remembered: bool, stale_reads: int
 ) -> None:
-    """The day after was granted since: this day's reward comes too, and the mark goes only forward."""
+    """If the next day was granted meanwhile, this day is granted too, and the mark stays."""
     processor.process(operation())
     before = processor.store.account("ada", consistent=True)
     assert grant_on_access(another(processor), day=1).touch("ada") is not None
-    here = grant_on_access(processor if met_before else another(processor))
-    stale, real = iter([before] * stale_looks), processor.store.account
+    here = grant_on_access(processor if is_remembered else another(processor))
+    stale = iter([before] * stale_reads)
+    real = processor.store.account
+
+    def read(owner_id: str, *, consistent: bool) -> Account:
+        return next(stale, None) or real(owner_id, consistent=consistent)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            processor.store,
-            "account",
-            lambda owner, consistent: next(stale, None) or real(owner, consistent=consistent),
-        )
+        patch.setattr(processor.store, "account", read)
         entry = here.touch("ada")
     assert entry is not None
     assert (entry.nonce, entry.id) == (NONCE, 3)
-    assert processor.store.account("ada", consistent=True).marks == {
-        "DAILY_REWARD:day": "2026-11-23"
-    }
+    account = processor.store.account("ada", consistent=True)
+    assert account.marks == {"DAILY_REWARD:day": "2026-11-23"}
 
 
-@pytest.mark.parametrize("met_before", [True, False])
-def test_touch_begins_no_ledger(
-    processor: OperationProcessor, client: "DynamoDBClient", met_before: bool
+@pytest.mark.parametrize("is_remembered", [True, False])
+def test_touch_opens_no_account(
+    processor: OperationProcessor, client: "DynamoDBClient", is_remembered: bool
 ) -> None:
-    """Whose account was erased since the look gets no new one, and nobody is warned of it."""
+    """An account that is erased after the read is not opened again."""
     processor.process(operation())
     before = processor.store.account("ada", consistent=True)
     key: Any = {"account": {"S": "ada"}}
     client.delete_item(TableName=load_settings().accounts_table, Key=key)
-    here = grant_on_access(processor if met_before else another(processor))
+    here = grant_on_access(processor if is_remembered else another(processor))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processor.store, "account", lambda _owner, consistent: before)
         assert here.touch("ada") is None
@@ -91,7 +91,7 @@ def test_touch_begins_no_ledger(
 
 
 @pytest.mark.parametrize(
-    ("given", "operation_", "looks"),
+    ("posted", "name", "reads"),
     [
         ([], "DAILY_REWARD", ["GetItem"]),
         ([operation()], "DAILY_REWARD", ["GetItem"]),
@@ -99,34 +99,33 @@ def test_touch_begins_no_ledger(
     ],
     ids=["no entry", "not by the rule", "too few credits"],
 )
-def test_who_is_not_eligible_is_asked_about_once_a_period(
+def test_owner_who_is_not_eligible_is_checked_once_a_period(
     processor: OperationProcessor,
     client: "DynamoDBClient",
-    given: list[Any],
-    operation_: str,
-    looks: list[str],
+    posted: list[Any],
+    name: str,
+    reads: list[str],
 ) -> None:
-    """As often as who is: at the first touch, however often they come, and again in the next period."""
-    for request in given:
+    """Only the first touch in a period sends requests to DynamoDB."""
+    for request in posted:
         processor.process(request)
     now = [NOON]
-    here = GrantOnAccess(processor, PickyOperations, operation=operation_, clock=lambda: now[0])
+    here = GrantOnAccess(processor, PickyOperations, operation=name, clock=lambda: now[0])
     sent = wire(client)
     for _ in range(3):
         assert here.touch("ada") is None
         assert here.has_nothing_for("ada")
-    assert len(sent) == len(looks)
-    assert sorted(sent)[-len(looks) :] == sorted(looks)
+    assert sorted(sent) == sorted(reads)
     now[0] += timedelta(days=1)
     assert not here.has_nothing_for("ada")
     assert here.touch("ada") is None
-    assert sent == looks * 2
+    assert sent == reads * 2
 
 
-def test_balance_that_is_full_is_asked_about_once_a_period(
+def test_owner_with_a_full_balance_is_checked_once_a_period(
     processor: OperationProcessor, client: "DynamoDBClient"
 ) -> None:
-    """And granted once there is room again."""
+    """The reward is granted once the balance is below its limit."""
     processor.process(operation())
     client.update_item(
         TableName=load_settings().accounts_table,
@@ -145,17 +144,17 @@ def test_balance_that_is_full_is_asked_about_once_a_period(
 
 
 @pytest.mark.parametrize("elsewhere", [True, False])
-def test_who_becomes_eligible_is_granted_it_once_this_process_sees_it(
+def test_owner_who_becomes_eligible_is_rewarded(
     processor: OperationProcessor, client: "DynamoDBClient", elsewhere: bool
 ) -> None:
-    """By an entry that it posts, or by the balance that it reads for a caller after another process has posted one."""
+    """The process sees its own entries, and the balances that it reads for a caller."""
     processor.process(operation())
     here = GrantOnAccess(processor, PickyOperations, clock=lambda: NOON)
     api = api_of(processor, here)
     api.claims = {"sub": "ada"}
     sent = wire(client)
     assert [api("GET", "/ledger/ada/balance").body["balance"] for _ in range(2)] == [3, 3]
-    assert sent == ["GetItem"] * 3  # the touch, and each balance
+    assert sent == ["GetItem"] * 3  # the touch and two balances
     (another(processor) if elsewhere else processor).process(add(6, "rich"))
     balances = [api("GET", "/ledger/ada/balance").body["balance"] for _ in range(3)]
     assert balances == ([9, 10, 10] if elsewhere else [10, 10, 10])
@@ -170,9 +169,11 @@ def test_who_becomes_eligible_is_granted_it_once_this_process_sees_it(
         (None, "2026-11-22"),
     ],
 )
-def test_day_is_the_zone_s(processor: OperationProcessor, time_zone: str | None, day: str) -> None:
-    """Four o'clock in the afternoon in Greenwich is tomorrow in Tokyo; what is eligible is asked for that day."""
-    asked = set[str]()
+def test_day_is_that_of_the_time_zone(
+    processor: OperationProcessor, time_zone: str | None, day: str
+) -> None:
+    """16:00 UTC is the next day in Tokyo; the rule gets the day of the time zone."""
+    asked: set[str] = set()
 
     def rule(_account: Account, first_day: date) -> bool:
         asked.add(str(first_day))
@@ -193,12 +194,13 @@ def test_day_is_the_zone_s(processor: OperationProcessor, time_zone: str | None,
 
 
 @pytest.mark.parametrize(("method", "balance"), [("GET", 3), ("POST", 4)])
-def test_reward_that_cannot_be_granted_leaves_the_request_its_time(
+def test_failing_reward_leaves_time_to_the_request(
     processor: OperationProcessor, client: "DynamoDBClient", method: str, balance: int
 ) -> None:
-    """Half of it at least: enough to try again, for three seconds, what the request itself is about."""
+    """The reward takes at most half of the time, so the request can retry for 3 seconds."""
     processor.process(operation())
-    now, own = [0.0], list[float]()
+    now = [0.0]
+    own: list[float] = []
     slow = OperationProcessor(
         processor.store,
         ExampleAppOperations,
@@ -208,7 +210,7 @@ def test_reward_that_cannot_be_granted_leaves_the_request_its_time(
     )
 
     class Context:
-        """What Lambda tells of its time: ten seconds for the request, and what a last call may take."""
+        """The context of Lambda: 10 seconds for the request, and 3 seconds for a last call."""
 
         def get_remaining_time_in_millis(self) -> float:
             return (13.0 - now[0]) * 1000
@@ -227,12 +229,13 @@ def test_reward_that_cannot_be_granted_leaves_the_request_its_time(
         raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "no"}}, "any")
 
     api = api_of(slow, grant_on_access(slow))
-    api.claims, api.context = {"sub": "shop", "scope": "ledger/read ledger/write"}, Context()
+    api.claims = {"sub": "shop", "scope": "ledger/read ledger/write"}
+    api.context = Context()
     with patched(client, transact_write_items=fails, get_item=fails):
         if method == "GET":
             answer = api("GET", "/ledger/ada/balance")
         else:
             answer = api("POST", "/ledger/entry", add(1, "own").model_dump(exclude_none=True))
-    told = answer.body.get("balance", answer.body.get("balance_after"))
-    assert (answer.status, told) == (200, balance)
+    shown = answer.body.get("balance", answer.body.get("balance_after"))
+    assert (answer.status, shown) == (200, balance)
     assert 4.0 < now[0] < 10.0

@@ -1,4 +1,4 @@
-"""Owners who are put off, and pages that the time cuts off: nobody is left out, counted twice, or begun anew."""
+"""Postponed owners and interrupted pages: each owner is rewarded and counted once."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,7 @@ LATER = Reward.of(ExampleAppOperations, "DAILY_REWARD", Period.parse("2026-11-23
 
 
 class ButOneOperations(BaseLedgerOperations):
-    """Everybody is rewarded but one."""
+    """A reward for each owner except owner-1."""
 
     APP_CONFIG = dict(ExampleAppOperations.APP_CONFIG)
     SCHEDULED = {
@@ -33,13 +33,13 @@ BUT_ONE = Reward.of(ButOneOperations, "DAILY_REWARD", DAY)
 
 @pytest.fixture(autouse=True)
 def one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that it is certain which write comes when."""
+    """Make the order of the writes certain."""
     for module in (batches, sweep):
         monkeypatch.setattr(module, "TRANSACTIONS_MAX", 1)
 
 
 class Writes:
-    """Counts those to DynamoDB, which are the only time that passes, and does something before some of them."""
+    """Count the sweep's writes, call a function before each, and let time pass only by them."""
 
     def __init__(
         self, before: Callable[[int, dict[str, Any]], object] = lambda _number, _arguments: None
@@ -48,9 +48,8 @@ class Writes:
         self._before = before
 
     def __call__(self, real: Callable[..., Any], **arguments: Any) -> Any:
-        if (
-            "ExpressionAttributeNames" not in arguments["TransactItems"][-1]["Update"]
-        ):  # without a mark: an owner's own
+        update = arguments["TransactItems"][-1]["Update"]
+        if "ExpressionAttributeNames" not in update:  # no mark, so no write of the sweep
             return real(**arguments)
         self.made += 1
         self._before(self.made, arguments)
@@ -59,7 +58,7 @@ class Writes:
     def sweep(
         self, cloud: Cloud, segment: Segment, writes: int, reward: Reward = REWARD, **options: Any
     ) -> Segment:
-        """What becomes of a segment in the time of so many writes."""
+        """Run a segment for the time of some writes."""
         timing: Any = {
             "monotonic": lambda: float(self.made),
             "sleep": lambda _seconds: None,
@@ -74,45 +73,52 @@ def begun(reward: Reward = REWARD, **place: Any) -> Segment:
 
 
 def in_conflict(hot: set[str], arguments: dict[str, Any]) -> None:
-    """Raise for a write to one of them."""
+    """Raise a conflict for a write to one of the hot owners."""
     conflicting(hot)(lambda **_: None, **arguments)
 
 
 @pytest.mark.parametrize("hot_writes", [3, 9, 30])
 @pytest.mark.parametrize("writes", [2, 3, 5, 8])
-def test_time_that_cuts_pages_off_counts_each_owner_once(
+def test_each_owner_of_an_interrupted_page_is_counted_once(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch, writes: int, hot_writes: int
 ) -> None:
-    """Granted, had it, not eligible, failed, put off: whenever the time is up, each is one in the end, and no count is
-    ever negative."""
+    """The time may be up after any write; in the end each owner counts once, as one outcome."""
     monkeypatch.setattr(sweep, "PAGE_OWNERS_MAX", 8)
     monkeypatch.setattr(batches, "WRITES_MAX", 2)
     cloud.seed(1)
     swept(cloud)
     owners = ["owner-0", *cloud.seed(13, first=1)]
     spoil(cloud, owners[2], "balance", {"S": "lots"})
-    hot, told, segment = set(owners[3:6]), list[Tally](), begun()
-    made = Writes(
-        lambda number, arguments: in_conflict(hot if number <= hot_writes else set(), arguments)
-    )
+    hot = set(owners[3:6])
+    tallies: list[Tally] = []
+    segment = begun()
+
+    def in_conflict_at_first(number: int, arguments: dict[str, Any]) -> None:
+        if number <= hot_writes:
+            in_conflict(hot, arguments)
+
+    made = Writes(in_conflict_at_first)
     with patched(cloud.dynamodb, transact_write_items=made):
         while not segment.finished:
             message = Segment.model_validate_json(segment.model_dump_json())
             segment = made.sweep(
-                cloud, message, writes, BUT_ONE, on_page=lambda one: told.append(one.model_copy())
+                cloud,
+                message,
+                writes,
+                BUT_ONE,
+                on_page=lambda tally: tallies.append(tally.model_copy()),
             )
             assert min(counts(segment)) >= 0
     assert counts(segment) == (11, 1, 1, 1)
-    for name, count in zip(
-        ("granted", "already", "skipped", "failed"), counts(segment), strict=True
-    ):
-        assert min(getattr(one, name) for one in told) >= 0
-        assert sum(getattr(one, name) for one in told) == count
+    names = ("granted", "already", "skipped", "failed")
+    for name, count in zip(names, counts(segment), strict=True):
+        assert min(getattr(tally, name) for tally in tallies) >= 0
+        assert sum(getattr(tally, name) for tally in tallies) == count
     cloud.check([owners[0], *owners[3:]], [str(DAY)])
 
 
-def test_owner_put_off_on_a_page_that_is_cut_off_is_counted_once(cloud: Cloud) -> None:
-    """It is not put off with that page, which is read again: else it would be met there as one that has it already."""
+def test_owner_is_not_postponed_from_an_interrupted_page(cloud: Cloud) -> None:
+    """The page is read again with the owner, so the owner is counted once."""
     owners = cloud.seed(120)
     made = Writes(lambda number, arguments: in_conflict({owners[3]}, arguments))
     with patched(cloud.dynamodb, transact_write_items=made):
@@ -120,13 +126,13 @@ def test_owner_put_off_on_a_page_that_is_cut_off_is_counted_once(cloud: Cloud) -
     assert (done.scanned, done.postponed) == (True, [owners[3]])
     with patched(cloud.dynamodb, transact_write_items=made):
         cut = [made.sweep(cloud, begun(LATER), writes, LATER) for writes in (1, 2)]
-    assert not [one for one in cut if one.scanned or one.postponed]
+    assert not [segment for segment in cut if segment.scanned or segment.postponed]
     last = swept_on(cloud, cut[-1], LATER)
     assert sum(counts(last)) == last.tally.rewarded == 120
 
 
-def test_owner_put_off_and_erased_meanwhile_gets_no_new_ledger(cloud: Cloud) -> None:
-    """Whose account is gone, is gone: there is no entry, the first of a ledger least of all; who is left is granted."""
+def test_account_of_an_erased_postponed_owner_is_not_opened_again(cloud: Cloud) -> None:
+    """An erased owner is skipped, and the other postponed owner is rewarded."""
     gone, left, empty = cloud.seed(3)
     table = cloud.tables["LEDGER_ACCOUNTS_TABLE"]
     for owner_id in (gone, empty):
@@ -134,26 +140,25 @@ def test_owner_put_off_and_erased_meanwhile_gets_no_new_ledger(cloud: Cloud) -> 
     spoil(cloud, empty, "mark:DAILY_REWARD:day", {"S": "2026-11-21"})
     done = swept_on(cloud, begun(scanned=True, postponed=[gone, left, empty]))
     assert (counts(done), done.finished) == ((1, 0, 2, 0), True)
-    assert [
-        cloud.store().account(one, consistent=True).entry_count for one in (gone, left, empty)
-    ] == [0, 2, 0]
+    accounts = [cloud.store().account(owner, consistent=True) for owner in (gone, left, empty)]
+    assert [account.entry_count for account in accounts] == [0, 2, 0]
     assert cloud.store().accounts_with(REWARD.nonce, [gone, left, empty]) == {left}
 
 
-def test_owner_put_off_twice_is_counted_once(cloud: Cloud) -> None:
-    """Who is both put off and on the page that comes next is met once, whether the balance can be read or not."""
+def test_postponed_owner_on_the_next_page_is_counted_once(cloud: Cloud) -> None:
+    """A postponed owner is left out of the page, also if the account is malformed."""
     owners = cloud.seed(6)
     spoil(cloud, owners[1], "balance", {"S": "lots"})
     assert counts(swept_on(cloud, begun(postponed=owners[:3]))) == (5, 0, 0, 1)
 
 
 def swept_on(cloud: Cloud, segment: Segment, reward: Reward = REWARD) -> Segment:
-    """What becomes of it in all the time there is."""
+    """Run a segment for 60 seconds."""
     return Sweep(cloud.store(), reward, sleep=lambda _: None).run(segment, seconds=60)
 
 
-def test_page_is_complete_only_when_who_was_set_aside_is_seen_to(cloud: Cloud) -> None:
-    """The time is up when all but the one whose balance moved have it: the page is not left behind, nor is that one."""
+def test_page_with_a_moved_account_left_is_read_again(cloud: Cloud) -> None:
+    """If the time is up before a moved account is written, the page is not complete."""
     owners = cloud.seed(4)
     processor = OperationProcessor(cloud.store(), ExampleAppOperations)
 
@@ -171,17 +176,16 @@ def test_page_is_complete_only_when_who_was_set_aside_is_seen_to(cloud: Cloud) -
 
 
 @pytest.mark.parametrize(("writes", "granted"), [(2, 1), (1, 0)])
-def test_page_is_complete_only_when_each_half_of_a_refused_batch_is_seen_to(
+def test_page_with_a_part_of_a_refused_batch_left_is_read_again(
     cloud: Cloud, writes: int, granted: int
 ) -> None:
-    """DynamoDB refuses two owners together, and the time is up before both were tried apart."""
+    """If the time is up before each owner was tried alone, the page is not complete."""
     owners = cloud.seed(2)
 
     def refused(_number: int, arguments: dict[str, Any]) -> None:
         if len(owners_of(arguments)) == 2:
-            raise ClientError(
-                {"Error": {"Code": "ValidationException", "Message": "no"}}, "TransactWriteItems"
-            )
+            error: Any = {"Error": {"Code": "ValidationException", "Message": "no"}}
+            raise ClientError(error, "TransactWriteItems")
 
     made = Writes(refused)
     with patched(cloud.dynamodb, transact_write_items=made):
@@ -192,23 +196,22 @@ def test_page_is_complete_only_when_each_half_of_a_refused_batch_is_seen_to(
     cloud.check(owners, [str(DAY)])
 
 
-@pytest.mark.parametrize("put_off", [False, True])
-def test_mark_of_a_later_period_that_came_first_stays(cloud: Cloud, put_off: bool) -> None:
-    """A sweep of the next day wins the race for the same owners: this one's reward is added, and the mark is not set
-    back, for it is as fresh as the head that the lost race told of."""
+@pytest.mark.parametrize("is_postponed", [False, True])
+def test_mark_of_a_later_period_stays(cloud: Cloud, is_postponed: bool) -> None:
+    """If a sweep of the next day writes first, this day is granted too, and the mark stays."""
     owners = cloud.seed(5)
     made = Writes(lambda number, _arguments: number == 1 and swept_on(cloud, begun(LATER), LATER))
     with patched(cloud.dynamodb, transact_write_items=made):
-        done = swept_on(cloud, begun(scanned=put_off, postponed=owners if put_off else []))
+        postponed = owners if is_postponed else []
+        done = swept_on(cloud, begun(scanned=is_postponed, postponed=postponed))
     assert (counts(done), done.finished) == ((5, 0, 0, 0), True)
     accounts = [cloud.store().account(owner_id, consistent=True) for owner_id in owners]
-    assert [one.marks for one in accounts] == [{"DAILY_REWARD:day": "2026-11-23"}] * 5
+    assert [account.marks for account in accounts] == [{"DAILY_REWARD:day": "2026-11-23"}] * 5
     cloud.check(owners, ["2026-11-22", "2026-11-23"])
 
 
-def test_sweep_sees_what_was_written_just_before(cloud: Cloud) -> None:
-    """Pages, and owners put off, are read strongly consistent: any other read may not show who began just now, and the
-    sweep would not come back."""
+def test_sweep_sees_an_account_that_was_just_opened(cloud: Cloud) -> None:
+    """Pages and postponed owners are read strongly consistent, so no new account is missed."""
     owners = cloud.seed(4)
 
     def old_page(real: Callable[..., Any], **arguments: Any) -> Any:
@@ -221,10 +224,6 @@ def test_sweep_sees_what_was_written_just_before(cloud: Cloud) -> None:
 
     with patched(cloud.dynamodb, scan=old_page, get_item=old_row):
         assert counts(swept_on(cloud, begun())) == (4, 0, 0, 0)
-        assert counts(swept_on(cloud, begun(LATER, scanned=True, postponed=owners), LATER)) == (
-            4,
-            0,
-            0,
-            0,
-        )
+        postponed = begun(LATER, scanned=True, postponed=owners)
+        assert counts(swept_on(cloud, postponed, LATER)) == (4, 0, 0, 0)
     cloud.check(owners, ["2026-11-22", "2026-11-23"])

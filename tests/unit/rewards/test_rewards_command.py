@@ -1,4 +1,4 @@
-"""`ledger rewards`, for people."""
+"""The command `ledger rewards`."""
 
 import json
 import os
@@ -34,7 +34,7 @@ class Operations(BaseLedgerOperations):
 
 
 class Terminal(TextIOWrapper):
-    """Somebody at a keyboard, who has typed this."""
+    """A terminal with typed input."""
 
     def __init__(self, typed: str) -> None:
         super().__init__(BytesIO(typed.encode()))
@@ -45,29 +45,32 @@ class Terminal(TextIOWrapper):
 
 @pytest.fixture
 def cli(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """The command over the test's tables, on the test's day; its exit code, its JSON, and what it tells people."""
+    """The command at noon over the tables; it gives the exit code, the JSON and standard error."""
     monkeypatch.setattr("ledger_core.wiring.create_client", lambda *_: cloud.dynamodb)
     monkeypatch.setattr("ledger_core.cli.rewards.now", lambda: NOON)
 
     def run(*arguments: str, app: str | None = APP) -> tuple[int, dict[str, Any], str]:
-        code = main(["rewards", *arguments, *(["--app", app] if app else [])])
-        told = capsys.readouterr()
-        return code, json.loads(told.out) if told.out else {}, told.err
+        app_arguments = ["--app", app] if app else []
+        code = main(["rewards", *arguments, *app_arguments])
+        printed = capsys.readouterr()
+        done = json.loads(printed.out) if printed.out else {}
+        return code, done, printed.err
 
     return run
 
 
 def test_rewards_are_counted_estimated_and_granted(cloud: Cloud, cli: Any) -> None:
-    """It says before it starts what it will do and cost, then does it; run again it finds all done."""
+    """The command prints the count and the cost, then grants; a second run grants nothing."""
     owners = cloud.seed(60)
-    code, done, told = cli(*DAY, "--yes")
+    code, done, printed = cli(*DAY, "--yes")
     assert (code, done["granted"], done["already"], done["failed"]) == (0, 60, 0, 0)
-    assert "DAILY_REWARD +1 for 2026-11-22, under the nonce ledger:daily-reward:2026-11-22" in told
     assert (
-        "owners: 60, of whom get it: 60, have it: 0, are not eligible: 0, cannot get it: 0" in told
+        "DAILY_REWARD +1 for 2026-11-22, under the nonce ledger:daily-reward:2026-11-22" in printed
     )
-    assert f"about {60 * WRITE_UNITS_PER_REWARD} write units" in told
-    assert "$0.00 at list price" in told
+    counted = "owners: 60, of whom get it: 60, have it: 0, are not eligible: 0, cannot get it: 0"
+    assert counted in printed
+    assert f"about {60 * WRITE_UNITS_PER_REWARD} write units" in printed
+    assert "$0.00 at list price" in printed
     cloud.check(owners, ["2026-11-22"])
     code, done, _ = cli(*DAY, "--yes")
     assert (code, done["granted"], done["already"]) == (0, 0, 60)
@@ -75,62 +78,62 @@ def test_rewards_are_counted_estimated_and_granted(cloud: Cloud, cli: Any) -> No
 
 
 def test_price_of_a_million() -> None:
-    """Five write units each, which is what the pages say."""
+    """A reward takes 5 write units, so a million takes $3.13, as the pages say."""
     assert round(1_000_000 * WRITE_UNITS_PER_REWARD * WRITE_UNIT_DOLLARS, 3) == 3.125
 
 
 def test_dry_run_writes_nothing_and_asks_nothing(cloud: Cloud, cli: Any) -> None:
-    """It sees whether DynamoDB is there, reads every account once, and that is all; standard input is no terminal."""
+    """A dry run checks the connection, reads each account once, and needs no terminal."""
     owners = cloud.seed(10)
     sent = wire(cloud.dynamodb)
-    code, done, told = cli(*DAY, "--dry-run")
+    code, done, printed = cli(*DAY, "--dry-run")
     assert (code, done["granted"], done["write_units"]) == (0, 10, 0)
-    assert "of whom get it: 10" in told
-    assert "[y/N]" not in told
+    assert "of whom get it: 10" in printed
+    assert "[y/N]" not in printed
     assert sent == ["GetItem", "Scan"]
     cloud.check(owners, [])
 
 
 def test_other_periods(cloud: Cloud, cli: Any) -> None:
-    """A day of the week or the month names it."""
+    """A date selects the week or the month that it is in."""
     cloud.seed(2)
-    _, done, told = cli(*DAY, "--period", "week", "--yes")
-    assert (done["granted"], "ledger:daily-reward:2026-W47" in told) == (2, True)
+    _, done, printed = cli(*DAY, "--period", "week", "--yes")
+    assert (done["granted"], "ledger:daily-reward:2026-W47" in printed) == (2, True)
 
 
 @pytest.mark.parametrize(
     ("typed", "granted"),
     [("y\n", True), ("Yes\n", True), ("n\n", False), ("\n", False), ("", False), ("\xff\n", False)],
 )
-def test_person_is_asked(
+def test_command_asks_for_confirmation(
     cloud: Cloud, cli: Any, monkeypatch: pytest.MonkeyPatch, typed: str, granted: bool
 ) -> None:
-    """After the count and before the first write; whatever is not yes is no, and then nothing is written."""
+    """The question follows the count; every answer but yes means that nothing is written."""
     owners = cloud.seed(3)
     monkeypatch.setattr(sys, "stdin", Terminal(typed))
     sent = wire(cloud.dynamodb)
-    code, done, told = cli(*DAY)
-    assert "Grant 1 credit to about 3 owners? [y/N] " in told
-    assert (code, done.get("granted"), "TransactWriteItems" in sent) == (
-        (0, 3, True) if granted else (2, None, False)
-    )
-    assert ("ledger: not confirmed: nothing was granted" in told) != granted
+    code, done, printed = cli(*DAY)
+    assert "Grant 1 credit to about 3 owners? [y/N] " in printed
+    outcome = (0, 3) if granted else (2, None)
+    assert (code, done.get("granted")) == outcome
+    assert ("TransactWriteItems" in sent) == granted
+    assert ("ledger: not confirmed: nothing was granted" in printed) != granted
     cloud.check(owners, ["2026-11-22"] if granted else [])
 
 
 @pytest.mark.parametrize("stdin", [TextIOWrapper(BytesIO(b"y\n")), None])
-def test_nobody_can_be_asked(
+def test_command_without_a_terminal_needs_an_argument(
     cloud: Cloud, cli: Any, monkeypatch: pytest.MonkeyPatch, stdin: Any
 ) -> None:
-    """Where standard input is no terminal, or closed, it says which argument is missing, and does not even count."""
+    """If standard input is closed or no terminal, the error names the missing argument."""
     owners = cloud.seed(3)
     monkeypatch.setattr(sys, "stdin", stdin)
     sent = wire(cloud.dynamodb)
-    code, done, told = cli(*DAY)
+    code, done, printed = cli(*DAY)
     assert (code, done, sent) == (2, {}, [])
-    assert told == (
-        "ledger: standard input is no terminal, so nobody can be asked: --yes grants without asking, "
-        "--dry-run only counts\n"
+    assert printed == (
+        "ledger: standard input is no terminal, so nobody can be asked: "
+        "--yes grants without asking, --dry-run only counts\n"
     )
     cloud.check(owners, [])
 
@@ -167,62 +170,53 @@ def test_period_to_come_or_long_over_takes_force(
     recent: list[str],
     in_doubt: list[str],
 ) -> None:
-    """From tomorrow on, and before the day a week ago, by the calendar of the zone; not even a count is made."""
+    """A later day, or a day more than a week ago, is refused before the count without --force."""
     (owner,) = cloud.seed(1)
     monkeypatch.setattr("ledger_core.cli.rewards.now", lambda: datetime.fromisoformat(now))
     sent = wire(cloud.dynamodb)
     for day in in_doubt:
-        code, done, told = cli("--date", day, "--yes", "--time-zone", zone)
+        code, done, printed = cli("--date", day, "--yes", "--time-zone", zone)
         assert (code, done, sent) == (2, {}, []), day
-        assert told.startswith(f"ledger: period: {day} "), told
-        assert told.endswith(f" in {zone}; with --force it is granted all the same\n")
+        assert printed.startswith(f"ledger: period: {day} "), printed
+        assert printed.endswith(f" in {zone}; with --force it is granted all the same\n")
     for day in recent:
         assert cli("--date", day, "--yes", "--time-zone", zone)[:1] == (0,)
     assert cli("--date", in_doubt[0], "--yes", "--time-zone", zone, "--force")[1]["granted"] == 1
     cloud.check([owner], [*recent, in_doubt[0]])
 
 
-def test_today_is_the_clock_s(cloud: Cloud, cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a test's hand on it."""
+def test_today_is_that_of_the_clock(
+    cloud: Cloud, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command refuses the day after tomorrow, and a day years ago."""
     monkeypatch.undo()
-    assert (
-        main(
-            [
-                "rewards",
-                "--app",
-                APP,
-                "--date",
-                str(datetime.now(UTC).date() + timedelta(days=2)),
-                "--yes",
-            ]
-        )
-        == 2
-    )
-    assert main(["rewards", "--app", APP, "--date", str(date(2020, 1, 1)), "--yes"]) == 2
+    later = datetime.now(UTC).date() + timedelta(days=2)
+    for day in (later, date(2020, 1, 1)):
+        assert main(["rewards", "--app", APP, "--date", str(day), "--yes"]) == 2
 
 
-def test_app_says_whose_rules_apply(
+def test_app_is_an_argument_or_a_variable(
     cloud: Cloud, cli: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """By the argument or by LEDGER_APP, and from the folder one is in; what it takes is asked for as such."""
+    """`--app` or `LEDGER_APP` names the app, which may be in the working folder."""
     cloud.seed(2)
     (tmp_path / "own_app.py").write_text(OWN_APP)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
     monkeypatch.setenv("LEDGER_APP", "own_app:Operations")
-    code, done, told = cli(*DAY, "--operation", "FEE", app=None)
-    assert "Take 2 credits from about 2 owners? [y/N] " in told
+    code, done, printed = cli(*DAY, "--operation", "FEE", app=None)
+    assert "Take 2 credits from about 2 owners? [y/N] " in printed
     assert (code, done["granted"]) == (0, 2)
-    code, _, told = cli(*DAY, "--operation", "FEE", "--yes")
-    assert (code, told) == (
+    code, _, printed = cli(*DAY, "--operation", "FEE", "--yes")
+    assert (code, printed) == (
         2,
         "ledger: operation: must be one that may be scheduled, DAILY_REWARD\n",
     )
 
 
 @pytest.mark.parametrize(
-    ("app", "told"),
+    ("app", "error"),
     [
         (None, "--app, or LEDGER_APP, has to say whose rules apply: module:Operations"),
         ("nothing_there:Operations", "--app: there is no module 'nothing_there'"),
@@ -239,7 +233,8 @@ def test_app_says_whose_rules_apply(
         ),
         (
             f"{APP}s",
-            "--app: functions.example_app.operations has no class 'ExampleAppOperationss' of operations",
+            "--app: functions.example_app.operations has no class "
+            "'ExampleAppOperationss' of operations",
         ),
         ("json:loads", "--app: json has no class 'loads' of operations"),
         ("json:JSONDecoder", "--app: json has no class 'JSONDecoder' of operations"),
@@ -248,15 +243,15 @@ def test_app_says_whose_rules_apply(
         ("..json:Operations", "--app: must be written as module:Operations: '..json:Operations'"),
     ],
 )
-def test_app_that_is_none_is_refused(
+def test_invalid_app_is_refused(
     cloud: Cloud,
     cli: Any,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     app: str | None,
-    told: str,
+    error: str,
 ) -> None:
-    """In one line that says what is wrong with it; nobody's rules apply instead."""
+    """The error says in a line what is wrong, and nothing is granted."""
     owners = cloud.seed(1)
     (tmp_path / "broken.py").write_text(OWN_APP.replace("{Fee.FEE: every_owner}", "1"))
     (tmp_path / "settings.py").write_text("import sys\nsys.exit('a setting is missing')")
@@ -265,14 +260,14 @@ def test_app_that_is_none_is_refused(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delenv("LEDGER_APP")
-    code, done, err = cli(*DAY, "--yes", app=app)
-    assert (code, done, len(err.splitlines())) == (2, {}, 1)
-    assert err.startswith(f"ledger: {told}")
+    code, done, printed = cli(*DAY, "--yes", app=app)
+    assert (code, done, len(printed.splitlines())) == (2, {}, 1)
+    assert printed.startswith(f"ledger: {error}")
     cloud.check(owners, [])
 
 
-def test_owner_that_cannot_be_rewarded_is_told_by_the_exit_code(cloud: Cloud, cli: Any) -> None:
-    """1, so that a script notices."""
+def test_failed_owner_sets_the_exit_code(cloud: Cloud, cli: Any) -> None:
+    """The exit code is 1, so that a script notices."""
     spoil(cloud, cloud.seed(3)[0], "balance", {"S": "lots"})
     code, done, _ = cli(*DAY, "--yes")
     assert (code, done["granted"], done["failed"]) == (1, 2, 1)
@@ -280,14 +275,14 @@ def test_owner_that_cannot_be_rewarded_is_told_by_the_exit_code(cloud: Cloud, cl
 
 @pytest.mark.parametrize("operation", ["SIGNUP_CREDIT", "NOTHING"])
 def test_operation_that_is_not_scheduled_is_refused(cloud: Cloud, cli: Any, operation: str) -> None:
-    """2, and one line."""
-    code, done, told = cli(*DAY, "--operation", operation)
+    """The exit code is 2, and the error is a line."""
+    code, done, printed = cli(*DAY, "--operation", operation)
     assert (code, done) == (2, {})
-    assert told.strip() == "ledger: operation: must be one that may be scheduled, DAILY_REWARD"
+    assert printed.strip() == "ledger: operation: must be one that may be scheduled, DAILY_REWARD"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "error"),
     [
         ([], "the following arguments are required: --date"),
         (["--date", "22.11.2026"], "argument --date: must be a day, as 2026-11-22: '22.11.2026'"),
@@ -298,50 +293,43 @@ def test_operation_that_is_not_scheduled_is_refused(cloud: Cloud, cli: Any, oper
         ([*DAY, "--segments", "9"], "argument --segments: invalid choice: 9 "),
     ],
 )
-def test_arguments_that_make_no_sense_are_refused(
-    cli: Any, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+def test_invalid_arguments_are_refused(
+    cli: Any, capsys: pytest.CaptureFixture[str], arguments: list[str], error: str
 ) -> None:
-    """By the parser, with its usual exit code."""
+    """The parser refuses them with exit code 2."""
     with pytest.raises(SystemExit) as stop:
         cli(*arguments)
     assert stop.value.code == 2
-    assert f"ledger rewards: error: {told}" in capsys.readouterr().err
+    assert f"ledger rewards: error: {error}" in capsys.readouterr().err
 
 
-def test_zone_that_is_none_is_refused(cloud: Cloud, cli: Any) -> None:
-    """In one line."""
-    code, _, told = cli(*DAY, "--yes", "--time-zone", "Mars/Olympus")
-    assert (code, told) == (2, "ledger: time_zone: is not known: 'Mars/Olympus'\n")
+def test_unknown_time_zone_is_refused(cloud: Cloud, cli: Any) -> None:
+    """The error names the time zone in a line."""
+    code, _, printed = cli(*DAY, "--yes", "--time-zone", "Mars/Olympus")
+    assert (code, printed) == (2, "ledger: time_zone: is not known: 'Mars/Olympus'\n")
 
 
 def test_bar_on_a_terminal(cloud: Cloud, cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where somebody looks on, there is a bar that comes to its end."""
+    """On a terminal, the command shows a progress bar up to 100%."""
     cloud.seed(4)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    _, _, told = cli(*DAY, "--yes")
-    assert "counting 4 owners" in told
-    assert f"granting [{'#' * 30}] 100% 4 owners" in told
+    _, _, printed = cli(*DAY, "--yes")
+    assert "counting 4 owners" in printed
+    assert f"granting [{'#' * 30}] 100% 4 owners" in printed
 
 
-def test_person_at_a_real_terminal_is_asked(cloud: Cloud) -> None:
-    """In a process of its own, whose standard input is a terminal; its output is what it is, a pipe."""
+def test_command_at_a_real_terminal_asks(cloud: Cloud) -> None:
+    """In a process of its own, the command reads the answer from a terminal."""
     owners = cloud.seed(2)
     person, terminal = pty.openpty()
-    command = [
-        str(Path(sys.executable).parent / "ledger"),
-        "rewards",
-        "--app",
-        APP,
-        *DAY,
-        "--force",
-    ]
-    with subprocess.Popen(
-        command, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    ledger = str(Path(sys.executable).parent / "ledger")
+    command = [ledger, "rewards", "--app", APP, *DAY, "--force"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=terminal, stdout=pipe, stderr=pipe) as process:
         os.close(terminal)
         os.write(person, b"y\n")
-        out, told = process.communicate(timeout=60)
+        out, printed = process.communicate(timeout=60)
         os.close(person)
     assert (process.returncode, json.loads(out)["granted"]) == (0, 2)
-    assert b"Grant 1 credit to about 2 owners? [y/N] " in told
+    assert b"Grant 1 credit to about 2 owners? [y/N] " in printed
     cloud.check(owners, ["2026-11-22"])

@@ -1,4 +1,4 @@
-"""The record of runs: what came of a run is told, once at least, and as it was recorded first."""
+"""The record of runs: each complete run is reported at least once, with its first record."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +19,12 @@ from tests.support import NOON
 DAY = "2026-11-22"
 
 
-def no_patience() -> RetryBudget:
+def refused(code: str) -> ClientError:
+    """DynamoDB's refusal of a record."""
+    return ClientError({"Error": {"Code": code, "Message": "no"}}, "UpdateItem")
+
+
+def spent_budget() -> RetryBudget:
     return RetryBudget(0.0, lambda: 0.0, lambda _seconds: None, lambda: 1.0)
 
 
@@ -30,7 +35,7 @@ def runs(cloud: Cloud) -> Runs:
 
 
 def finished(number: int = 0, of: int = 1, *, begun_minutes: int = 0, **tally: float) -> Segment:
-    """One segment of a run, and what came of it."""
+    """A finished segment of a run."""
     return Segment.model_validate(
         {
             "operation": "DAILY_REWARD",
@@ -44,12 +49,14 @@ def finished(number: int = 0, of: int = 1, *, begun_minutes: int = 0, **tally: f
 
 
 @pytest.mark.parametrize("after", [True, False], ids=["after it is answered", "before it is sent"])
-def test_run_is_told_of_whenever_its_last_worker_is_killed(
+def test_run_whose_last_worker_is_killed_is_reported(
     cloud: Cloud, after: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Whichever request is the worker's last, it or the one that is given the message again tells; twice at most."""
+    """The worker may be killed at any request; it or the next worker reports, at most twice."""
     cloud.seed(5)
-    told, days, life = list[list[dict[str, Any]]](), 0, Life(1)
+    reports: list[list[dict[str, Any]]] = []
+    days = 0
+    life = Life(1)
     while life.ended or not days:
         days += 1
         cloud.function()({"period": f"2026-01-{days:02}", "segments": 1, "force": True}, Context())
@@ -57,18 +64,19 @@ def test_run_is_told_of_whenever_its_last_worker_is_killed(
         with suppress(KilledError):
             cloud.drain(cloud.function(life))
         cloud.drain()
-        told.append([one for one in lines(capfd) if one["sweep"] == "complete"])
+        reports.append([line for line in lines(capfd) if line["sweep"] == "complete"])
     assert days > 5
-    for complete in told:
+    for complete in reports:
         assert 1 <= len(complete) <= 2
-        assert {(one["rewarded"], one["granted"] + one["already"]) for one in complete} == {(5, 5)}
-        assert len({one["granted"] for one in complete}) == 1
+        assert {line["rewarded"] for line in complete} == {5}
+        assert {line["granted"] + line["already"] for line in complete} == {5}
+        assert len({line["granted"] for line in complete}) == 1
 
 
-def test_run_that_was_recorded_is_told_of_as_it_was_recorded(
+def test_recorded_run_is_reported_as_it_was_recorded(
     cloud: Cloud, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A worker dies between record and line; the next one finds other counts, and tells those of the record."""
+    """A worker dies after the record; the next worker reports the counts of the record."""
     cloud.seed(5)
     cloud.function()({"period": DAY, "segments": 1}, Context())
 
@@ -79,41 +87,33 @@ def test_run_that_was_recorded_is_told_of_as_it_was_recorded(
     with patched(cloud.dynamodb, update_item=update), suppress(KilledError):
         cloud.drain()
     cloud.drain()
-    (complete,) = [one for one in lines(capfd) if one["sweep"] == "complete"]
+    (complete,) = [line for line in lines(capfd) if line["sweep"] == "complete"]
     assert (complete["granted"], complete["already"], complete["rewarded"]) == (5, 0, 5)
-    assert (
-        complete["dynamodb_requests"] == 2
-    )  # of the worker that granted; the other one sent another
+    assert complete["dynamodb_requests"] == 2  # the requests of the first worker only
 
 
-def test_record_that_is_not_answered_is_made_again(
-    cloud: Cloud, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """It is a matter of the runs' table whether somebody may be told twice, and no failure of the segment."""
+def test_record_that_fails_is_made_again(cloud: Cloud, capfd: pytest.CaptureFixture[str]) -> None:
+    """A failed mark that a run is reported may repeat the report, and fails no segment."""
     cloud.seed(3)
-    updates = list[str]()
+    updates: list[str] = []
 
     def update(real: Callable[..., Any], **arguments: Any) -> Any:
         updates.append(arguments["UpdateExpression"])
         if "reported" in updates[-1]:
-            raise ClientError(
-                {"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "UpdateItem"
-            )
+            raise refused("AccessDeniedException")
         if len(updates) == 1:
-            raise ClientError(
-                {"Error": {"Code": "ThrottlingException", "Message": "no"}}, "UpdateItem"
-            )
+            raise refused("ThrottlingException")
         return real(**arguments)
 
     with patched(cloud.dynamodb, update_item=update):
         cloud.run(DAY, segments=1)
-    assert [one["sweep"] for one in lines(capfd)] == ["begun", "finished", "complete"]
+    assert [line["sweep"] for line in lines(capfd)] == ["begun", "finished", "complete"]
     assert len(updates) == 3
     assert cloud.dead_letters() == []
 
 
-def test_complete_run_is_told_again_until_somebody_was_told(runs: Runs) -> None:
-    """What is recorded is what was told first; once somebody was told of it, nobody is again."""
+def test_complete_run_is_reported_until_it_is_marked(runs: Runs) -> None:
+    """The first record is reported until the run is marked as reported."""
     total = runs.finish("n", finished(granted=7, seconds=1.5))
     assert total == Tally(granted=7, seconds=1.5)
     again = finished(already=7, seconds=0.5)
@@ -123,8 +123,8 @@ def test_complete_run_is_told_again_until_somebody_was_told(runs: Runs) -> None:
     assert runs.rewarded("n") == 7
 
 
-def test_segment_that_is_finished_twice_counts_the_first_time(runs: Runs) -> None:
-    """Whatever a second worker found, and although it does not stand for a segment that is missing."""
+def test_segment_that_is_finished_twice_counts_once(runs: Runs) -> None:
+    """The first counts of a segment stay, and a second finish replaces no missing segment."""
     assert runs.finish("n", finished(0, 3, granted=4)) is None
     assert runs.finish("n", finished(2, 3, granted=2)) is None
     assert runs.finish("n", finished(0, 3, already=9, failed=1)) is None
@@ -137,25 +137,19 @@ def test_segment_that_is_finished_twice_counts_the_first_time(runs: Runs) -> Non
 def test_last_complete_run_of_the_period_before_is_compared(
     cloud: Cloud, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Of two that are complete the later one, and not one that was begun after both and stopped halfway."""
+    """Of two complete runs the later counts; a later run that is not complete does not."""
     cloud.seed(10)
     function = cloud.function()
     runs = Runs(cloud.dynamodb, cloud.tables["LEDGER_RUNS_TABLE"])
     before = "ledger:daily-reward:2026-11-21"
-    for minutes, of, granted in (
-        (10, 1, 8),
-        (5, 1, 99),
-        (20, 2, 7),
-    ):  # the second was recorded late
+    # The second run began first, and is recorded last.
+    for minutes, of, granted in ((10, 1, 8), (5, 1, 99), (20, 2, 7)):
         runs.finish(before, finished(0, of, begun_minutes=minutes, granted=granted))
     assert runs.rewarded(before) == 8
     cloud.run(DAY, function=function)
     complete = lines(capfd)[-1]
-    assert (complete["rewarded"], complete["rewarded_before"], complete["RewardsDeviation"]) == (
-        10,
-        8,
-        25.0,
-    )
+    assert (complete["rewarded"], complete["rewarded_before"]) == (10, 8)
+    assert complete["RewardsDeviation"] == 25.0
 
 
 @pytest.mark.parametrize(
@@ -166,16 +160,16 @@ def test_last_complete_run_of_the_period_before_is_compared(
         {"ResponseMetadata": {"RequestId": "1"}, "Items": []},
     ],
 )
-def test_answer_that_is_not_dynamodb_s_is_a_lost_one(cloud: Cloud, answer: dict[str, Any]) -> None:
-    """A 200 without a request id and the capacity that was asked for records nothing, and tells of no run before."""
+def test_answer_that_is_not_from_dynamodb_is_lost(cloud: Cloud, answer: dict[str, Any]) -> None:
+    """A 200 without a request id or its capacity records nothing and gives no earlier run."""
     cloud.create_runs()
-    runs = Runs(cloud.dynamodb, cloud.tables["LEDGER_RUNS_TABLE"], budget=no_patience)
+    runs = Runs(cloud.dynamodb, cloud.tables["LEDGER_RUNS_TABLE"], budget=spent_budget)
 
-    def another(_real: Callable[..., Any], **arguments: Any) -> Any:
+    def answered(_real: Callable[..., Any], **arguments: Any) -> Any:
         assert arguments["ReturnConsumedCapacity"] == "TOTAL"
         return answer
 
-    with patched(cloud.dynamodb, update_item=another, query=another):
+    with patched(cloud.dynamodb, update_item=answered, query=answered):
         for call in (
             lambda: runs.finish("n", finished(granted=1)),
             lambda: runs.mark_reported("n", finished(granted=1)),

@@ -1,4 +1,4 @@
-"""The pages say what the code says: links, targets, codes, commands, limits, parameters, proofs."""
+"""The pages agree with the code: links, targets, codes, commands, limits and proofs."""
 
 import argparse
 import json
@@ -57,7 +57,7 @@ def test_every_link_leads_somewhere(path: Path) -> None:
 
 
 def test_front_page_is_short() -> None:
-    """The README is read in one go, and names every other page."""
+    """The README is short and links to every page."""
     text = page("README")
     assert len(text.splitlines()) <= README_LINES_MAX
     for path in PAGES.values():
@@ -121,7 +121,7 @@ def test_snippets_are_one_program() -> None:
 
 
 def test_every_error_code_is_in_the_table() -> None:
-    """Of every code that an answer may have, the page says when it comes and what to do."""
+    """The page has a row for each code of an answer."""
     rows = [row for row in section("functions", "Errors").splitlines() if row.startswith("| `")]
     codes = {code for row in rows for code in re.findall(r"`(\w+)`", row.split("|")[1])}
     answered = {error.code for error in ERRORS if error is not ConfigurationError}
@@ -137,7 +137,7 @@ def test_every_route_is_in_the_table() -> None:
 
 
 def test_every_finding_is_in_the_table() -> None:
-    """Every kind of finding has a row with its evidence, and no row is of another."""
+    """The table has a row for exactly each kind of finding."""
     table = section("functions", "Verify it yourself")
     assert re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE) == [
         str(kind) for kind in FindingKind
@@ -189,7 +189,7 @@ def test_shared_operations_are_the_table() -> None:
 
 
 def test_every_variable_is_in_the_table() -> None:
-    """The page has every variable of ours that the code reads."""
+    """The page has each `LEDGER_` variable that the code reads."""
     sources = [*ROOT.glob("ledger_core/**/*.py"), *ROOT.glob("functions/**/*.py")]
     read = {name for path in sources for name in VARIABLE.findall(path.read_text())}
     table = section("functions", "Settings")
@@ -228,7 +228,7 @@ def test_every_invariant_is_in_the_table() -> None:
 
 
 def test_version_is_that_of_the_changelog() -> None:
-    """The last released section of the changelog is the version of the project, which is written once."""
+    """The last release in the changelog is the version of the project, which is written once."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     released = re.findall(
         r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE

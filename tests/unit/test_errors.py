@@ -1,4 +1,4 @@
-"""The error tree: drawn completely, answered completely."""
+"""The error tree: its drawing, its codes and its states."""
 
 import re
 
@@ -24,7 +24,7 @@ def error_classes() -> dict[str, type[LedgerError]]:
 
 
 def test_tree_in_the_docstring_is_the_tree() -> None:
-    """The drawing names every class with its code and its status, and no other class."""
+    """The drawing has exactly the classes of the tree, with their codes and statuses."""
     lines = re.findall(r"[├└]── (\w+) +(\w+|\(at start only\)) +(\d+) ", errors.__doc__ or "")
     drawn = {name: (code, int(status)) for name, code, status in lines}
     assert drawn.pop("ConfigurationError") == ("(at start only)", 500)
@@ -33,8 +33,8 @@ def test_tree_in_the_docstring_is_the_tree() -> None:
     assert drawn == known
 
 
-def test_every_code_is_one_class_s() -> None:
-    """Programs that switch on a code meet one kind of error."""
+def test_each_error_class_has_its_own_code() -> None:
+    """A code stands for exactly one class of error."""
     codes = [cls.code for cls in error_classes().values()]
     assert len(codes) == len(set(codes))
 
@@ -45,7 +45,7 @@ def test_all_errors_are_public() -> None:
 
 
 def test_state_is_given_when_an_error_is_raised() -> None:
-    """Without one an error has the state of its class; no error changes that of another."""
+    """An error without a state has the state of its class."""
     assert InvalidRequestError("amount: too large").state is RequestState.VALIDATING
     moved = InvalidRequestError("amount: too large", state=RequestState.CHECKING_BALANCE)
     assert (moved.state, str(moved)) == (RequestState.CHECKING_BALANCE, "amount: too large")
@@ -55,7 +55,7 @@ def test_state_is_given_when_an_error_is_raised() -> None:
 
 
 def test_error_in_another_state_is_a_copy() -> None:
-    """It has the message, the fields, the cause and the traceback of the error, which stays as it is."""
+    """The copy has the message, fields, cause and traceback of the error."""
     with pytest.raises(UnavailableError) as raised:
         raise UnavailableError("no answer") from OSError("reset")
     found = raised.value.in_state(RequestState.CHECKING_NONCE)

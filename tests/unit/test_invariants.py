@@ -1,4 +1,4 @@
-"""The invariants have teeth: each reports what breaks its rule, and is silent about what does not."""
+"""Each invariant reports a ledger that breaks its rule, and only such a ledger."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,15 +24,17 @@ def entry(account: Account, request: OperationRequest, amount: int) -> LedgerEnt
 
 def account_of(*entries: LedgerEntry) -> Account:
     """The account that has these entries."""
-    account = NOBODY
-    for each in entries:
-        account = account.after(each)
+    account = EMPTY
+    for following in entries:
+        account = account.after(following)
     return account
 
 
-NOBODY = Account(owner_id="ada")
-ADD, SPEND, DEAR = add(5, "add"), spend(3, "spend"), spend(9, "dear")
-FIRST = entry(NOBODY, ADD, 5)
+EMPTY = Account(owner_id="ada")
+ADD = add(5, "add")
+SPEND = spend(3, "spend")
+DEAR = spend(9, "dear")
+FIRST = entry(EMPTY, ADD, 5)
 SECOND = entry(account_of(FIRST), SPEND, -3)
 
 
@@ -41,55 +43,60 @@ def book(*entries: LedgerEntry) -> Book:
 
 
 def after_first(request: OperationRequest = SPEND, amount: int = -3, **changes: Any) -> Book:
-    """A book of two entries, the second made upon an account that is not quite as the first leaves it."""
+    """A book of two entries, the second of which is made on a changed account."""
     return book(FIRST, entry(replace(account_of(FIRST), **changes), request, amount))
 
 
-def told(
-    request: OperationRequest, outcome: Outcome, of: LedgerEntry | None = None, **more: Any
+def answered(
+    request: OperationRequest, outcome: Outcome, of: LedgerEntry | None = None, **fields: Any
 ) -> Answer:
-    return Answer(request=request, outcome=outcome, entry=of, **more)
+    return Answer(request=request, outcome=outcome, entry=of, **fields)
 
 
 GOOD = book(FIRST, SECOND)
 ACCEPTED = [
-    told(ADD, Outcome.ACCEPTED, FIRST, begun=1, ended=3),
-    told(SPEND, Outcome.ACCEPTED, SECOND, begun=2, ended=4),
+    answered(ADD, Outcome.ACCEPTED, FIRST, begun=1, ended=3),
+    answered(SPEND, Outcome.ACCEPTED, SECOND, begun=2, ended=4),
 ]
 REWARD = SPEND.model_copy(update={"nonce": "ledger:daily-reward:2026-11-22"})
-REFUSED = told(DEAR, Outcome.REFUSED, balance=2, required=9, begun=5, ended=6)
+REFUSED = answered(DEAR, Outcome.REFUSED, balance=2, required=9, begun=5, ended=6)
 IN_DOUBT = [
-    told(one.request, Outcome.IN_DOUBT, begun=one.begun, ended=one.ended) for one in ACCEPTED
+    answered(answer.request, Outcome.IN_DOUBT, begun=answer.begun, ended=answer.ended)
+    for answer in ACCEPTED
 ]
-SOONER = told(SPEND, Outcome.DUPLICATE, SECOND, replay=True, begun=0, ended=1)
+SOONER = answered(SPEND, Outcome.DUPLICATE, SECOND, replay=True, begun=0, ended=1)
 RIGHT: dict[str, Case] = {
-    "nothing": (Book(NOBODY, []), []),
+    "nothing": (Book(EMPTY, []), []),
     "without answers": (GOOD, []),
     "read over HTTP": (Book(account_after(SECOND), GOOD.entries), []),
     "each asked for once": (GOOD, ACCEPTED),
     "the other answer ends first": (GOOD, [replace(ACCEPTED[0], ended=9), ACCEPTED[1]]),
     "a duplicate, a refusal": (
         GOOD,
-        [*ACCEPTED, told(ADD, Outcome.DUPLICATE, FIRST, replay=True, begun=0, ended=9), REFUSED],
+        [
+            *ACCEPTED,
+            answered(ADD, Outcome.DUPLICATE, FIRST, replay=True, begun=0, ended=9),
+            REFUSED,
+        ],
     ),
     "another request under the nonce": (
         GOOD,
-        [*ACCEPTED, told(add(6, "add"), Outcome.DUPLICATE, FIRST, replay=False)],
+        [*ACCEPTED, answered(add(6, "add"), Outcome.DUPLICATE, FIRST, replay=False)],
     ),
-    "the answer was lost": (GOOD, [ACCEPTED[0], told(SPEND, Outcome.IN_DOUBT)]),
+    "the answer was lost": (GOOD, [ACCEPTED[0], answered(SPEND, Outcome.IN_DOUBT)]),
     "refused, then accepted": (
         GOOD,
-        [*ACCEPTED, told(SPEND, Outcome.REFUSED, balance=0, required=3, begun=0, ended=1)],
+        [*ACCEPTED, answered(SPEND, Outcome.REFUSED, balance=0, required=3, begun=0, ended=1)],
     ),
     "a reward, which no client asks for": (after_first(REWARD, 1), ACCEPTED[:1]),
-    "a reward, which is no sign of life": (
+    "a reward, which does not move active_at": (
         Book(
             replace(after_first(REWARD, 1).head, active_at=FIRST.created_at),
             after_first(REWARD, 1).entries,
         ),
         ACCEPTED[:1],
     ),
-    "somebody else's answer": (GOOD, [told(add(1, "n", owner_id="bob"), Outcome.ACCEPTED)]),
+    "an answer to another owner": (GOOD, [answered(add(1, "n", owner_id="bob"), Outcome.ACCEPTED)]),
 }
 WRONG: list[tuple[str, Case]] = [
     ("conservation", (after_first(balance=6), [])),
@@ -114,7 +121,7 @@ WRONG: list[tuple[str, Case]] = [
         "head_is_last_entry",
         (Book(replace(GOOD.head, active_at=FIRST.created_at), GOOD.entries), []),
     ),
-    ("head_is_last_entry", (Book(replace(NOBODY, created_at=NOON), []), [])),
+    ("head_is_last_entry", (Book(replace(EMPTY, created_at=NOON), []), [])),
     (
         "acknowledged_is_stored",
         (after_first(SPEND.model_copy(update={"metadata": {"order": "1"}})), ACCEPTED),
@@ -124,30 +131,30 @@ WRONG: list[tuple[str, Case]] = [
         (GOOD, [ACCEPTED[0], replace(ACCEPTED[1], request=spend(2, "spend"))]),
     ),
     ("acknowledged_is_stored", (GOOD, ACCEPTED[:1])),
-    ("refused_is_not_stored", (GOOD, [ACCEPTED[0], told(SPEND, Outcome.REFUSED)])),
+    ("refused_is_not_stored", (GOOD, [ACCEPTED[0], answered(SPEND, Outcome.REFUSED)])),
     ("refused_is_not_stored", (GOOD, [*ACCEPTED, replace(REFUSED, request=SPEND)])),
     (
         "replay_answers_the_original",
-        (GOOD, [*ACCEPTED, told(ADD, Outcome.DUPLICATE, SECOND, replay=True)]),
+        (GOOD, [*ACCEPTED, answered(ADD, Outcome.DUPLICATE, SECOND, replay=True)]),
     ),
     (
         "replay_answers_the_original",
-        (GOOD, [*ACCEPTED, told(ADD, Outcome.DUPLICATE, FIRST, replay=False)]),
+        (GOOD, [*ACCEPTED, answered(ADD, Outcome.DUPLICATE, FIRST, replay=False)]),
     ),
     (
         "replay_answers_the_original",
-        (GOOD, [*ACCEPTED, told(add(6, "add"), Outcome.DUPLICATE, FIRST, replay=True)]),
+        (GOOD, [*ACCEPTED, answered(add(6, "add"), Outcome.DUPLICATE, FIRST, replay=True)]),
     ),
     ("one_order", (GOOD, [replace(ACCEPTED[0], begun=5, ended=6), ACCEPTED[1]])),
     (
         "own_is_no_duplicate",
-        (GOOD, [ACCEPTED[0], told(SPEND, Outcome.DUPLICATE, SECOND, replay=True)]),
+        (GOOD, [ACCEPTED[0], answered(SPEND, Outcome.DUPLICATE, SECOND, replay=True)]),
     ),
     (
         "own_is_no_duplicate",
-        (GOOD, [ACCEPTED[0], SOONER, told(SPEND, Outcome.IN_DOUBT, begun=2, ended=9)]),
+        (GOOD, [ACCEPTED[0], SOONER, answered(SPEND, Outcome.IN_DOUBT, begun=2, ended=9)]),
     ),
-    ("one_order", (GOOD, [*ACCEPTED, SOONER, told(SPEND, Outcome.IN_DOUBT, begun=0, ended=9)])),
+    ("one_order", (GOOD, [*ACCEPTED, SOONER, answered(SPEND, Outcome.IN_DOUBT, begun=0, ended=9)])),
     ("one_order", (GOOD, [*ACCEPTED, replace(REFUSED, balance=5)])),
     ("one_order", (GOOD, [*ACCEPTED, replace(REFUSED, required=2)])),
     ("one_order", (GOOD, [*IN_DOUBT, REFUSED, replace(REFUSED, balance=5, begun=7, ended=8)])),
@@ -156,22 +163,22 @@ WRONG: list[tuple[str, Case]] = [
 
 
 @pytest.mark.parametrize("case", RIGHT.values(), ids=RIGHT)
-def test_what_is_right_is_not_reported(case: Case) -> None:
-    """No invariant says anything of a ledger that is in order, and of answers that fit it."""
+def test_right_ledger_is_not_reported(case: Case) -> None:
+    """No invariant reports a right ledger with answers that fit it."""
     assert violations(*case) == []
     check(*case)
 
 
 @pytest.mark.parametrize(("name", "case"), WRONG)
-def test_what_is_wrong_is_reported_by_its_rule_alone(name: str, case: Case) -> None:
-    """A ledger, or an answer, that breaks one rule is reported under the name of that rule, and no other."""
+def test_wrong_ledger_is_reported_by_its_invariant_alone(name: str, case: Case) -> None:
+    """A ledger or an answer that breaks a rule is reported by that rule only."""
     assert {found.invariant for found in violations(*case)} == {name}
     with pytest.raises(AssertionError, match=rf"^{name}: ada: "):
         check(*case)
 
 
-def test_no_rule_is_without_a_case() -> None:
-    """Each invariant is seen to report something."""
+def test_every_invariant_has_a_case() -> None:
+    """Each invariant reports at least one of the cases."""
     assert {name for name, _ in WRONG} == {invariant.__name__ for invariant in INVARIANTS}
 
 
@@ -179,82 +186,82 @@ History = list[Answer]
 Change = Callable[[History], Iterator[History]]
 
 
-def altered(history: History, one: Answer, **changes: Any) -> History:
-    return [replace(one, **changes) if other is one else other for other in history]
+def altered(history: History, answer: Answer, **changes: Any) -> History:
+    return [replace(kept, **changes) if kept is answer else kept for kept in history]
 
 
 def of(history: History, outcome: Outcome) -> History:
-    return [one for one in history if one.outcome is outcome]
+    return [answer for answer in history if answer.outcome is outcome]
 
 
 def two_change_places(history: History) -> Iterator[History]:
-    """Two that were accepted, the one after the other, each in the time of the other."""
-    for one, other in permutations(of(history, Outcome.ACCEPTED), 2):
-        if one.ended < other.begun:
-            swapped = altered(history, one, begun=other.begun, ended=other.ended)
-            yield altered(swapped, other, begun=one.begun, ended=one.ended)
+    """Two accepted answers, one after the other, swap their times."""
+    for first, second in permutations(of(history, Outcome.ACCEPTED), 2):
+        if first.ended < second.begun:
+            swapped = altered(history, first, begun=second.begun, ended=second.ended)
+            yield altered(swapped, second, begun=first.begun, ended=first.ended)
 
 
 def begun_later(history: History) -> Iterator[History]:
-    """One that was accepted is said to be begun when the next entry had been told of."""
-    last = max(one.ended for one in history)
-    for one in of(history, Outcome.ACCEPTED):
-        if one.entry and any(other.entry and other.entry.id > one.entry.id for other in history):
-            yield altered(history, one, begun=last + 1, ended=last + 2)
+    """An accepted request begins after the answer of a later entry."""
+    last = max(answer.ended for answer in history)
+    last_id = max(answer.entry.id for answer in history if answer.entry)
+    for answer in of(history, Outcome.ACCEPTED):
+        if answer.entry and answer.entry.id < last_id:
+            yield altered(history, answer, begun=last + 1, ended=last + 2)
 
 
 def ended_before_it_began(history: History) -> Iterator[History]:
-    """One that was accepted, or a duplicate, is said to be answered before anything was asked."""
-    first = min(one.begun for one in history)
-    for one in history:
-        if one.entry and (one.entry.id > 1 or one.outcome is Outcome.DUPLICATE):
-            yield altered(history, one, begun=first - 2, ended=first - 1)
+    """An accepted request or a duplicate ends before the first request begins."""
+    first = min(answer.begun for answer in history)
+    for answer in history:
+        if answer.entry and (answer.entry.id > 1 or answer.outcome is Outcome.DUPLICATE):
+            yield altered(history, answer, begun=first - 2, ended=first - 1)
 
 
 def refused_for_another_balance(history: History) -> Iterator[History]:
-    """A refusal tells of a balance that never was."""
-    most = max(one.entry.balance_after for one in history if one.entry)
-    for one in of(history, Outcome.REFUSED):
-        yield altered(history, one, balance=most + 1, required=most + 2)
+    """A refusal has a balance that the account never had."""
+    most = max(answer.entry.balance_after for answer in history if answer.entry)
+    for refusal in of(history, Outcome.REFUSED):
+        yield altered(history, refusal, balance=most + 1, required=most + 2)
 
 
 def refused_for_an_old_balance(history: History) -> Iterator[History]:
-    """A refusal comes at the end, and tells of a balance that was."""
-    end = max(one.ended for one in history)
-    final = max(
-        (one.entry for one in history if one.entry), key=lambda entry: entry.id
-    ).balance_after
-    for one in of(history, Outcome.REFUSED):
-        if one.balance != final:
-            yield altered(history, one, begun=end + 1, ended=end + 2)
+    """A refusal at the end has an earlier balance."""
+    end = max(answer.ended for answer in history)
+    stored = [answer.entry for answer in history if answer.entry]
+    final = max(stored, key=lambda entry: entry.id).balance_after
+    for refusal in of(history, Outcome.REFUSED):
+        if refusal.balance != final:
+            yield altered(history, refusal, begun=end + 1, ended=end + 2)
 
 
 def refused_what_could_be_paid(history: History) -> Iterator[History]:
-    """A refusal tells of a balance that is enough."""
-    for one in of(history, Outcome.REFUSED):
-        yield altered(history, one, required=one.balance)
+    """A refusal has a balance that is enough."""
+    for refusal in of(history, Outcome.REFUSED):
+        yield altered(history, refusal, required=refusal.balance)
 
 
 @pytest.fixture
 def recorded(processor: OperationProcessor) -> Case:
-    """What threads were told that raced for one owner: entries, duplicates and refusals."""
+    """The answers of threads that race for an owner: entries, duplicates and refusals."""
 
     def client(number: int) -> History:
         requests = [
             add(2, f"add-{number}"),
             spend(3, f"spend-{number}"),
             spend(99, f"dear-{number}"),
-        ]
-        requests += [
             add(2, "shared"),
             spend(1, "shared-spend"),
             add(2, f"add-{number}"),
-            add(1, f"more-{number}"),
+            add(1, f"last-{number}"),
         ]
         return [Answer.of(request, processor.process) for request in requests]
 
+    history: History = []
     with ThreadPoolExecutor(THREADS) as threads:
-        history = [one for answers in threads.map(client, range(THREADS)) for one in answers]
+        for answers in threads.map(client, range(THREADS)):
+            history += answers
     return Book.of(processor.store, "ada"), history
 
 
@@ -269,10 +276,10 @@ def recorded(processor: OperationProcessor) -> Case:
         refused_what_could_be_paid,
     ],
 )
-def test_recorded_race_that_is_altered_is_caught(
+def test_altered_race_is_reported(
     recorded: Case, change: Callable[[History], Iterator[History]]
 ) -> None:
-    """A history of real threads is linearizable; the same with one thing altered is not, wherever it is altered."""
+    """A history of threads is linearizable, and is not after a change of an answer."""
     stored, history = recorded
     check(stored, history)
     changed = list(change(history))

@@ -1,4 +1,4 @@
-"""Fields and their limits, each tested at its edge; the hash, with tools that are not ours."""
+"""Each field at its limit, and the hash of an entry by independent tools."""
 
 import json
 import subprocess
@@ -91,21 +91,21 @@ def request(**fields: Any) -> OperationRequest:
 
 @pytest.mark.parametrize("fields", GOOD, ids=lambda fields: ascii(fields)[:50])
 def test_within_limits(fields: dict[str, Any]) -> None:
-    """Everything up to a limit is accepted as it is."""
+    """A value within its limit is accepted unchanged."""
     ((name, value),) = fields.items()
     assert getattr(request(**fields), name) == value
 
 
 @pytest.mark.parametrize("fields", BAD, ids=lambda fields: ascii(fields)[:50])
 def test_beyond_limits(fields: dict[str, Any]) -> None:
-    """Everything beyond a limit is refused, and the error names the field."""
+    """A value beyond its limit is refused, and the error names the field."""
     with pytest.raises(ValidationError) as refusal:
         request(**fields)
     assert {error["loc"][0] for error in refusal.value.errors()} == set(fields)
 
 
 def test_operation_is_a_member_of_an_enum() -> None:
-    """A plain string is no operation, even if it spells one."""
+    """A plain string with the name of an operation is refused."""
     with pytest.raises(ValidationError, match="operation"):
         request(operation="CREDIT_ADD")
 
@@ -119,33 +119,31 @@ def test_operation_is_a_member_of_an_enum() -> None:
     ],
 )
 def test_times_are_written_in_utc_and_fixed_width(time: datetime, text: str) -> None:
-    """Text sorts as time, whatever offset the time came with."""
+    """A time with any offset becomes a text in UTC, so texts sort as times do."""
     assert format_time(TypeAdapter(Instant).validate_python(time)) == text
 
 
 @pytest.mark.parametrize("year", [1, 1969, 9999])
 def test_instants_beyond_the_calendar_are_refused(year: int) -> None:
-    """A time that could not be moved to UTC and by a step is refused, not an overflow."""
+    """A time at the ends of the calendar is refused, because a conversion would overflow."""
     with pytest.raises(ValidationError, match="between the years"):
         TypeAdapter(Instant).validate_python(datetime(year, 12, 31, tzinfo=UTC))
 
 
-def test_hash_is_what_jq_and_sha256sum_say() -> None:
-    """The hash needs none of our code: it is the SHA-256 of the entry's canonical JSON without `hash`."""
-    entry = Account(owner_id="ada").next_entry(
-        operation(metadata={"b": 'quote " ü', "a": "1"}), amount=3, now=NOON
-    )
-    document = json.loads(entry.model_dump_json())
-    claimed = document.pop("hash")
-    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    digest = subprocess.run(
-        ["sha256sum"], input=canonical.encode(), capture_output=True, check=True
-    ).stdout
-    assert digest.split()[0].decode() == claimed == entry.computed_hash()
+def test_hash_is_that_of_sha256sum() -> None:
+    """The hash of an entry is the SHA-256 of its canonical JSON without `hash`."""
+    request = operation(metadata={"b": 'quote " ü', "a": "1"})
+    entry = Account(owner_id="ada").next_entry(request, amount=3, now=NOON)
+    fields = json.loads(entry.model_dump_json())
+    claimed = fields.pop("hash")
+    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    command = ["sha256sum"]
+    done = subprocess.run(command, input=canonical.encode(), capture_output=True, check=True)
+    assert done.stdout.split()[0].decode() == claimed == entry.computed_hash()
 
 
 def test_hash_covers_every_other_field() -> None:
-    """Whatever is changed in an entry, its hash no longer fits."""
+    """The hash of an entry changes with each of its fields."""
     entry = Account(owner_id="ada").next_entry(operation(), amount=3, now=NOON)
     changes: dict[str, Any] = {
         "v": 2,

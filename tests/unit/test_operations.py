@@ -1,4 +1,4 @@
-"""An app's declaration of its operations: what it may say, and what fails when it is imported."""
+"""An app's declaration of its operations, and its errors at import."""
 
 import subprocess
 import sys
@@ -39,7 +39,7 @@ def declare(**attributes: Any) -> type[BaseLedgerOperations]:
 
 
 def test_shared_operations() -> None:
-    """The four shared operations, their amounts, whose magnitude callers choose, which owners may post."""
+    """A shared operation has an amount, and may have bounds and be self-service."""
     assert {
         str(name): (config.amount, config.magnitude_max is not None, config.self_service)
         for name, config in BaseLedgerOperations.get_operation_config().items()
@@ -132,17 +132,15 @@ def test_example_app_adds_its_own() -> None:
 def test_bad_declaration_fails_when_the_class_is_made(
     attributes: Mapping[str, Any], message: str
 ) -> None:
-    """The error names the class and the operation and says what to do."""
+    """The error names the class and the operation, and says what to do."""
     with pytest.raises(ConfigurationError, match=f"GameOperations.*{message}"):
         declare(**attributes)
 
 
 def test_longest_name_is_accepted() -> None:
     """64 characters are within the limit."""
-    assert (
-        Game.LONGEST
-        in declare(APP_CONFIG={Game.LONGEST: OperationConfig(amount=1)}).get_operation_config()
-    )
+    operations = declare(APP_CONFIG={Game.LONGEST: OperationConfig(amount=1)})
+    assert Game.LONGEST in operations.get_operation_config()
 
 
 @pytest.mark.parametrize("name", ["g", "game-2", "a" * APP_LENGTH_MAX])
@@ -182,7 +180,7 @@ def test_unit_of_an_operation(unit: str) -> None:
     ],
 )
 def test_bad_config_is_refused(config: Mapping[str, Any], message: str) -> None:
-    """A config that makes no sense says what to change."""
+    """The error of an invalid config says what to change."""
     with pytest.raises(ConfigurationError) as refusal:
         OperationConfig(**config)
     assert message in str(refusal.value)
@@ -191,8 +189,10 @@ def test_bad_config_is_refused(config: Mapping[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("magnitude", "amount"), [(None, -5), (2, -2), (9, -9), (1, None), (10, None)]
 )  # fmt: skip
-def test_sign_is_the_config_s_and_bounds_hold(magnitude: int | None, amount: int | None) -> None:
-    """A caller chooses a magnitude within the bounds, never the sign; without one it is the configured amount."""
+def test_magnitude_is_within_bounds_and_gets_the_sign_of_the_config(
+    magnitude: int | None, amount: int | None
+) -> None:
+    """A caller chooses a magnitude within the bounds, or gets the configured amount."""
     config = OperationConfig(amount=-5, magnitude_min=2, magnitude_max=9)
     if amount is None:
         with pytest.raises(InvalidRequestError, match="from 2 to 9"):
@@ -202,30 +202,26 @@ def test_sign_is_the_config_s_and_bounds_hold(magnitude: int | None, amount: int
 
 
 def test_fixed_amount_takes_no_magnitude() -> None:
-    """Where the amount is fixed, a caller may not choose it, not even the same."""
+    """If the amount is fixed, any magnitude of the caller is refused."""
     with pytest.raises(InvalidRequestError, match="fixed"):
         OperationConfig(amount=3).signed_amount(3)
 
 
 @pytest.mark.slow
 def test_type_checker_catches_a_misspelt_operation(tmp_path: Path) -> None:
-    """In app code a misspelt operation, or a plain string for one, does not pass mypy."""
+    """mypy rejects a misspelt operation and a plain string."""
     source = tmp_path / "app.py"
     source.write_text(
-        "from functions.example_app.operations import ExampleAppOperationType\n"
+        "from functions.example_app.operations import ExampleAppOperationType as Operation\n"
         "from ledger_core import OperationRequest\n"
-        "OperationRequest(owner_id='ada', operation=ExampleAppOperationType.CONTENT_CREATION, nonce='n')\n"
-        "OperationRequest(owner_id='ada', operation=ExampleAppOperationType.CONTENT_CREATON, nonce='n')\n"
+        "OperationRequest(owner_id='ada', operation=Operation.CONTENT_CREATION, nonce='n')\n"
+        "OperationRequest(owner_id='ada', operation=Operation.CONTENT_CREATON, nonce='n')\n"
         "OperationRequest(owner_id='ada', operation='CONTENT_CREATION', nonce='n')\n"
     )
     command = [sys.executable, "-m", "mypy", "--config-file", "pyproject.toml", str(source)]
     found = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     assert "app.py:3" not in found
-    assert (
-        'app.py:4: error: "type[ExampleAppOperationType]" has no attribute "CONTENT_CREATON"'
-        in found
-    )
-    assert (
-        'app.py:5: error: Argument "operation" to "OperationRequest" has incompatible type "str"'
-        in found
-    )
+    misspelt = '"type[ExampleAppOperationType]" has no attribute "CONTENT_CREATON"'
+    assert f"app.py:4: error: {misspelt}" in found
+    plain = 'Argument "operation" to "OperationRequest" has incompatible type "str"'
+    assert f"app.py:5: error: {plain}" in found

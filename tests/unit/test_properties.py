@@ -1,4 +1,4 @@
-"""What holds of any entry, hash, time, amount, cursor and period. Deep with PROVE=1; SEED makes a run again."""
+"""Properties of entries, hashes, times and periods. PROVE=1 tries more; SEED repeats a run."""
 
 import hashlib
 import json
@@ -54,30 +54,31 @@ amounts = st.integers(-AMOUNT_MAX, AMOUNT_MAX)
 
 @st.composite
 def entries(draw: st.DrawFn) -> LedgerEntry:
-    """An entry of any valid request, on top of any head."""
+    """An entry of any valid request on any account."""
     request = OperationRequest(
         owner_id=draw(owner_ids),
         operation=draw(st.sampled_from(LedgerOperationType)),
         nonce=draw(nonces),
         metadata=draw(metadatas),
     )
-    head = Account(
+    account = Account(
         owner_id=request.owner_id,
         balance=draw(st.integers(0, BALANCE_MAX)),
         entry_count=draw(st.integers(0, BALANCE_MAX)),
         head_hash=hashlib.sha256(draw(st.binary(max_size=4))).hexdigest(),
         updated_at=draw(st.none() | times),
     )
-    return head.next_entry(request, amount=draw(amounts), now=draw(times))
+    return account.next_entry(request, amount=draw(amounts), now=draw(times))
 
 
 @pytest.fixture(autouse=True)
-def seed_is_told() -> None:
+def seed_is_printed() -> None:
+    """The output of a failure has the seed."""
     sys.stdout.write(f"SEED={SEED}\n")
 
 
 def canonical(value: Any) -> str:
-    """RFC 8785, from its text, for what an entry may hold."""
+    """The canonical JSON of RFC 8785 for the values of an entry."""
     if isinstance(value, Mapping):
         names = sorted(value, key=lambda name: name.encode("utf-16-be"))
         return "{" + ",".join(f"{canonical(name)}:{canonical(value[name])}" for name in names) + "}"
@@ -98,8 +99,8 @@ def canonical(value: Any) -> str:
 @seed(SEED)
 @SETTINGS
 @given(entry=entries())
-def test_entry_is_what_was_stored_and_what_was_sent(entry: LedgerEntry) -> None:
-    """Any entry comes back from DynamoDB's item, and from its own JSON, as it was."""
+def test_entry_is_read_back_as_it_was_written(entry: LedgerEntry) -> None:
+    """An entry is read back from its item and from its JSON."""
     assert entry_from(json.loads(json.dumps(entry_item(entry)))) == entry
     assert LedgerEntry.model_validate_json(entry.model_dump_json()) == entry
 
@@ -108,12 +109,11 @@ def test_entry_is_what_was_stored_and_what_was_sent(entry: LedgerEntry) -> None:
 @SETTINGS
 @given(entry=entries())
 def test_hash_is_of_the_canonical_json_that_a_client_gets(entry: LedgerEntry) -> None:
-    """A reader of an entry's JSON computes its hash as RFC 8785 says, without this code."""
+    """The hash of an entry is that of its JSON in the canonical form of RFC 8785."""
     fields = json.loads(entry.model_dump_json())
     claimed = fields.pop("hash")
-    assert (
-        claimed == hashlib.sha256(canonical(fields).encode()).hexdigest() == entry.computed_hash()
-    )
+    computed = hashlib.sha256(canonical(fields).encode()).hexdigest()
+    assert claimed == computed == entry.computed_hash()
 
 
 @seed(SEED)
@@ -123,10 +123,8 @@ def test_hash_is_of_the_canonical_json_that_a_client_gets(entry: LedgerEntry) ->
     other=entries(),
     field=st.sampled_from(sorted(set(LedgerEntry.model_fields) - {"hash"})),
 )
-def test_any_other_field_is_another_hash(
-    entry: LedgerEntry, other: LedgerEntry, field: str
-) -> None:
-    """A forged field shows: the entry's hash is not that of what it says then."""
+def test_changed_field_changes_the_hash(entry: LedgerEntry, other: LedgerEntry, field: str) -> None:
+    """An entry with a changed field does not fit its hash."""
     assume(getattr(entry, field) != getattr(other, field))
     assert entry.model_copy(update={field: getattr(other, field)}).computed_hash() != entry.hash
 
@@ -135,26 +133,27 @@ def test_any_other_field_is_another_hash(
 @SETTINGS
 @given(pairs=st.lists(st.tuples(owner_ids, nonces), min_size=2, max_size=2))
 def test_no_two_requests_share_a_key(pairs: list[tuple[str, str]]) -> None:
-    """Entries have the same key only if owner and nonce are the same, whatever is in a nonce."""
-    one, other = pairs
-    assert (entry_key(*one) == entry_key(*other)) == (one == other)
-    assert entry_key(one[0], f"{one[1]}#{other[1]}").partition("#")[0] == one[0]
+    """Entries have the same key only if they have the same owner and nonce."""
+    first, second = pairs
+    assert (entry_key(*first) == entry_key(*second)) == (first == second)
+    owner_id, nonce = first
+    assert entry_key(owner_id, f"{nonce}#{second[1]}").partition("#")[0] == owner_id
 
 
 @seed(SEED)
 @SETTINGS
-@given(one=times, other=times | st.none(), step=st.integers(-2, 2))
-def test_times_sort_as_their_texts(one: datetime, other: datetime | None, step: int) -> None:
-    """Of two times, close or far, the earlier one is the lesser text; and the text is the time."""
-    other = other or one + timedelta(microseconds=step)
-    assert (format_time(one) < format_time(other)) == (one < other)
-    assert len(format_time(one)) == len(format_time(other))
-    assert datetime.fromisoformat(format_time(one)) == one
+@given(time=times, other=times | st.none(), step=st.integers(-2, 2))
+def test_times_sort_as_their_texts(time: datetime, other: datetime | None, step: int) -> None:
+    """The texts of two times sort as the times do, and each text is read back as its time."""
+    other = other or time + timedelta(microseconds=step)
+    assert (format_time(time) < format_time(other)) == (time < other)
+    assert len(format_time(time)) == len(format_time(other))
+    assert datetime.fromisoformat(format_time(time)) == time
 
 
 @st.composite
 def configs(draw: st.DrawFn) -> OperationConfig:
-    """Any operation whose amount the caller chooses."""
+    """A configuration whose amount the caller chooses."""
     low, middle, high = sorted(draw(st.lists(st.integers(1, AMOUNT_MAX), min_size=3, max_size=3)))
     return OperationConfig(
         amount=draw(st.sampled_from([middle, -middle])), magnitude_min=low, magnitude_max=high
@@ -167,7 +166,7 @@ def configs(draw: st.DrawFn) -> OperationConfig:
 def test_caller_chooses_a_magnitude_within_bounds_and_never_the_sign(
     config: OperationConfig, magnitude: int
 ) -> None:
-    """What is asked for counts with the operation's sign, or is refused when it is out of bounds."""
+    """A magnitude within the bounds gets the operation's sign; others are refused."""
     assert config.magnitude_min
     assert config.magnitude_max
     for asked in (magnitude, config.magnitude_min, config.magnitude_max):
@@ -184,7 +183,7 @@ def test_caller_chooses_a_magnitude_within_bounds_and_never_the_sign(
 @SETTINGS
 @given(amount=amounts, magnitude=st.integers())
 def test_fixed_amount_takes_no_other(amount: int, magnitude: int) -> None:
-    """Where the amount is the app's, no caller may say one, not even the same."""
+    """If the app sets the amount, any amount of the caller is refused."""
     with pytest.raises(InvalidRequestError):
         OperationConfig(amount=amount).signed_amount(magnitude)
 
@@ -192,10 +191,10 @@ def test_fixed_amount_takes_no_other(amount: int, magnitude: int) -> None:
 @seed(SEED)
 @SETTINGS
 @given(owner_id=owner_ids, other_id=owner_ids, position=times)
-def test_cursor_is_a_position_in_one_owner_s_history(
+def test_cursor_is_a_position_in_the_history_of_an_owner(
     owner_id: str, other_id: str, position: datetime
 ) -> None:
-    """A cursor opens what it was made for, and no other owner's history."""
+    """A cursor is read back as its position, and is refused for another owner."""
     cursor = cursor_at(owner_id, position)
     assert len(cursor) <= CURSOR_LENGTH_MAX
     assert cursor_position(owner_id, cursor) == position
@@ -215,7 +214,7 @@ def test_cursor_is_a_position_in_one_owner_s_history(
 def test_no_other_text_is_a_cursor(
     owner_id: str, position: datetime, place: int, letter: str
 ) -> None:
-    """A cursor with one character changed, or any other text, is refused as input, whatever is in it."""
+    """A changed cursor is refused, and so is any other text."""
     cursor = cursor_at(owner_id, position)
     for text in (
         cursor[:place] + letter + cursor[place + 1 :],
@@ -236,7 +235,7 @@ def test_no_other_text_is_a_cursor(
     later=st.integers(0, 800),
 )
 def test_periods_are_written_in_their_order(kind: PeriodKind, day: date, later: int) -> None:
-    """Each day is in one period of a kind; its text says which, and later ones are greater texts, as marks take it."""
+    """A day is in exactly one period of a kind, and the texts of periods sort as the periods do."""
     period = Period.of(kind, day)
     assert Period.parse(str(period)) == period
     assert period.first_day <= day
@@ -255,8 +254,8 @@ def test_periods_are_written_in_their_order(kind: PeriodKind, day: date, later: 
         st.text(max_size=12), st.from_regex(r"\d{1,4}-(W?\d{1,2}|\d\d-\d\d)", fullmatch=True)
     )
 )
-def test_what_is_read_as_a_period_is_written_so(text: str) -> None:
-    """Any text is a period's in its one spelling, or refused."""
+def test_period_has_only_one_spelling(text: str) -> None:
+    """A text is the only spelling of its period, or is refused."""
     try:
         assert str(Period.parse(text)) == text
     except InvalidRequestError:

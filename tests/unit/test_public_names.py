@@ -1,4 +1,4 @@
-"""What an app imports: SemVer covers these names, as it covers HTTP, entries, exports and receipts."""
+"""The names that an app imports, which SemVer covers."""
 
 import ast
 import importlib
@@ -57,15 +57,15 @@ PUBLIC: Mapping[str, Sequence[str]] = {
         "load_settings",
     ),
 }
-"""By module. A change of these lists is a change for every app: it belongs in CHANGELOG.md."""
-OURS = ("functions", "infra", "ledger_core", "tests")
+"""The public names of each module. A change here is a change for apps: note it in CHANGELOG.md."""
+FOLDERS = ("functions", "infra", "ledger_core", "tests")
 
 
 @pytest.fixture(scope="module")
 def imports() -> Sequence[tuple[Path, str, str]]:
     """Every `from module import name` of this repository: the file, the module and the name."""
     found = []
-    for path in (path for folder in OURS for path in (ROOT / folder).rglob("*.py")):
+    for path in (path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module:
                 found += [(path, node.module, alias.name) for alias in node.names]
@@ -80,10 +80,11 @@ def test_ledger_core_names_the_values() -> None:
 
 @pytest.mark.parametrize("module", PUBLIC)
 def test_module_has_its_public_names(module: str, imports: Sequence[tuple[Path, str, str]]) -> None:
-    """A module has the names that apps import, and else only names that its neighbours import."""
+    """A module has the names that apps import, and only other names that its neighbours import."""
     folder = ROOT.joinpath(*module.split("."))
-    outside = [one for one in imports if folder not in one[0].parents]
-    neighbours = {name for _, source, name in outside if source == module}
+    neighbours = {
+        name for path, source, name in imports if source == module and folder not in path.parents
+    }
     face = importlib.import_module(module)
     assert set(PUBLIC[module]) <= set(face.__all__)
     assert set(face.__all__) - set(PUBLIC[module]) <= neighbours

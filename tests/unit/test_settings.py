@@ -1,4 +1,4 @@
-"""Settings: complete and right, or one readable line at the start."""
+"""Settings are complete and valid, or the start fails with a readable line."""
 
 import os
 import subprocess
@@ -17,16 +17,16 @@ SAM_LOCAL = {
 TABLES = {"LEDGER_ENTRIES_TABLE": "entries", "LEDGER_ACCOUNTS_TABLE": "accounts"}
 
 
-def test_auth_is_jwt_unless_said_otherwise() -> None:
-    """Deny by default: without LEDGER_AUTH callers need a token."""
+def test_auth_is_jwt_by_default() -> None:
+    """Without `LEDGER_AUTH`, callers need a token."""
     settings = Settings.from_environment(TABLES)
     assert settings == Settings(
         entries_table="entries", accounts_table="accounts", auth=AuthMode.JWT
     )
 
 
-def test_no_auth_is_for_this_machine_only() -> None:
-    """LEDGER_AUTH=none is taken from a server, and from `sam local`."""
+def test_auth_may_be_none_on_a_local_machine() -> None:
+    """`LEDGER_AUTH=none` is accepted by a server and by `sam local`."""
     for where in ({}, SAM_LOCAL):
         settings = Settings.from_environment({**TABLES, "LEDGER_AUTH": "none", **where})
         assert settings.auth is AuthMode.NONE
@@ -42,32 +42,29 @@ def test_no_auth_is_for_this_machine_only() -> None:
     ],
 )
 def test_receipts_are_signed_if_a_key_is_named(key: str) -> None:
-    """By a KMS key, or on this machine by one in a file; without a name, or an empty one, by none."""
+    """The setting names a KMS key or a local file; if it is absent or empty, there is no key."""
     assert Settings.from_environment({**TABLES, "LEDGER_RECEIPT_KEY": key}).receipt_key == key
     assert Settings.from_environment({**TABLES, "LEDGER_RECEIPT_KEY": ""}).receipt_key is None
     assert Settings.from_environment(TABLES).receipt_key is None
 
 
 @pytest.mark.parametrize(
-    ("said", "path"),
+    ("value", "path"),
     [("", ""), ("/", ""), ("prod", "/prod"), ("/prod/", "/prod"), ("/v1/led-ger", "/v1/led-ger")],
 )
-def test_base_path_may_be_written_in_several_ways(said: str, path: str) -> None:
-    """With a slash at either end or without, it is the same."""
-    assert Settings.from_environment({**TABLES, "LEDGER_BASE_PATH": said}).base_path == path
+def test_base_path_may_be_written_in_several_ways(value: str, path: str) -> None:
+    """Slashes at the ends of a base path make no difference."""
+    assert Settings.from_environment({**TABLES, "LEDGER_BASE_PATH": value}).base_path == path
 
 
 def test_origins_are_those_between_the_commas() -> None:
-    """None unless there are some; blanks are none of them."""
-    said = " https://app.example.com,http://localhost:3000 ,,http://[::1]:3000"
+    """Origins are separated by commas; blanks and empty parts are ignored."""
+    value = " https://app.example.com,http://localhost:3000 ,,http://[::1]:3000"
     origins = ("https://app.example.com", "http://localhost:3000", "http://[::1]:3000")
-    assert (
-        Settings.from_environment({**TABLES, "LEDGER_ALLOWED_ORIGINS": said}).allowed_origins
-        == origins
-    )
-    assert Settings.from_environment({**TABLES, "LEDGER_ALLOWED_ORIGINS": "*"}).allowed_origins == (
-        "*",
-    )
+    settings = Settings.from_environment({**TABLES, "LEDGER_ALLOWED_ORIGINS": value})
+    assert settings.allowed_origins == origins
+    settings = Settings.from_environment({**TABLES, "LEDGER_ALLOWED_ORIGINS": "*"})
+    assert settings.allowed_origins == ("*",)
     assert Settings.from_environment(TABLES).allowed_origins == ()
 
 
@@ -108,7 +105,7 @@ def test_origins_are_those_between_the_commas() -> None:
     ],
 )
 def test_wrong_setting_is_named(changes: dict[str, str], message: str) -> None:
-    """Each mistake has its own message."""
+    """The error names the variable and what it must be."""
     with pytest.raises(ConfigurationError, match=message):
         Settings.from_environment({**TABLES, **changes})
 
@@ -134,7 +131,7 @@ def test_wrong_setting_is_named(changes: dict[str, str], message: str) -> None:
 def test_app_fails_at_start_with_one_line(
     module: str, changes: dict[str, str], message: str
 ) -> None:
-    """A server or a function with a wrong setting ends at its import, and says why in one line."""
+    """With a wrong setting, the import of an app ends the process with a line that says why."""
     command = [sys.executable, "-c", f"import {module}"]
     ended = subprocess.run(
         command, env={**os.environ, **changes}, capture_output=True, text=True, check=False
@@ -148,8 +145,8 @@ REWARDS = {
 }
 
 
-def test_scheduled_function_has_two_settings_more() -> None:
-    """The queue and the table of runs; nothing else asks for them."""
+def test_scheduled_function_has_its_own_settings() -> None:
+    """The scheduled function needs the queue and the table of runs."""
     settings = RewardSettings.from_environment(REWARDS)
     assert settings == RewardSettings(
         queue_url=REWARDS["LEDGER_REWARDS_QUEUE_URL"], runs_table="runs"
@@ -174,16 +171,15 @@ def test_scheduled_function_has_two_settings_more() -> None:
 def test_wrong_setting_of_the_scheduled_function_is_named(
     changes: dict[str, str], message: str
 ) -> None:
-    """One line that says which variable to mend."""
+    """The error names the variable and what it must be."""
     with pytest.raises(ConfigurationError, match=message):
         RewardSettings.from_environment({**REWARDS, **changes})
 
 
-def test_queue_may_be_on_this_machine_and_has_to_be_named() -> None:
-    """A URL of plain HTTP is that of a fake; without any, the message says that it was empty."""
+def test_queue_may_be_local_and_must_be_named() -> None:
+    """A local queue has a URL of plain HTTP; without a URL, the error shows an empty value."""
     local = {**REWARDS, "LEDGER_REWARDS_QUEUE_URL": "http://127.0.0.1:9324/1/rewards"}
     assert RewardSettings.from_environment(local).queue_url == local["LEDGER_REWARDS_QUEUE_URL"]
-    with pytest.raises(
-        ConfigurationError, match=r"LEDGER_REWARDS_QUEUE_URL must be the URL of an SQS queue: ''$"
-    ):
+    message = r"LEDGER_REWARDS_QUEUE_URL must be the URL of an SQS queue: ''$"
+    with pytest.raises(ConfigurationError, match=message):
         RewardSettings.from_environment({"LEDGER_RUNS_TABLE": "runs"})

@@ -20,17 +20,12 @@ if TYPE_CHECKING:
 
 
 def sent(client: "DynamoDBClient") -> dict[str, str]:
-    """The headers of a request that gets no further than the wire."""
+    """The headers of a request that is stopped before it is sent."""
     headers: dict[str, str] = {}
 
     def note(request: Any, **_: Any) -> None:
-        found = {name.lower(): value for name, value in request.headers.items()}
-        headers.update(
-            {
-                name: value.decode() if isinstance(value, bytes) else value
-                for name, value in found.items()
-            }
-        )
+        for name, value in request.headers.items():
+            headers[name.lower()] = value.decode() if isinstance(value, bytes) else value
         raise InterruptedError
 
     client.meta.events.register("before-send.dynamodb", note)
@@ -43,27 +38,26 @@ def sent(client: "DynamoDBClient") -> dict[str, str]:
     "endpoint", ["", "http://127.0.0.1:8000", "https://DynamoDB.example/", "http://[::1]:8000"]
 )
 def test_client_signs_what_boto3_signs(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
-    """The host that it names itself is the one that boto3 takes from the URL, and the same headers are signed."""
+    """The client has the host of boto3's client, and signs the same headers."""
     if endpoint:
         monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", endpoint)
-    ours, theirs = sent(create_client()), sent(boto3.client("dynamodb", region_name="us-east-1"))
+    ours = sent(create_client())
+    theirs = sent(boto3.client("dynamodb", region_name="us-east-1"))
     signed = re.compile(r"SignedHeaders=([\w;-]+)")
     assert signed.findall(ours["authorization"]) == signed.findall(theirs["authorization"])
-    host = {"": "dynamodb.us-east-1.amazonaws.com"}.get(
-        endpoint, endpoint.partition("//")[2].strip("/")
-    )
+    host = endpoint.partition("//")[2].strip("/") or "dynamodb.us-east-1.amazonaws.com"
     assert ours["host"].lower() == host.lower()
 
 
-def test_client_says_who_it_is_by_a_text_that_is_made_once() -> None:
-    """Botocore's, as long as nobody configures another."""
+def test_client_has_the_user_agent_of_botocore() -> None:
+    """The user agent is made once, by botocore."""
     agent = sent(create_client())["user-agent"]
     assert agent == session().user_agent()
     assert agent.startswith("Botocore/")
 
 
 def test_settings_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many parts of an app ask for them; another environment, as tests have it, has others."""
+    """The parts of an app share their settings; another environment has other settings."""
     monkeypatch.setenv("LEDGER_BASE_PATH", "/once")
     first = load_settings()
     create_app()
@@ -73,8 +67,8 @@ def test_settings_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("module", ["functions.example_app.app", "functions.daily_reward.app"])
-def test_started_function_has_what_was_imported_out_of_the_way(module: str) -> None:
-    """Garbage is collected again, but not among objects that stay for good."""
+def test_started_function_freezes_its_imported_objects(module: str) -> None:
+    """The garbage collector is on, and ignores the objects of the imports."""
     program = f"import gc, {module}; print(gc.isenabled(), gc.get_freeze_count() > 100_000)"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
@@ -83,7 +77,7 @@ def test_started_function_has_what_was_imported_out_of_the_way(module: str) -> N
 
 
 def test_servers_keep_to_one_cpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that the process may use; by the port, so that several servers have several."""
+    """A server gets one of the process's CPUs, and servers on other ports get other CPUs."""
     chosen: list[set[int]] = []
     monkeypatch.setattr("os.sched_getaffinity", lambda _pid: {2, 5, 7}, raising=False)
     monkeypatch.setattr(
@@ -94,8 +88,8 @@ def test_servers_keep_to_one_cpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(cpu for cpus in chosen for cpu in cpus) == [2, 5, 7]
 
 
-def test_nothing_on_this_machine_is_reached_by_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DynamoDB or SQS at a loopback address is asked itself; what is elsewhere, by the proxy that there is."""
+def test_local_endpoint_is_called_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests to a loopback address use no proxy, and other requests use the proxy."""
     with impostor() as proxy, impostor() as here:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy.url)
@@ -113,7 +107,7 @@ def test_nothing_on_this_machine_is_reached_by_a_proxy(monkeypatch: pytest.Monke
         ]
 
 
-def test_queue_that_has_no_host_ends_the_function_with_one_line() -> None:
-    """The message says that SQS cannot be reached."""
+def test_queue_without_a_host_ends_the_function() -> None:
+    """The process ends with a line that says that SQS cannot be reached."""
     with pytest.raises(SystemExit, match=r"^ledger: cannot reach SQS: "):
         create_queue_client("queue")

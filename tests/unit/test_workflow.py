@@ -16,7 +16,7 @@ def workflow() -> dict[Any, Any]:
 
 
 def test_workflow_runs_the_gate_with_the_least_rights() -> None:
-    """It runs `.ci/run` on the oldest Python and on Lambda's, and may read the repository only."""
+    """The workflow runs `.ci/run` on two versions of Python, and may only read the repository."""
     (job,) = workflow()["jobs"].values()
     assert workflow()["permissions"] == {"contents": "read"}
     assert "permissions" not in job
@@ -25,7 +25,7 @@ def test_workflow_runs_the_gate_with_the_least_rights() -> None:
 
 
 def test_actions_are_pinned_by_major_version() -> None:
-    """No action follows a branch."""
+    """Each action has a version and follows no branch."""
     actions = re.findall(r"uses: (\S+)", TEXT)
     assert len(actions) == 5
     assert [action for action in actions if not re.fullmatch(r"actions/[\w-]+@v\d+", action)] == []

@@ -1,7 +1,7 @@
-"""What holds of every ledger, whatever raced, failed or crashed: each invariant a function with a name.
+"""The invariants of every ledger, in spite of races, failures and crashes: a function each.
 
-An invariant looks at a `Book`, an owner's ledger as it is stored, and at the `Answer`s that clients were given about
-that owner, and yields what contradicts it. `violations` asks them all.
+An invariant reads a `Book`, which is an account as it is stored, and the `Answer`s of the requests
+about that account. It yields each contradiction. `violations` runs all invariants.
 """
 
 import math
@@ -37,34 +37,34 @@ class Outcome(StrEnum):
 
     ACCEPTED = "accepted"
     DUPLICATE = "duplicate"
-    """It was accepted before; the answer holds the original."""
+    """The nonce was used before; the answer holds the original entry."""
     REFUSED = "refused"
-    """Nothing is stored, it was told."""
+    """The ledger stored no entry."""
     IN_DOUBT = "in doubt"
     """A 503, or no answer at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a client asked for, and what it was told, between two instants of one clock."""
+    """A client's request and its answer, with the times of both by the same clock."""
 
     request: OperationRequest
     outcome: Outcome
     entry: LedgerEntry | None = None
     replay: bool | None = None
-    """Of a duplicate: whether the request is the one that was accepted."""
+    """For a duplicate: whether the request is the same as the accepted one."""
     balance: int | None = None
     required: int | None = None
-    """Of a refusal for the balance's sake."""
+    """For a refusal by the balance: the balance, and the credits that the request needs."""
     begun: float = -math.inf
     ended: float = math.inf
     unit: str = CREDIT
     app: str | None = None
-    """The unit of the operation, and the app that was asked."""
+    """The unit of the operation, and the app that got the request."""
 
     @property
     def account_key(self) -> str:
-        """The key of the account that it is about."""
+        """The key of the account that the request is about."""
         return account_key(self.request.owner_id, self.unit)
 
     @property
@@ -82,24 +82,24 @@ class Answer:
         app: str | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> Self:
-        """Post it by `OperationProcessor.process`, or by what is tested in its place, and note what came of it."""
+        """Post a request by `OperationProcessor.process`, or by the function under test."""
         begun = now()
-        told: dict[str, Any]
+        result: dict[str, Any]
         try:
-            told = {"outcome": Outcome.ACCEPTED, "entry": process(request)}
+            result = {"outcome": Outcome.ACCEPTED, "entry": process(request)}
         except DuplicateNonceError as error:
-            told = {"outcome": Outcome.DUPLICATE, "entry": error.entry, "replay": error.replay}
+            result = {"outcome": Outcome.DUPLICATE, "entry": error.entry, "replay": error.replay}
         except InsufficientBalanceError as error:
-            told = {
+            result = {
                 "outcome": Outcome.REFUSED,
                 "balance": error.balance,
                 "required": error.required,
             }
         except (ContentionError, UnavailableError):
-            told = {"outcome": Outcome.IN_DOUBT}
+            result = {"outcome": Outcome.IN_DOUBT}
         except LedgerError:
-            told = {"outcome": Outcome.REFUSED}
-        return cls(request=request, begun=begun, ended=now(), unit=unit, app=app, **told)
+            result = {"outcome": Outcome.REFUSED}
+        return cls(request=request, begun=begun, ended=now(), unit=unit, app=app, **result)
 
     @classmethod
     def of_http(
@@ -112,24 +112,33 @@ class Answer:
         begun: float = -math.inf,
         ended: float = math.inf,
     ) -> Self:
-        """What an HTTP answer to it says; `status` is None when none came, `replayed` is `Idempotency-Replayed`."""
-        told: dict[str, Any] = {"outcome": Outcome.REFUSED}
+        """Read an HTTP answer.
+
+        Args:
+            request: the request.
+            status: the status; None if no answer came.
+            body: the body.
+            replayed: whether the answer has the header `Idempotency-Replayed`.
+            begun: the time of the request.
+            ended: the time of the answer.
+        """
+        result: dict[str, Any] = {"outcome": Outcome.REFUSED}
         if status is None or status >= 500 or status == 429:
-            told = {"outcome": Outcome.IN_DOUBT}
+            result = {"outcome": Outcome.IN_DOUBT}
         elif status == 200:
-            told = {
+            result = {
                 "outcome": Outcome.DUPLICATE if replayed else Outcome.ACCEPTED,
                 "entry": LedgerEntry(**body),
             }
         elif body.get("code") == "duplicate_nonce":
-            told = {
+            result = {
                 "outcome": Outcome.DUPLICATE,
                 "entry": LedgerEntry(**body["entry"]),
                 "replay": body["replay"],
             }
         elif body.get("code") == "insufficient_balance":
-            told |= {"balance": body["balance"], "required": body["required"]}
-        return cls(request=request, begun=begun, ended=ended, **told)
+            result |= {"balance": body["balance"], "required": body["required"]}
+        return cls(request=request, begun=begun, ended=ended, **result)
 
 
 @dataclass(frozen=True)
@@ -137,7 +146,7 @@ class Book:
     """An account as it is stored, and its entries as the index orders them, the oldest first."""
 
     head: Account
-    """A book that is read over HTTP leaves `created_at` and `active_at` out."""
+    """The account. A book that is read by HTTP lacks `created_at` and `active_at`."""
     entries: Sequence[LedgerEntry]
 
     @classmethod
@@ -158,20 +167,20 @@ def _entry(row: dict[str, Any]) -> LedgerEntry:
 
 
 def conservation(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
-    """The balance is the sum of the entries, and each entry says what the sum was after it."""
+    """The balance is the sum of the entries, and each entry has the sum up to it."""
     sums = list(accumulate(entry.amount for entry in book.entries))
-    if book.head.balance != (sums or [0])[-1]:
-        yield f"the balance is {book.head.balance}, the entries' sum {(sums or [0])[-1]}"
+    total = sums[-1] if sums else 0
+    if book.head.balance != total:
+        yield f"the balance is {book.head.balance}, the entries' sum {total}"
     for entry, after in zip(book.entries, sums, strict=True):
         if entry.balance_after != after:
             yield f"entry {entry.id} says {entry.balance_after}, the sum so far is {after}"
 
 
 def no_overdraft(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
-    """At no time is a balance below zero."""
-    for entry, after in zip(
-        book.entries, accumulate(entry.amount for entry in book.entries), strict=True
-    ):
+    """A balance is never below zero."""
+    sums = accumulate(entry.amount for entry in book.entries)
+    for entry, after in zip(book.entries, sums, strict=True):
         if after < 0 or entry.balance_after < 0:
             yield f"after entry {entry.id} the balance is {min(after, entry.balance_after)}"
     if book.head.balance < 0:
@@ -179,19 +188,19 @@ def no_overdraft(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
 
 
 def exactly_once(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
-    """An owner has one entry under a nonce, and one client is told that it is new."""
-    for nonce, times in Counter(entry.stored_nonce for entry in book.entries).items():
+    """A nonce has one entry, and one answer that accepts it."""
+    stored = Counter(entry.stored_nonce for entry in book.entries)
+    for nonce, times in stored.items():
         if times > 1:
             yield f"{times} entries under the nonce {nonce}"
-    for nonce, times in Counter(
-        one.nonce for one in answers if one.outcome is Outcome.ACCEPTED
-    ).items():
+    accepted = Counter(answer.nonce for answer in answers if answer.outcome is Outcome.ACCEPTED)
+    for nonce, times in accepted.items():
         if times > 1:
             yield f"{nonce} was accepted {times} times"
 
 
 def gapless_ids(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
-    """Entries count 1, 2, 3 and so on, and the head has counted them."""
+    """The ids count 1, 2, 3 and so on, and the account counts the entries."""
     ids = [entry.id for entry in book.entries]
     if ids != list(range(1, len(ids) + 1)):
         yield f"the ids are {ids}"
@@ -200,33 +209,35 @@ def gapless_ids(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
 
 
 def increasing_time(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
-    """Each entry is later than the one before it, whatever the writers' clocks say."""
+    """Each entry is later than the entry before it, also if a writer's clock is wrong."""
     for before, after in pairwise(sorted(book.entries, key=lambda entry: entry.id)):
         if before.created_at >= after.created_at:
-            yield f"entry {after.id} is of {after.created_at}, entry {before.id} of {before.created_at}"
+            yield (
+                f"entry {after.id} is of {after.created_at}, "
+                f"entry {before.id} of {before.created_at}"
+            )
 
 
 def chain_unbroken(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
-    """Each entry has the hash of the one before it, and its own."""
+    """Each entry has its own hash and the hash of the entry before it."""
     known = GENESIS_HASH
     for entry in book.entries:
         if entry.prev_hash != known:
             yield f"entry {entry.id} does not follow the entry before it"
         if entry.hash != entry.computed_hash():
-            yield f"entry {entry.id} is not what its hash is of"
+            yield f"entry {entry.id} has not the hash of its fields"
         known = entry.hash
 
 
 def head_is_last_entry(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
-    """The account's row is what its entries make it: their last one, the first one's time, the owner's last time."""
+    """The account fits its entries: the last entry, the first time and the owner's last time."""
     account = book.head
     beginning = Head(owner_id=account.owner_id, unit=account.unit)
     last = Head.at(book.entries[-1]) if book.entries else beginning
     if account.head != last:
         yield f"the head is {account.head}, after the last entry it is {last}"
-    if account.created_at and account.created_at not in [
-        entry.created_at for entry in book.entries[:1]
-    ]:
+    first_times = [entry.created_at for entry in book.entries[:1]]
+    if account.created_at and account.created_at not in first_times:
         yield f"the account was opened at {account.created_at}, which is not its first entry's time"
     posted = [
         entry.created_at
@@ -234,103 +245,106 @@ def head_is_last_entry(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
         if not entry.stored_nonce.startswith(NONCE_PREFIX_RESERVED)
     ]
     if account.active_at and posted and account.active_at < max(posted):
-        yield f"the owner was active at {account.active_at}, and the last entry of a caller is of {max(posted)}"
+        yield (
+            f"the owner was active at {account.active_at}, "
+            f"and the last entry of a caller is of {max(posted)}"
+        )
 
 
 def acknowledged_is_stored(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
-    """What a client was told is stored, as it asked for; and nothing is stored that nobody asked for."""
+    """The ledger stores each accepted entry as requested, and no entry without a request."""
     stored = {entry.stored_nonce: entry for entry in book.entries}
-    for one in answers:
-        if one.outcome is Outcome.ACCEPTED:
-            if one.entry is None or stored.get(one.nonce) != one.entry:
-                yield f"{one.nonce} was accepted and is not stored as it was told"
-            elif not _is_as_asked(one.entry, one):
-                yield f"{one.nonce} is stored, and not as it was asked for"
-    asked = {one.nonce for one in answers}
+    for answer in answers:
+        if answer.outcome is Outcome.ACCEPTED:
+            if answer.entry is None or stored.get(answer.nonce) != answer.entry:
+                yield f"{answer.nonce} was accepted, and is not stored as the answer says"
+            elif not _fits_request(answer.entry, answer):
+                yield f"{answer.nonce} is stored, and not as the request says"
+    requested = {answer.nonce for answer in answers}
     for nonce in stored:
-        if answers and nonce not in asked and not nonce.startswith(NONCE_PREFIX_RESERVED):
-            yield f"nobody asked for {nonce}"
+        if answers and nonce not in requested and not nonce.startswith(NONCE_PREFIX_RESERVED):
+            yield f"no client requested {nonce}"
 
 
 def refused_is_not_stored(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
-    """What was refused was not stored then, though it may have been later; and no balance is told of before a nonce."""
-    stored, windows = {entry.stored_nonce: entry for entry in book.entries}, _Windows(answers)
+    """A refused request has no entry then, and a used nonce is never refused for the balance."""
+    stored = {entry.stored_nonce: entry for entry in book.entries}
+    windows = _Windows(answers)
     outcomes = defaultdict(set)
-    for one in answers:
-        outcomes[one.nonce].add(one.outcome)
-    for one in answers:
-        entry = stored.get(one.nonce)
-        if (
-            one.outcome is not Outcome.REFUSED
-            or not entry
-            or (one.balance is None and not _is_as_asked(entry, one))
-        ):
+    for answer in answers:
+        outcomes[answer.nonce].add(answer.outcome)
+    for answer in answers:
+        entry = stored.get(answer.nonce)
+        if answer.outcome is not Outcome.REFUSED or not entry:
             continue
-        ids = range(windows.least(one), min(windows.most(one, len(book.entries)), entry.id - 1) + 1)
-        if outcomes[one.nonce] == {Outcome.REFUSED} or not any(
-            _may_say(one, book, known) for known in ids
-        ):
-            yield f"{one.nonce} was refused, and entry {entry.id} was stored already"
+        if answer.balance is None and not _fits_request(entry, answer):
+            continue
+        last = min(windows.most(answer, len(book.entries)), entry.id - 1)
+        counts = range(windows.least(answer), last + 1)
+        is_possible = any(_may_refuse(answer, book, count) for count in counts)
+        if outcomes[answer.nonce] == {Outcome.REFUSED} or not is_possible:
+            yield f"{answer.nonce} was refused, and entry {entry.id} was stored already"
 
 
 def replay_answers_the_original(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
-    """Who repeats a nonce is given the entry that is stored under it, and told whether it is what was asked for."""
+    """A repeated nonce gets its stored entry, and whether the request is the same."""
     stored = {entry.stored_nonce: entry for entry in book.entries}
-    for one in answers:
-        if one.outcome is Outcome.DUPLICATE:
-            original = stored.get(one.nonce)
-            if original is None or one.entry != original:
-                yield f"{one.nonce} was answered by an entry that is not the one under this nonce"
-            elif one.replay and not _is_as_asked(original, one):
-                yield f"{one.nonce} was wrongly told that it is the same request"
-            elif (
-                one.replay is False
-                and one.request.amount is not None
-                and _is_as_asked(original, one)
-            ):
-                yield f"{one.nonce} was wrongly told that it is not the same request"
+    for answer in answers:
+        if answer.outcome is not Outcome.DUPLICATE:
+            continue
+        original = stored.get(answer.nonce)
+        if original is None or answer.entry != original:
+            yield f"the answer to {answer.nonce} holds another entry than the one of this nonce"
+            continue
+        is_same = _fits_request(original, answer)
+        if answer.replay and not is_same:
+            yield f"{answer.nonce} was answered as the same request, which it is not"
+        elif answer.replay is False and answer.request.amount is not None and is_same:
+            yield f"{answer.nonce} was answered as another request, but is the same"
 
 
 def own_is_no_duplicate(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
-    """Who alone has asked so far is not told that it was somebody before."""
+    """The first request of a nonce is not answered as a duplicate."""
     begun = defaultdict(list)
-    for one in answers:
-        begun[one.nonce].append(one.begun)
-    for one in answers:
-        if one.outcome is Outcome.DUPLICATE:
-            nonce = one.nonce
-            if sum(time <= one.ended for time in begun[nonce]) < 2:
-                yield f"{nonce} was answered as a duplicate, and nobody else had asked for it"
+    for answer in answers:
+        begun[answer.nonce].append(answer.begun)
+    for answer in answers:
+        if answer.outcome is Outcome.DUPLICATE:
+            earlier = sum(time <= answer.ended for time in begun[answer.nonce])
+            if earlier < 2:
+                yield f"{answer.nonce} was answered as a duplicate, and it was the first request"
 
 
 def one_order(book: Book, answers: Sequence[Answer]) -> Iterator[str]:
-    """Linearizability: the ids are an order in which every answer is right, and who asked later comes later.
+    """Linearizability: in the order of the ids each answer is right, and later requests come later.
 
-    Each answer is put where it can be at the earliest. An answer that fits nowhere then would fit nowhere else either.
+    Each answer takes its earliest possible place. If it fits nowhere, no other order helps.
     """
     stored = {entry.stored_nonce: entry.id for entry in book.entries}
-    placed: list[
-        tuple[float, int]
-    ] = []  # when answers ended, and how many entries there were by then
-    known, asked = 0, set[str]()
-    for one in sorted(answers, key=lambda one: one.begun):
-        while placed and placed[0][0] < one.begun:
+    # The end of each answer, and the number of entries at its place.
+    placed: list[tuple[float, int]] = []
+    known = 0
+    requested = set[str]()
+    for answer in sorted(answers, key=lambda answer: answer.begun):
+        while placed and placed[0][0] < answer.begun:
             known = max(known, heappop(placed)[1])
-        nonce, at = one.nonce, known
-        new = one.outcome is Outcome.ACCEPTED or nonce not in asked
-        asked.add(nonce)
-        if new and stored.get(nonce, math.inf) <= known:
-            yield f"{nonce} is entry {stored[nonce]} and was asked for when the ledger had {known} entries already"
-        elif one.entry:
-            at = max(known, one.entry.id)
-        elif one.outcome is Outcome.REFUSED:
-            fits = (
-                count for count in range(known, len(book.entries) + 1) if _may_say(one, book, count)
-            )
-            at = next(fits, -1)
-            if at < 0:
-                yield f"{nonce} was refused for a balance of {one.balance}, which was none from entry {known} on"
-        heappush(placed, (one.ended, at))
+        nonce = answer.nonce
+        place = known
+        is_new = answer.outcome is Outcome.ACCEPTED or nonce not in requested
+        requested.add(nonce)
+        if is_new and stored.get(nonce, math.inf) <= known:
+            yield f"{nonce} is entry {stored[nonce]}, but was requested after entry {known}"
+        elif answer.entry:
+            place = max(known, answer.entry.id)
+        elif answer.outcome is Outcome.REFUSED:
+            counts = range(known, len(book.entries) + 1)
+            place = next((count for count in counts if _may_refuse(answer, book, count)), -1)
+            if place < 0:
+                yield (
+                    f"{nonce} was refused for a balance of {answer.balance}, "
+                    f"which the account never had from entry {known} on"
+                )
+        heappush(placed, (answer.ended, place))
 
 
 Invariant = Callable[[Book, Sequence[Answer]], Iterator[str]]
@@ -352,7 +366,7 @@ INVARIANTS: Sequence[Invariant] = (
 
 
 class Violation(NamedTuple):
-    """An invariant that does not hold, of which account, and why."""
+    """An invariant that an account breaks, and the reason."""
 
     invariant: str
     account: str
@@ -363,7 +377,7 @@ class Violation(NamedTuple):
 
 
 def violations(book: Book, answers: Iterable[Answer] = ()) -> list[Violation]:
-    """All that contradicts the invariants; `answers` about other accounts are left out."""
+    """All contradictions to the invariants; `answers` about other accounts are left out."""
     of_account = [answer for answer in answers if answer.account_key == book.head.key]
     return [
         Violation(invariant.__name__, book.head.key, what)
@@ -373,22 +387,21 @@ def violations(book: Book, answers: Iterable[Answer] = ()) -> list[Violation]:
 
 
 def check(book: Book, answers: Iterable[Answer] = ()) -> None:
-    """Fail unless every invariant holds."""
+    """Fail if an invariant does not hold."""
     if found := violations(book, answers):
         raise AssertionError("\n".join(map(str, found)))
 
 
 class _Windows:
-    """Between which ids a ledger may have stood while an answer was made, by what other clients were told."""
+    """The least and the most entries that the account had during an answer, by other answers."""
 
     def __init__(self, answers: Sequence[Answer]) -> None:
-        told = [one for one in answers if one.entry is not None]
-        ended = sorted((one.ended, one.entry.id) for one in told if one.entry)
-        # Only an entry that is new is known not to have been there before it was asked for.
+        ended = sorted((answer.ended, answer.entry.id) for answer in answers if answer.entry)
+        # Only an accepted entry certainly did not exist before its request.
         begun = sorted(
-            (one.begun, one.entry.id)
-            for one in told
-            if one.entry and one.outcome is Outcome.ACCEPTED
+            (answer.begun, answer.entry.id)
+            for answer in answers
+            if answer.entry and answer.outcome is Outcome.ACCEPTED
         )
         self._ended = [time for time, _ in ended]
         self._stored_by = [0, *accumulate((entry_id for _, entry_id in ended), max)]
@@ -403,20 +416,22 @@ class _Windows:
         return self._new_from[later] - 1 if later < len(self._new_from) else last
 
 
-def _may_say(refused: Answer, book: Book, known: int) -> bool:
-    """Whether a refusal is right of a ledger that has `known` entries."""
+def _may_refuse(refused: Answer, book: Book, count: int) -> bool:
+    """Whether a refusal is right when the account has `count` entries."""
     if refused.balance is None:
         return True
-    balance = book.entries[known - 1].balance_after if 0 < known <= len(book.entries) else 0
+    balance = book.entries[count - 1].balance_after if 0 < count <= len(book.entries) else 0
     return refused.balance == balance and (refused.required is None or refused.required > balance)
 
 
-def _is_as_asked(entry: LedgerEntry, answer: Answer) -> bool:
-    """Whether an entry is what was asked for; where no amount is, only the app knows which one was meant."""
+def _fits_request(entry: LedgerEntry, answer: Answer) -> bool:
+    """Whether an entry has the fields of the request; without an amount only the app knows it."""
     request = answer.request
+    if request.amount is not None and abs(entry.amount) != request.amount:
+        return False
     return (
-        (entry.key, entry.operation, entry.app)
-        == (entry_key(answer.account_key, answer.nonce), request.operation, answer.app)
+        entry.key == entry_key(answer.account_key, answer.nonce)
+        and entry.operation == request.operation
+        and entry.app == answer.app
         and entry.metadata == request.metadata
-        and (request.amount is None or abs(entry.amount) == request.amount)
     )

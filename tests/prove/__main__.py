@@ -1,4 +1,4 @@
-"""`make prove`: the deep form of the tests that prove the guarantees, and a report of what they did.
+"""`make prove`: the deep form of the tests that prove the guarantees, and a report of them.
 
 python -m tests.prove [report.html] [pytest's arguments]
 """
@@ -33,7 +33,7 @@ PROOFS = (
 
 
 def main() -> int:
-    """What pytest answers: 0 when all is proved."""
+    """Run pytest; its exit code is 0 if all tests pass."""
     if not DEEP:  # which tests look at when they are imported
         command = [sys.executable, "-m", "tests.prove", *sys.argv[1:]]
         os.execve(sys.executable, command, {**os.environ, "PROVE": "1"})

@@ -1,4 +1,4 @@
-"""What tests have to show for themselves: what holds, by their docstrings, and their counts, by `record_property`."""
+"""The evidence of the tests: what they show, by their docstrings, and their counts."""
 
 import inspect
 from dataclasses import dataclass, field
@@ -14,10 +14,10 @@ class Proof:
     """A test that was run."""
 
     area: str
-    """What its file is about."""
+    """The subject of its file."""
     name: str
     holds: str
-    """What it shows."""
+    """The statement that the test shows."""
     outcome: str = "not run"
     seconds: float = 0.0
     counts: dict[str, Any] = field(default_factory=dict)

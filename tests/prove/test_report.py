@@ -1,4 +1,4 @@
-"""The report of `make prove`: what tests did is in it, and what failed cannot be overlooked."""
+"""The report of `make prove` has all results, and shows each failure."""
 
 import subprocess
 import sys
@@ -23,16 +23,16 @@ def test_fails():
 
 
 def test_report_tells_what_was_done_and_what_failed(tmp_path: Path) -> None:
-    """Counts, what each test shows, the invariants and a picture are in one page, and a failure fails the run."""
+    """A page has the counts, the tests, the invariants and a picture; a failure fails the run."""
     (tmp_path / "test_deeds.py").write_text(TESTS)
     page = tmp_path / "report.html"
     command = [sys.executable, "-m", "tests.prove", str(page), str(tmp_path / "test_deeds.py")]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 1, ended.stderr
-    told = page.read_text()
-    assert "1 of 2 tests passed" in told
-    assert "Deeds of a test." in told
-    assert "All &lt;is&gt; well.<td>1,234 kills" in told
-    assert "<p class=failed>test_fails: failed</p>" in told
-    assert all(invariant.__name__.replace("_", " ") in told for invariant in INVARIANTS)
-    assert told.count("<rect ") > 20
+    text = page.read_text()
+    assert "1 of 2 tests passed" in text
+    assert "Deeds of a test." in text
+    assert "All &lt;is&gt; well.<td>1,234 kills" in text
+    assert "<p class=failed>test_fails: failed</p>" in text
+    assert all(invariant.__name__.replace("_", " ") in text for invariant in INVARIANTS)
+    assert text.count("<rect ") > 20

@@ -1,4 +1,4 @@
-"""Tables on one machine: created when DynamoDB said so, and not before."""
+"""Local tables are created only when DynamoDB has confirmed it."""
 
 import json
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ NO_ANSWERS = {
     "a text": Page(b'"created"', REQUEST_ID),
     "null": Page(b"null", REQUEST_ID),
     "no text": Page(b"\xff\xfe", REQUEST_ID),
-    "another shape": Page(b'{"TableDescription": 3}', REQUEST_ID),
+    "no description": Page(b'{"TableDescription": 3}', REQUEST_ID),
     "another table": Page(created("another"), REQUEST_ID),
     "no request id": Page(created("entries-1")),
     "in use, without a request id": Page(IN_USE, status=400),
@@ -43,33 +43,33 @@ def client_of(url: str, monkeypatch: pytest.MonkeyPatch) -> "DynamoDBClient":
     return create_client()
 
 
-ONE: Mapping[str, str] = {"LEDGER_ENTRIES_TABLE": "entries-1"}
+TABLE: Mapping[str, str] = {"LEDGER_ENTRIES_TABLE": "entries-1"}
 
 
 @pytest.mark.parametrize("kind", NO_ANSWERS)
-def test_answer_that_is_not_dynamodb_s_creates_nothing(
+def test_answer_that_is_not_from_dynamodb_is_an_error(
     monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """It is asked some times, and then told where the answers come from."""
+    """After some tries, the error names the server."""
     with impostor(NO_ANSWERS[kind]) as server:
         with pytest.raises(RuntimeError, match=f"the server at {server.url} is not DynamoDB"):
-            create_tables(client_of(server.url, monkeypatch), ONE)
+            create_tables(client_of(server.url, monkeypatch), TABLE)
         assert len(server.seen) == CREATE_TRIES_MAX
 
 
 @pytest.mark.parametrize("kind", NO_ANSWERS)
-def test_answer_that_is_not_dynamodb_s_is_asked_for_again(
+def test_answer_that_is_not_from_dynamodb_is_followed_by_a_retry(
     monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """Once DynamoDB says that the table is there, be it new or not, it is."""
-    for said in (Page(created("entries-1"), REQUEST_ID), Page(IN_USE, REQUEST_ID, 400)):
-        with impostor(NO_ANSWERS[kind], said) as server:
-            create_tables(client_of(server.url, monkeypatch), ONE)
+    """The second try is answered by DynamoDB, with a new or an existing table."""
+    for page in (Page(created("entries-1"), REQUEST_ID), Page(IN_USE, REQUEST_ID, 400)):
+        with impostor(NO_ANSWERS[kind], page) as server:
+            create_tables(client_of(server.url, monkeypatch), TABLE)
             assert len(server.seen) == 2
 
 
-def test_tables_that_are_there_are_left_alone(client: "DynamoDBClient") -> None:
-    """Created twice, they are there once."""
+def test_existing_tables_are_left_alone(client: "DynamoDBClient") -> None:
+    """A second call creates no table."""
     before = client.list_tables()["TableNames"]
     create_tables(client, ledger_tables())
     assert client.list_tables()["TableNames"] == before

@@ -1,4 +1,4 @@
-"""Requests that offer to go on in another protocol are answered as any other, whole."""
+"""A request that offers another protocol is answered like any other request."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ OFFERS = {
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers what it was sent."""
+    """Answer with the method, path, body and headers of the request."""
     request = Request(scope, receive)
     got = {
         "method": request.method,
@@ -51,7 +51,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    """Where `echo` is served, as `make run` serves the ledger."""
+    """The port of a server of `echo`, which is served as `make run` serves the ledger."""
     port = free_port()
     config = uvicorn.Config(
         echo, port=port, log_level="warning", lifespan="off", http=Http1Protocol, ws="none"
@@ -80,7 +80,7 @@ def request(
 
 
 def answers(port: int, *pieces: bytes, count: int = 1) -> list[dict[str, str]]:
-    """What comes back for these pieces of one connection, each sent by itself."""
+    """The answers to pieces of requests, which are sent one by one on a connection."""
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for piece in pieces:
@@ -90,7 +90,8 @@ def answers(port: int, *pieces: bytes, count: int = 1) -> list[dict[str, str]]:
 
 
 def _answer(stream: Iterator[bytes]) -> dict[str, str]:
-    status, length = next(stream), 0
+    status = next(stream)
+    length = 0
     assert status == b"HTTP/1.1 200 OK\r\n", status
     while (line := next(stream).lower()) != b"\r\n":
         if line.startswith(b"content-length:"):
@@ -102,7 +103,7 @@ def _answer(stream: Iterator[bytes]) -> dict[str, str]:
 @pytest.mark.parametrize("offer", OFFERS)
 @pytest.mark.parametrize("chunked", [False, True])
 def test_offer_is_not_taken_up_and_the_body_is_read(port: int, offer: str, chunked: bool) -> None:
-    """The app gets method, path and body, however the request is cut into pieces on its way."""
+    """The app gets the method, path and body, although the request arrives in pieces."""
     random = Random(new_seed())
     sent = request("POST", OFFERS[offer], BODY, chunked=chunked)
     cuts = sorted(random.sample(range(len(sent)), 5))
@@ -116,15 +117,14 @@ def test_offer_is_not_taken_up_and_the_body_is_read(port: int, offer: str, chunk
 
 
 def test_offers_without_a_body_are_answered(port: int) -> None:
-    """GET too."""
-    (got,) = answers(
-        port, b"GET /health HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n"
-    )
+    """A GET with an offer is answered."""
+    offer = b"Connection: upgrade\r\nUpgrade: h2c\r\n\r\n"
+    (got,) = answers(port, b"GET /health HTTP/1.1\r\nHost: h\r\n" + offer)
     assert (got["method"], got["path"], got["body"]) == ("GET", "/health", "")
 
 
-def test_requests_behind_an_offer_are_answered_too(port: int) -> None:
-    """On one connection, one after the other and all at once; there may be many."""
+def test_requests_after_an_offer_are_answered(port: int) -> None:
+    """Many requests on a connection are answered, with and without offers."""
     mixed = [
         request("POST", OFFERS[offer], offer.encode())
         for offer in ("h2c", "none", "WebSocket", "h2c", "none")
@@ -135,7 +135,7 @@ def test_requests_behind_an_offer_are_answered_too(port: int) -> None:
 
 
 def test_body_of_many_pieces_is_whole(port: int) -> None:
-    """Larger than what is read at once."""
+    """A body that is larger than a read is complete."""
     body = b"x" * 300_000
     (got,) = answers(port, request("POST", H2C, body))
     assert got["body"] == body.decode()
@@ -145,7 +145,7 @@ def test_body_of_many_pieces_is_whole(port: int) -> None:
     "line", [b"CONNECT h:443 HTTP/1.1\r\nHost: h", b"CONNECT / HTTP/1.1\r\nHost: h"]
 )
 def test_connect_is_refused_or_answered_and_never_hangs(port: int, line: bytes) -> None:
-    """It is no offer, whatever its headers say."""
+    """CONNECT is no offer, and the server answers other requests afterwards."""
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(line + b"\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.1 ")
@@ -154,8 +154,9 @@ def test_connect_is_refused_or_answered_and_never_hangs(port: int, line: bytes) 
 
 
 def test_java_and_curl_are_answered(port: int, tmp_path: Path) -> None:
-    """By their defaults, or by the option that offers HTTP/2."""
-    url, tried = f"http://127.0.0.1:{port}/ledger/entry", 0
+    """Java offers HTTP/2 by default, and curl by an option."""
+    url = f"http://127.0.0.1:{port}/ledger/entry"
+    tried = 0
     (tmp_path / "Main.java").write_text(JAVA)
     commands = {
         "java": ["java", str(tmp_path / "Main.java"), url, BODY.decode()],

@@ -1,4 +1,4 @@
-"""What AWS says of the template as it is deployed, with every choice that there is: its schemas, and a second fake."""
+"""The rendered template with all choices, checked by AWS's schemas and by moto."""
 
 import json
 import re
@@ -36,25 +36,25 @@ CHOICES: dict[str, tuple[dict[str, str], ...]] = {
         },
     ),
 }
-"""What conditions of the template ask; each combination of these is deployed by somebody."""
+"""The choices of a deployer; each combination may be deployed."""
 COMBINATIONS = [
     {name: value for part in parts for name, value in part.items()}
     for parts in product(*CHOICES.values())
 ]
 FAKED = {"cloudwatch", "dynamodb", "iam", "kms", "logs", "scheduler", "sqs"}
-"""Of the services, those that the second fake makes the same things of."""
+"""The services whose resources moto makes."""
 REGIONS = ["us-east-1", "eu-central-1", "ap-southeast-2"]
 
 
 def test_every_condition_is_tried_both_ways() -> None:
-    """The combinations below have each of the template's conditions true in one and false in another."""
+    """Each condition of the template is true in a combination, and false in another."""
     stacks = [Rendered(**parameters) for parameters in COMBINATIONS]
     for condition in transformed()["Conditions"]:
         assert {stack.holds(condition) for stack in stacks} == {True, False}, condition
 
 
-def test_aws_s_own_schemas_take_every_combination() -> None:
-    """Types, lengths, ranges, patterns and choices of all arguments, by the models from which AWS makes its clients."""
+def test_schemas_of_aws_accept_every_combination() -> None:
+    """The models of AWS's clients accept the arguments of every resource."""
     for parameters in COMBINATIONS:
         made = list(calls(Rendered(**parameters)))
         assert len(made) > 60
@@ -71,16 +71,15 @@ LONGEST = {
 }
 
 
-def test_the_longest_parameters_and_name_are_taken_too() -> None:
-    """Nothing that is put together of parameters becomes longer than AWS takes, under the longest name of a stack."""
+def test_longest_parameters_and_stack_name_are_accepted() -> None:
+    """No text that is made of the longest parameters is longer than AWS accepts."""
     declared = transformed()["Parameters"]
     for name in ("DynamoDBEndpoint", "BasePath"):
         assert len(LONGEST[name]) == declared[name]["MaxLength"]
     longest = Rendered(stack="s" * 128, region="ap-southeast-2", **LONGEST)
-    found = [one for call in calls(longest) for one in objections(*call)]
-    assert not [
-        one for one in found if "Description" in one or "Dashboard" in one or "logGroupName" in one
-    ], found
+    found = [objection for call in calls(longest) for objection in objections(*call)]
+    for text in ("Description", "Dashboard", "logGroupName"):
+        assert not [objection for objection in found if text in objection], found
 
 
 @pytest.mark.parametrize(
@@ -102,16 +101,16 @@ def test_the_longest_parameters_and_name_are_taken_too() -> None:
         ("apigatewayv2", "CreateApi", {"Name": "a", "ProtocolType": "HTTPS"}, "not one of"),
     ],
 )
-def test_schemas_find_what_is_wrong(
+def test_schemas_find_wrong_arguments(
     service: str, operation: str, arguments: dict[str, Any], objection: str
 ) -> None:
-    """What the schemas say is looked at: a wrong name, length, choice or form is told; dashboards' names have none."""
+    """A wrong name, length, choice or pattern is found; the name of a dashboard has no pattern."""
     found = objections(service, operation, arguments)
-    assert not objection or [one for one in found if objection in one]
+    assert not objection or [text for text in found if objection in text]
 
 
-def test_a_second_fake_makes_all_of_it() -> None:
-    """moto takes dashboard, alarms, schedule, roles, key, queues, tables and log groups, with all that they hold."""
+def test_moto_makes_the_resources() -> None:
+    """moto accepts the dashboard, alarms, schedule, roles, key, queues, tables and log groups."""
     made = [call for call in calls(Rendered(Stage="prod", AlarmTopicArn=TOPIC)) if call[0] in FAKED]
     assert {service for service, _, _ in made} == FAKED
     keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
@@ -125,7 +124,7 @@ def test_a_second_fake_makes_all_of_it() -> None:
 
 @pytest.fixture(scope="module")
 def documents() -> list[str]:
-    """The template with nothing left to put in, as the linter reads it."""
+    """The rendered templates that the linter reads."""
     rendered = [Rendered(**parameters) for parameters in (COMBINATIONS[0], COMBINATIONS[-1])]
     return [json.dumps(stack.document()) for stack in rendered]
 
@@ -133,29 +132,20 @@ def documents() -> list[str]:
 def test_schemas_of_the_resources_take_them_in_every_region(
     documents: list[str], tmp_path: Path
 ) -> None:
-    """CloudFormation's own schemas, with what regions lack, have nothing against what is deployed."""
+    """CloudFormation's schemas of each region accept the resources."""
     paths = [tmp_path / f"{number}.json" for number in range(len(documents))]
     for path, text in zip(paths, documents, strict=True):
         path.write_text(text)
-    command = [
-        str(Path(sys.executable).with_name("cfn-lint")),
-        "--regions",
-        *REGIONS,
-        "--ignore-checks",
-        "W",
-        "--",
-    ]
+    linter = str(Path(sys.executable).with_name("cfn-lint"))
+    command = [linter, "--regions", *REGIONS, "--ignore-checks", "W", "--"]
     done = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True, check=False)
     assert done.stdout == ""
 
 
 def statements(rendered: Rendered) -> list[dict[str, Any]]:
-    """The statements of all policies: of roles, and of what they are about."""
-    found = [
-        one
-        for one in walk(list(rendered.properties.values()))
-        if isinstance(one, dict) and "Effect" in one
-    ]
+    """The statements of all policies, of roles and of resources."""
+    parts = walk(list(rendered.properties.values()))
+    found = [part for part in parts if isinstance(part, dict) and "Effect" in part]
     assert len(found) > 25
     return found
 
@@ -169,18 +159,16 @@ NO_OPERATIONS = {
 PARTIQL = {"dynamodb:PartiQLInsert", "dynamodb:PartiQLUpdate", "dynamodb:PartiQLDelete"}
 
 
-def test_policies_name_actions_that_there_are() -> None:
-    """An action that is misspelt allows nothing, or denies nothing, and nobody is told."""
+def test_actions_of_policies_exist() -> None:
+    """AWS reports no misspelt action, which would allow or deny nothing."""
     for statement in statements(Rendered()):
-        actions = (
-            statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
-        )
+        actions = statement["Action"]
+        if isinstance(actions, str):
+            actions = [actions]
         for action in actions:
             service, _, name = action.partition(":")
-            known = {
-                f"{service}:{one}"
-                for one in get_session().get_service_model(service).operation_names
-            }
+            operations = get_session().get_service_model(service).operation_names
+            known = {f"{service}:{operation}" for operation in operations}
             assert action in known | NO_OPERATIONS | PARTIQL, action
             assert name.isalpha()
 
@@ -194,9 +182,11 @@ CONDITION_KEYS = {
 }
 
 
-def test_policies_ask_for_keys_that_there_are() -> None:
-    """A condition whose key is misspelt is never met, or always."""
-    conditions = [one["Condition"] for one in statements(Rendered()) if "Condition" in one]
+def test_condition_keys_of_policies_exist() -> None:
+    """A condition with a misspelt key would be met never or always."""
+    conditions = [
+        statement["Condition"] for statement in statements(Rendered()) if "Condition" in statement
+    ]
     asked = {key for condition in conditions for test in condition.values() for key in test}
     assert asked == CONDITION_KEYS
 
@@ -205,14 +195,14 @@ UNIQUE_WITHIN = {
     ("AWS::ApiGatewayV2::Authorizer", "Name"),  # its API
     ("AWS::ApiGatewayV2::Stage", "StageName"),  # its API
     ("AWS::Lambda::Alias", "Name"),  # its function
-    ("AWS::CloudWatch::Alarm", "MetricName"),  # no name of the alarm's
+    ("AWS::CloudWatch::Alarm", "MetricName"),  # not a name of the alarm
 }
-"""Names that need not be unique beyond a resource of the stack."""
+"""Names that must be unique only within a resource of the stack."""
 OF_ALL_REGIONS = {"AWS::CloudWatch::Dashboard", "AWS::IAM::Role"}
 
 
 def own_names(rendered: Rendered) -> dict[tuple[str, str], str]:
-    """Each name that the template gives a resource, by its logical id and the property."""
+    """Each name that the template gives to a resource, by logical id and property."""
     return {
         (name, key): value
         for name, resource in rendered.resources.items()
@@ -223,13 +213,11 @@ def own_names(rendered: Rendered) -> dict[tuple[str, str], str]:
     }
 
 
-def test_no_name_is_the_same_in_two_stacks() -> None:
-    """Not in one region, nor in two, nor when a stack is made again beside what outlived the first."""
-    prod, dev, elsewhere = (
-        own_names(Rendered()),
-        own_names(Rendered(stack="dev")),
-        Rendered(region="eu-central-1"),
-    )
+def test_two_stacks_share_no_name() -> None:
+    """Names differ between stacks, regions, and a stack and the retained resources of its first."""
+    prod = own_names(Rendered())
+    dev = own_names(Rendered(stack="dev"))
+    elsewhere = Rendered(region="eu-central-1")
     assert len(prod) == 5
     assert not {name for name in prod if prod[name] == dev[name]}
     there = own_names(elsewhere)
@@ -240,8 +228,8 @@ def test_no_name_is_the_same_in_two_stacks() -> None:
     }
     again = own_names(Rendered(created="again"))
     outliving = {
-        one
-        for one, resource in elsewhere.resources.items()
+        name
+        for name, resource in elsewhere.resources.items()
         if resource.get("DeletionPolicy", "Delete") != "Delete"
     }
     assert not {name for name in prod if name[0] in outliving and prod[name] == again[name]}
@@ -251,33 +239,32 @@ COMMANDS = {"SOURCE", "filter", "fields", "sort", "limit"}
 WORDS = {"ispresent", "desc", "complete"}
 
 
-def test_queries_ask_for_what_the_log_has() -> None:
-    """Queries of the dashboard have commands that there are, groups of the stack, and fields of our lines."""
+def test_queries_of_the_dashboard_fit_the_lines() -> None:
+    """A query has existing commands, log groups of the stack, and fields of the lines."""
     stack = Rendered()
     (dashboard,) = stack.of_type("AWS::CloudWatch::Dashboard").values()
     widgets = json.loads(dashboard["DashboardBody"])["widgets"]
-    queries = [one["properties"]["query"] for one in widgets if one["type"] == "log"]
+    queries = [widget["properties"]["query"] for widget in widgets if widget["type"] == "log"]
     assert len(queries) == 2
-    told = "".join(
-        (ROOT / name).read_text()
-        for name in ("ledger_core/http/telemetry.py", "functions/daily_reward/function.py")
+    files = (
+        "ledger_core/http/telemetry.py",
+        "functions/daily_reward/function.py",
+        "ledger_core/rewards/progress.py",
     )
-    told += (ROOT / "ledger_core/rewards/progress.py").read_text()
-    groups = {one["LogGroupName"] for one in stack.of_type("AWS::Logs::LogGroup").values()}
+    sources = "".join((ROOT / name).read_text() for name in files)
+    groups = {group["LogGroupName"] for group in stack.of_type("AWS::Logs::LogGroup").values()}
     for query in queries:
         source, *rest = [part.strip() for part in query.split("|")]
         assert re.fullmatch(r"SOURCE '([^']+)'", source)
         assert source.split("'")[1] in groups
         assert {part.split()[0] for part in rest} <= COMMANDS
-        names = (
-            set(re.findall(r"(?<![@\w])[a-z_]+", " ".join(part.partition(" ")[2] for part in rest)))
-            - WORDS
-        )
-        assert {name for name in names if not re.search(rf"\b{name}\b", told)} == set()
+        arguments = " ".join(part.partition(" ")[2] for part in rest)
+        names = set(re.findall(r"(?<![@\w])[a-z_]+", arguments)) - WORDS
+        assert {name for name in names if not re.search(rf"\b{name}\b", sources)} == set()
 
 
-def test_metrics_of_the_dashboard_are_rows_that_cloudwatch_reads() -> None:
-    """Each row names a metric, and repeats only what the row above has, or searches metrics by our dimensions."""
+def test_metric_rows_of_the_dashboard_are_complete() -> None:
+    """A row names a metric, repeats parts of the row above, or searches by dimensions."""
     (dashboard,) = Rendered().of_type("AWS::CloudWatch::Dashboard").values()
     searches = []
     for widget in json.loads(dashboard["DashboardBody"])["widgets"]:
@@ -286,11 +273,10 @@ def test_metrics_of_the_dashboard_are_rows_that_cloudwatch_reads() -> None:
             if "expression" in row[0]:
                 searches.append(row[0]["expression"])
                 continue
-            words = [one for one in row if isinstance(one, str)]
-            full = (
-                [*above[: len(above) - len(words) + 1], *words[1:]] if words[0] == "..." else words
-            )
-            full = [above[at] if one == "." else one for at, one in enumerate(full)]
+            words = [word for word in row if isinstance(word, str)]
+            if words[0] == "...":
+                words = [*above[: len(above) - len(words) + 1], *words[1:]]
+            full = [above[at] if word == "." else word for at, word in enumerate(words)]
             assert len(full) >= 4
             assert len(full) % 2 == 0
             assert all(full)
@@ -300,4 +286,4 @@ def test_metrics_of_the_dashboard_are_rows_that_cloudwatch_reads() -> None:
         r"MetricName=\"Rewards\w+\"', 'Sum', 300\)"
     )
     assert len(searches) == 3
-    assert all(re.fullmatch(by_operation, one) for one in searches)
+    assert all(re.fullmatch(by_operation, search) for search in searches)

@@ -1,4 +1,4 @@
-"""The keys of both tables: each names one account, or one entry."""
+"""The keys of both tables: a key belongs to exactly one account or entry."""
 
 import pytest
 from hypothesis import given
@@ -36,7 +36,7 @@ OTHERS = st.tuples(OWNERS, UNITS, st.tuples(st.none(), OWN_NONCES | MADE_NONCES)
     [("ada", "CREDIT", "ada"), ("ada", "GEMS", "ada#@GEMS"), ("a@b", "GEMS", "a@b#@GEMS")],
 )
 def test_account_key(owner_id: str, unit: str, key: str) -> None:
-    """CREDIT is the owner id alone; any other unit follows it."""
+    """The key of an account in CREDIT is the owner id; another unit follows the owner id."""
     assert account_key(owner_id, unit) == key
     assert split_account_key(key) == (owner_id, unit)
 
@@ -51,7 +51,7 @@ def test_account_key(owner_id: str, unit: str, key: str) -> None:
     ],
 )
 def test_stored_nonce(app: str | None, nonce: str, stored: str) -> None:
-    """An app's nonces have its name; those of owners and of the ledger are the same in every app."""
+    """A nonce of an app gets the app's name; a nonce of an owner or of the ledger does not."""
     assert stored_nonce(nonce, app) == stored
 
 
@@ -59,7 +59,7 @@ def test_stored_nonce(app: str | None, nonce: str, stored: str) -> None:
 def test_no_two_entries_share_a_key(
     left: tuple[str, str, tuple[str | None, str]], right: tuple[str, str, tuple[str | None, str]]
 ) -> None:
-    """Equal keys are of equal owners, units, apps and nonces; so are the keys of accounts."""
+    """Two entries have the same key only if owner, unit, app and nonce are the same."""
 
     def key(owner_id: str, unit: str, posted: tuple[str | None, str]) -> str:
         app, nonce = posted
@@ -72,17 +72,17 @@ def test_no_two_entries_share_a_key(
 
 
 @given(OWNERS, UNITS, APPS, NONCES, UNITS)
-def test_entry_of_one_unit_has_the_key_of_no_other(
+def test_keys_of_two_units_differ(
     owner_id: str, unit: str, app: str | None, nonce: str, other: str
 ) -> None:
-    """The key of an entry in CREDIT never begins with the key of another account and `#`."""
+    """The key of an entry in CREDIT does not begin with the key of an account in another unit."""
     key = entry_key(account_key(owner_id), stored_nonce(nonce, app))
     if other != CREDIT:
         assert not key.startswith(f"{account_key(owner_id, other)}#")
 
 
-def test_longest_key_is_one_for_dynamodb() -> None:
-    """Owner, unit, app and nonce of the longest, in characters of four bytes, are below the limit."""
+def test_longest_key_fits_dynamodb() -> None:
+    """The longest owner id, unit, app and nonce, of 4-byte characters, fit into a key."""
     wide = "\U0001f41f"
     nonce = stored_nonce(wide * NONCE_LENGTH_MAX, "a" * APP_LENGTH_MAX)
     assert len(nonce) == NONCE_STORED_LENGTH_MAX

@@ -1,4 +1,4 @@
-"""`ledger` as a process: its pipes, its terminal, its exit codes, and endpoints that do not answer."""
+"""The command `ledger` as a process: pipes, terminals, exit codes and silent endpoints."""
 
 import json
 import os
@@ -41,7 +41,7 @@ LEDGER = str(Path(sys.executable).parent / "ledger")
 SECONDS_MAX = 60
 FOREIGN = "añø-日本-😀"
 ENTRIES = 300
-"""So many of the longest do not fit into a pipe that nobody reads."""
+"""This many of the longest entries do not fit into the buffer of a pipe."""
 OWNERS = 200_000
 
 Done = subprocess.CompletedProcess[bytes]
@@ -54,7 +54,7 @@ def processor(real_client: "DynamoDBClient") -> OperationProcessor:
 
 
 def ledger(*arguments: str, variables: Mapping[str, str | None] = {}, **options: Any) -> Done:
-    """The command in a process of its own, with the variables of the test."""
+    """Run the command in a process of its own."""
     environment = {
         name: value for name, value in {**os.environ, **variables}.items() if value is not None
     }
@@ -69,13 +69,14 @@ def ledger(*arguments: str, variables: Mapping[str, str | None] = {}, **options:
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Run:
-    """The command in this process, where it matters only what it does."""
+    """Run the command in this process."""
 
     def run(*arguments: str, variables: Mapping[str, str | None] = {}, input: bytes = b"") -> Done:  # noqa: A002
         for name, value in variables.items():
-            monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(
-                name, value
-            )
+            if value is None:
+                monkeypatch.delenv(name, raising=False)
+            else:
+                monkeypatch.setenv(name, value)
         monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(input)))
         code = main(arguments)
         return Done(arguments, code, *capfdbinary.readouterr())
@@ -88,16 +89,16 @@ def reports(done: Done) -> list[dict[str, Any]]:
 
 
 def refused(done: Done, line: str, *, code: int = 2) -> None:
-    """It said this and nothing else, and nothing of Python."""
-    told = done.stderr.decode()
-    assert (done.returncode, done.stdout, len(told.splitlines())) == (code, b"", 1), told
-    assert told.startswith(f"ledger: {line}"), told
-    assert not any(word in told for word in ("Traceback", "<class", "pydantic", "Errno", "Error:"))
+    """Check that the command printed only an error, without words of Python."""
+    error = done.stderr.decode()
+    assert (done.returncode, done.stdout, len(error.splitlines())) == (code, b"", 1), error
+    assert error.startswith(f"ledger: {line}"), error
+    assert not any(word in error for word in ("Traceback", "<class", "pydantic", "Errno", "Error:"))
 
 
 @contextmanager
 def unread_pipe() -> Iterator[int]:
-    """The end of a pipe whose other end is closed already."""
+    """The write end of a pipe whose read end is closed."""
     read, write = os.pipe()
     os.close(read)
     try:
@@ -107,11 +108,10 @@ def unread_pipe() -> Iterator[int]:
 
 
 def test_head_of_an_export(processor: OperationProcessor) -> None:
-    """Who has read enough closes the pipe in the middle: no word about it, and the exit code that shells know."""
+    """If the reader closes the pipe, the command ends silently with exit code 141."""
     for number in range(ENTRIES):
-        processor.process(
-            add(1, f"{number:0128}").model_copy(update={"metadata": {"note": "x" * 500}})
-        )
+        request = add(1, f"{number:0128}").model_copy(update={"metadata": {"note": "x" * 500}})
+        processor.process(request)
     command = '"$0" export ada | head -1; echo "${PIPESTATUS[0]}"'
     done = subprocess.run(
         ["bash", "-c", command, LEDGER], capture_output=True, timeout=SECONDS_MAX, check=False
@@ -133,7 +133,7 @@ def test_head_of_an_export(processor: OperationProcessor) -> None:
 def test_pipe_that_was_never_read(
     processor: OperationProcessor, tmp_path: Path, arguments: list[str], code: int
 ) -> None:
-    """What fits into Python's buffer fails only at its end, and that is no trouble either."""
+    """A closed pipe is handled even if the output fits into Python's buffer."""
     processor.process(add(1, "n"))
     kept_key(tmp_path / "receipts.pem", lambda: ec.generate_private_key(ec.SECP256R1()))
     key: dict[str, str | None] = {"LEDGER_RECEIPT_KEY": str(tmp_path / "receipts.pem")}
@@ -142,21 +142,19 @@ def test_pipe_that_was_never_read(
     assert (done.returncode, b"Exception" in done.stderr) == (code, False), done.stderr
 
 
-def test_nobody_to_tell() -> None:
-    """What cannot be told changes no exit code."""
+def test_closed_standard_error_changes_no_exit_code() -> None:
+    """An error that cannot be printed keeps its exit code."""
     with unread_pipe() as pipe:
         assert ledger("export", "a#b", stdout=pipe, stderr=pipe).returncode == 2
 
 
-def test_output_that_takes_nothing(processor: OperationProcessor) -> None:
-    """A disk that is full, and an output that is closed."""
+def test_failed_output_is_an_error(processor: OperationProcessor) -> None:
+    """A full disk and a closed output are errors with exit code 2."""
     processor.process(add(1, "n"))
     with open("/dev/full", "wb") as full:
         done = ledger("verify", "ada", stdout=full)
-    assert (done.returncode, done.stderr) == (
-        2,
-        b"ledger: standard output: No space left on device\n",
-    )
+    assert done.returncode == 2
+    assert done.stderr == b"ledger: standard output: No space left on device\n"
     command = ["bash", "-c", '"$0" "$@" >&-', LEDGER, "export", "ada"]
     done = subprocess.run(command, capture_output=True, timeout=SECONDS_MAX, check=False)
     refused(done, "standard output is closed")
@@ -174,24 +172,21 @@ def test_output_that_takes_nothing(processor: OperationProcessor) -> None:
 def test_terminal_that_lacks_characters(
     processor: OperationProcessor, tmp_path: Path, here: Run, terminal: dict[str, str | None]
 ) -> None:
-    """An owner may be called anything: what is printed is the same JSON everywhere, and can be verified."""
+    """An owner id with any characters is printed as JSON, which can be verified."""
     processor.process(add(1, "n-ø", owner_id=FOREIGN))
     exported = ledger("export", FOREIGN, variables=terminal)
     assert (exported.returncode, exported.stderr) == (0, b"")
     head, entry = reports(exported)
     assert (head["owner_id"], entry["owner_id"], entry["nonce"]) == (FOREIGN, FOREIGN, "n-ø")
-    assert exported.stdout.isascii() == (
-        terminal != {"LC_ALL": "C"}
-    )  # in which Python takes UTF-8 by itself
+    is_utf_8 = terminal == {"LC_ALL": "C"}  # Python chooses UTF-8 here
+    assert exported.stdout.isascii() != is_utf_8
     (tmp_path / "export").write_bytes(exported.stdout)
     verified = here("verify", "--file", str(tmp_path / "export"))
     assert (verified.returncode, reports(verified)[0]["owner_id"]) == (0, FOREIGN)
-    told = ledger("verify", f"{FOREIGN}-nobody", "--must-exist", variables=terminal)
-    assert (told.returncode, NOTE.encode() in told.stderr, b"Traceback" in told.stderr) == (
-        1,
-        True,
-        False,
-    )
+    missing = ledger("verify", f"{FOREIGN}-unknown", "--must-exist", variables=terminal)
+    assert missing.returncode == 1
+    assert NOTE.encode() in missing.stderr
+    assert b"Traceback" not in missing.stderr
 
 
 @contextmanager
@@ -205,7 +200,7 @@ def waiting() -> Iterator[tuple["subprocess.Popen[bytes]", IO[bytes], IO[bytes]]
 
 
 def test_owners_on_standard_input(processor: OperationProcessor) -> None:
-    """Each report is there before the next owner is asked for: nothing waits for the end of the list."""
+    """Each report is printed before the next owner is read."""
     with waiting() as (process, stdin, stdout):
         for number in range(3):
             processor.process(add(1, "n", owner_id=f"owner-{number}"))
@@ -217,7 +212,7 @@ def test_owners_on_standard_input(processor: OperationProcessor) -> None:
 
 
 def test_owners_of_a_file(processor: OperationProcessor, tmp_path: Path, here: Run) -> None:
-    """One a line, from any editor: with a byte order mark, other line ends, empty lines, or no last line end."""
+    """A file has an owner a line, in the line ends and the byte order mark of any editor."""
     for owner_id in ("ada", FOREIGN, "-"):
         processor.process(add(1, "n", owner_id=owner_id))
     lines = f"\ufeffada\r\n\n{FOREIGN}\n-".encode()
@@ -229,14 +224,12 @@ def test_owners_of_a_file(processor: OperationProcessor, tmp_path: Path, here: R
     exported = here("export", "ada", "-", input=FOREIGN.encode())
     assert [row["owner_id"] for row in reports(exported)] == ["ada", "ada", FOREIGN, FOREIGN]
     verified = here("verify", "--file", "-", input=exported.stdout)
-    assert [(report["owner_id"], report["valid"]) for report in reports(verified)] == [
-        ("ada", True),
-        (FOREIGN, True),
-    ]
+    verdicts = [(report["owner_id"], report["valid"]) for report in reports(verified)]
+    assert verdicts == [("ada", True), (FOREIGN, True)]
 
 
 @pytest.mark.parametrize(
-    ("lines", "told"),
+    ("lines", "error"),
     [
         (b"a#b\n", "-: line 1: is no owner's id: "),
         (b"\n\nx y\n", "-: line 3: is no owner's id: "),
@@ -248,39 +241,36 @@ def test_owners_of_a_file(processor: OperationProcessor, tmp_path: Path, here: R
         ),
     ],
 )
-def test_line_that_names_no_owner(
-    processor: OperationProcessor, lines: bytes, told: str, here: Run
+def test_line_without_an_owner_id_is_refused(
+    processor: OperationProcessor, lines: bytes, error: str, here: Run
 ) -> None:
-    """It is told by its number, and what comes after it is not done."""
+    """The error has the number of the line, and the lines after it are not read."""
     for command in ("export", "verify"):
-        refused(here(command, "-", input=lines), told)
+        refused(here(command, "-", input=lines), error)
 
 
 def test_all_owners(
     real_client: "DynamoDBClient", processor: OperationProcessor, here: Run
 ) -> None:
-    """Every owner who has a row, also one whose row was cleared or cannot be read."""
+    """`--all` has each owner with a row, also with an empty or malformed row."""
     for number in range(5):
         processor.process(add(1, "n", owner_id=f"owner-{number}"))
     table = os.environ["LEDGER_ACCOUNTS_TABLE"]
     real_client.put_item(TableName=table, Item=item_from({"account": "owner-3"}))
     real_client.put_item(TableName=table, Item=item_from({"account": "owner-4", "balance": "lots"}))
     done = here("verify", "--all")
-    told = {report["owner_id"]: report["valid"] for report in reports(done)}
-    assert told.keys() - {"owner-4"} == {f"owner-{number}" for number in range(4)}
-    assert sorted(owner_id for owner_id, valid in told.items() if valid) == [
-        "owner-0",
-        "owner-1",
-        "owner-2",
-    ]
+    verdicts = {report["owner_id"]: report["valid"] for report in reports(done)}
+    assert verdicts.keys() - {"owner-4"} == {f"owner-{number}" for number in range(4)}
+    valid = sorted(owner_id for owner_id, is_valid in verdicts.items() if is_valid)
+    assert valid == ["owner-0", "owner-1", "owner-2"]
     assert done.returncode == 1
-    assert "owner-4" in told or b"ledger: owner-4: " in done.stderr
+    assert "owner-4" in verdicts or b"ledger: owner-4: " in done.stderr
     heads = [row for row in reports(here("export", "--all")) if "head_hash" in row]
     assert {f"owner-{number}" for number in range(4)} <= {head["owner_id"] for head in heads}
 
 
 def test_accounts_of_a_unit(real_client: "DynamoDBClient", here: Run) -> None:
-    """A named owner's account is in CREDIT unless `--unit` says otherwise; `--all` is every unit."""
+    """The unit of a named owner is CREDIT or that of `--unit`; `--all` has every unit."""
     processor = OperationProcessor(create_store(real_client), GameOperations)
     processor.process(add(1, "n"))
     processor.process(operation(GameOperationType.FIND_GEM, "n"))
@@ -302,8 +292,8 @@ def test_accounts_of_a_unit(real_client: "DynamoDBClient", here: Run) -> None:
         here("verify", "ada", "--unit", "gems")
 
 
-def test_as_many_owners_as_there_are(tmp_path: Path) -> None:
-    """Their names are never in memory at once: neither those of a file, nor those of the table, read page by page."""
+def test_many_owners_take_little_memory(tmp_path: Path) -> None:
+    """The owner ids of a file or a table are not in memory at once."""
     (tmp_path / "owners").write_text("".join(f"owner-{number:0100}\n" for number in range(OWNERS)))
     pages: list[str | None] = []
 
@@ -323,18 +313,19 @@ def test_as_many_owners_as_there_are(tmp_path: Path) -> None:
     assert sum(1 for _ in chosen_accounts(of_file, some)) == OWNERS
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < OWNERS  # not one byte each
+    assert peak < OWNERS  # less than 1 byte for each owner
     owners = chosen_accounts(Namespace(owner_id=[], all=True, owners_file=None, unit=None), some)
     assert (next(owners), pages) == ("1-a", [None])
     assert ([*owners], pages) == (["1-b", "2-a", "2-b", "3-a", "3-b"], [None, "1", "2"])
 
 
 def test_owner_without_an_entry(processor: OperationProcessor, tmp_path: Path, here: Run) -> None:
-    """Nothing contradicts nothing, and a misspelt id has nothing: the report says so, and so do we, or it fails."""
+    """The report of an owner without entries has a note, and fails with `--must-exist`."""
     processor.process(add(1, "n"))
     done = here("verify", "ada", "adda")
     ada, adda = reports(done)
-    assert ("note" in ada, adda["note"], adda["valid"], done.returncode) == (False, NOTE, True, 0)
+    assert "note" not in ada
+    assert (adda["note"], adda["valid"], done.returncode) == (NOTE, True, 0)
     assert done.stderr == f"ledger: adda: {NOTE}\n".encode()
     assert here("verify", "ada", "--must-exist").returncode == 0
     assert here("verify", "adda", "ada", "--must-exist").returncode == 1
@@ -346,7 +337,7 @@ def test_owner_without_an_entry(processor: OperationProcessor, tmp_path: Path, h
 def test_receipt_takes_one_file(
     processor: OperationProcessor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: Run
 ) -> None:
-    """The owner who is named after it is the owner."""
+    """`--receipt` takes a file, and the argument after it is an owner."""
     kept_key(tmp_path / "receipts.pem", lambda: ec.generate_private_key(ec.SECP256R1()))
     monkeypatch.setenv("LEDGER_RECEIPT_KEY", str(tmp_path / "receipts.pem"))
     processor.process(add(1, "n"))
@@ -362,9 +353,8 @@ def test_receipt_takes_one_file(
         ["--receipt", "receipt", "--receipt", "receipt", "ada"],
     ):
         done = here("verify", *arguments)
-        assert [(report["owner_id"], report["valid"]) for report in reports(done)] == [
-            ("ada", True)
-        ], done.stderr
+        (report,) = reports(done)
+        assert (report["owner_id"], report["valid"]) == ("ada", True), done.stderr
     other = "receipt: is a receipt of the ledger 'ledger', not of 'another'; --issuer names another"
     by_option = here("verify", "ada", "--receipt", "receipt", "--issuer", "another")
     refused(by_option, other)
@@ -375,17 +365,17 @@ def test_receipt_takes_one_file(
 @pytest.mark.parametrize(
     "arguments", [[], ["export"], ["verify"], ["verify", "--all", "ada"], ["nothing"], ["--what"]]
 )
-def test_arguments_that_make_no_sense(
+def test_invalid_arguments_are_refused(
     arguments: Sequence[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The parser tells, with 2."""
+    """The parser prints an error, with exit code 2."""
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert (stop.value.code, "error: " in capsys.readouterr().err) == (2, True)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "variables", "told"),
+    ("arguments", "variables", "error"),
     [
         (["export", "ada"], {"LEDGER_ENTRIES_TABLE": None}, "LEDGER_ENTRIES_TABLE is not set"),
         (
@@ -400,8 +390,8 @@ def test_arguments_that_make_no_sense(
         ),
         (
             ["export", "ada"],
-            {"AWS_PROFILE": "nobody"},
-            "cannot reach DynamoDB: The config profile (nobody) could not",
+            {"AWS_PROFILE": "missing"},
+            "cannot reach DynamoDB: The config profile (missing) could not",
         ),
         (["export", "ada"], {"LEDGER_ENTRIES_TABLE": "no-such-table"}, "DynamoDB refused: "),
         (["verify", "--file", "/nowhere"], {}, "/nowhere: No such file or directory"),
@@ -422,23 +412,23 @@ def test_arguments_that_make_no_sense(
         (["receipt-key", "broken.pem"], {}, "local: is no private key in PEM"),
     ],
 )
-def test_what_cannot_be_done_is_told_in_a_line(
+def test_command_that_cannot_run_prints_an_error(
     real_client: "DynamoDBClient",
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
     variables: dict[str, str | None],
-    told: str,
+    error: str,
     here: Run,
 ) -> None:
-    """With 2, never with 1, which says that a ledger does not add up; and in no words of Python's."""
+    """The exit code is 2, because 1 means an invalid ledger; the error is a line."""
     (tmp_path / "broken.pem").write_text("{}")
     monkeypatch.chdir(tmp_path)
-    refused(here(*arguments, variables=variables), told)
+    refused(here(*arguments, variables=variables), error)
 
 
-def test_installation_that_is_not_whole(tmp_path: Path) -> None:
-    """Even what goes wrong before there is a command is told as one that could not be done."""
+def test_incomplete_installation_is_an_error(tmp_path: Path) -> None:
+    """A failed import ends the command with exit code 2 and an error."""
     (tmp_path / "botocore.py").write_text("import no_such_module")
     variables: dict[str, str | None] = {"PYTHONPATH": str(tmp_path)}
     refused(
@@ -448,23 +438,24 @@ def test_installation_that_is_not_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (
             KeyError("hash"),
-            "this is a fault of the ledger's own, please report it: KeyError, cli/test_cli.py, line ",
+            "this is a fault of the ledger's own, please report it: "
+            "KeyError, cli/test_cli.py, line ",
         ),
         (MemoryError(), "there is not enough memory"),
     ],
 )
-def test_fault_of_its_own(
+def test_bug_of_the_command_is_an_error(
     client: "DynamoDBClient",
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     error: Exception,
-    told: str,
+    message: str,
 ) -> None:
-    """What nobody thought of is 2 as well, in a line that says where it was."""
+    """An unexpected error ends the command with exit code 2 and a line with its place."""
 
     def broken(*_: Any, **__: Any) -> None:
         raise error
@@ -472,13 +463,13 @@ def test_fault_of_its_own(
     monkeypatch.setattr("ledger_core.wiring.create_client", lambda: client)
     monkeypatch.setattr("ledger_core.cli.ledgers.audit_store", broken)
     assert main(["verify", "ada"]) == 2
-    assert capsys.readouterr().err.startswith(f"ledger: {told}")
+    assert capsys.readouterr().err.startswith(f"ledger: {message}")
 
 
-def test_ledger_that_cannot_be_read_is_not_the_end_of_it(
+def test_unreadable_ledger_does_not_end_the_command(
     client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is told, the others are seen to, and the exit code says that not all was done."""
+    """The other owners are read, and the exit code is 2."""
 
     def failing(do: Any) -> Any:
         def call(store: Any, owner_id: str, **arguments: Any) -> Any:
@@ -493,42 +484,37 @@ def test_ledger_that_cannot_be_read_is_not_the_end_of_it(
     monkeypatch.setattr("ledger_core.cli.ledgers.export", failing(export))
     for command in ("verify", "export"):
         assert main([command, "ada", "bob", "eve"]) == 2
-        told = capsys.readouterr()
-        assert [json.loads(line)["owner_id"] for line in told.out.splitlines()] == ["ada", "eve"]
-        assert "ledger: bob: try again\n" in told.err
+        printed = capsys.readouterr()
+        owner_ids = [json.loads(line)["owner_id"] for line in printed.out.splitlines()]
+        assert owner_ids == ["ada", "eve"]
+        assert "ledger: bob: try again\n" in printed.err
 
 
-def test_interrupted(processor: OperationProcessor) -> None:
-    """By Ctrl-C, while it waits for owners."""
+def test_interrupted_command_ends(processor: OperationProcessor) -> None:
+    """Ctrl-C ends a command that waits for owners, with exit code 130."""
     with waiting() as (process, stdin, stdout):
         stdin.write(b"ada\n")
         stdin.flush()
         assert stdout.readline()
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=SECONDS_MAX)
-    assert (process.returncode, told.splitlines()[-1][:13]) == (130, b"ledger: ended")
+        _, printed = process.communicate(timeout=SECONDS_MAX)
+    assert process.returncode == 130
+    assert printed.splitlines()[-1].startswith(b"ledger: ended")
 
 
-COUNT = ("--dry-run", "--force")
+APP = f"{ExampleAppOperations.__module__}:ExampleAppOperations"
 COMMANDS = [
     ["export", "ada"],
     ["verify", "--all"],
-    [
-        "rewards",
-        "--app",
-        f"{ExampleAppOperations.__module__}:ExampleAppOperations",
-        "--date",
-        "2026-11-22",
-        *COUNT,
-    ],
+    ["rewards", "--app", APP, "--date", "2026-11-22", "--dry-run", "--force"],
 ]
 
 
 @pytest.mark.parametrize("arguments", COMMANDS)
 def test_endpoint_that_does_not_answer_is_named(arguments: list[str], here: Run) -> None:
-    """Nobody is there, or somebody who says nothing, or somebody else: it is tried once, and told which endpoint it is.
+    """A silent, a closed and a foreign endpoint are tried once and named in the error.
 
-    How long it waits for one who says nothing is ANSWER_SECONDS_MAX.
+    The command waits ANSWER_SECONDS_MAX for a silent endpoint.
     """
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -543,14 +529,14 @@ def test_endpoint_that_does_not_answer_is_named(arguments: list[str], here: Run)
         refused(here(*arguments, variables={"AWS_ENDPOINT_URL_DYNAMODB": endpoint}), "")
 
 
-def test_keys_that_do_not_answer_are_named(here: Run) -> None:
-    """KMS as well."""
+def test_endpoint_of_kms_that_does_not_answer_is_named(here: Run) -> None:
+    """The error names an endpoint of KMS that does not answer."""
     variables: dict[str, str | None] = {"AWS_ENDPOINT_URL_KMS": "http://127.0.0.1:9"}
     refused(here("receipt-key", "1" * 36, variables=variables), "no answer from http://127.0.0.1:9")
 
 
 def connections(server: socket.socket) -> int:
-    """How many wait to be accepted."""
+    """The number of connections that wait to be accepted."""
     server.setblocking(False)
     count = 0
     while True:

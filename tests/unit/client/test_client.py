@@ -1,4 +1,4 @@
-"""The client of apps in another process: what it sends, when it sends it again, and its errors."""
+"""The client of apps in another process: its requests, its retries and its errors."""
 
 import asyncio
 import json
@@ -68,11 +68,11 @@ LOST = httpx.ReadTimeout("no answer")
 
 Outcome = httpx.Response | httpx.TransportError
 Use = Callable[[Any], Any]
-"""What a test does with a client: a call, or the whole of a history."""
+"""The use of a client by a test: a call, or a whole history."""
 
 
 def answer(status: int, body: Any = None, **headers: str) -> httpx.Response:
-    """An answer of the ledger's."""
+    """An answer of the ledger."""
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     return httpx.Response(status, json=body, headers=names)
 
@@ -94,7 +94,7 @@ class Script:
 
 
 def use_sync(script: Script, use: Use, **options: Any) -> Any:
-    """What `use` returns for a client that waits."""
+    """The result of `use` with a blocking client."""
     transport = httpx.MockTransport(script)
     with LedgerClient(URL, lambda: TOKEN, transport=transport, **options) as ledger:
         result = use(ledger)
@@ -102,7 +102,7 @@ def use_sync(script: Script, use: Use, **options: Any) -> Any:
 
 
 def use_async(script: Script, use: Use, **options: Any) -> Any:
-    """What `use` returns for a client of asyncio."""
+    """The result of `use` with an asyncio client."""
 
     async def token() -> str:
         return TOKEN
@@ -111,14 +111,16 @@ def use_async(script: Script, use: Use, **options: Any) -> Any:
         transport = httpx.MockTransport(script)
         async with AsyncLedgerClient(URL, token, transport=transport, **options) as ledger:
             result = use(ledger)
-            return [one async for one in result] if hasattr(result, "__aiter__") else await result
+            if hasattr(result, "__aiter__"):
+                return [entry async for entry in result]
+            return await result
 
     return asyncio.run(run())
 
 
 @pytest.fixture(params=[use_sync, use_async], ids=["sync", "async"])
 def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs a use against a script, with either client, and without pauses."""
+    """A function that runs a use against a script, with either client and without pauses."""
     monkeypatch.setattr(attempts_module, "uniform", lambda low, high: 0.0)
     return request.param
 
@@ -137,8 +139,8 @@ def test_post_sends_the_nonce_as_the_idempotency_key(run: Any) -> None:
 
 
 @pytest.mark.parametrize("nonce", ["a,b", "ü"])
-def test_nonce_that_no_header_can_hold_is_in_the_body(run: Any, nonce: str) -> None:
-    """The repeated request is then a 409, whose entry is the answer."""
+def test_nonce_that_fits_no_header_is_in_the_body(run: Any, nonce: str) -> None:
+    """A repeated request is a 409, whose entry is the answer."""
     script = Script(LOST, answer(409, {"code": "duplicate_nonce", "replay": True, "entry": ENTRY}))
     assert run(script, lambda ledger: ledger.post(operation(nonce=nonce))).id == 1
     assert [json.loads(request.content)["nonce"] for request in script.sent] == [nonce, nonce]
@@ -159,7 +161,7 @@ def test_nonce_that_no_header_can_hold_is_in_the_body(run: Any, nonce: str) -> N
     ],
     ids=repr,
 )
-def test_what_may_be_done_is_sent_again_under_the_same_nonce(run: Any, outcome: Outcome) -> None:
+def test_request_in_doubt_is_sent_again_under_the_same_nonce(run: Any, outcome: Outcome) -> None:
     """A lost answer, a throttled call and a 503 are sent again, with the same key and body."""
     script = Script(outcome, outcome, answer(200, ENTRY))
     assert run(script, lambda ledger: ledger.post(operation())).id == 1
@@ -197,7 +199,7 @@ PROBLEMS: dict[str, tuple[int, Any, type[LedgerError], str]] = {
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_refusals_are_our_errors(run: Any, name: str) -> None:
+def test_refusals_are_errors_of_the_ledger(run: Any, name: str) -> None:
     """Each refusal is sent once, and raised as the error that its code or its status names."""
     status, problem, kind, message = PROBLEMS[name]
     script = Script(answer(status, problem))
@@ -211,7 +213,7 @@ def test_refusals_are_our_errors(run: Any, name: str) -> None:
 
 
 def test_every_code_of_the_ledger_is_known() -> None:
-    """The client raises each error of the ledger, except those that say no more than 500."""
+    """The client has each error of the ledger, except those whose answer is a plain 500."""
     faults = {ConfigurationError.code, StoreError.code}
     assert answers_module.CODES.keys() == {error.code for error in ERRORS} - faults
 
@@ -229,7 +231,7 @@ def test_duplicate_has_the_original_entry(run: Any) -> None:
 
 
 def test_insufficient_balance_has_the_balance(run: Any) -> None:
-    """The error has what the operation takes, and the balance if the token may read it."""
+    """The error has the required amount, and the balance if the token may read it."""
     problem = {"code": "insufficient_balance", "required": 5, "detail": "Less."}
     whole = answer(402, {**problem, "balance": 3})
     with pytest.raises(InsufficientBalanceError) as poor:
@@ -246,7 +248,7 @@ def test_insufficient_balance_has_the_balance(run: Any) -> None:
     ids=["lost", "contention"],
 )
 def test_call_ends_when_its_time_is_up(run: Any, outcome: Outcome, kind: type[LedgerError]) -> None:
-    """The last failure is raised as soon as there is no time for another attempt."""
+    """The last failure is raised when no time is left for an attempt."""
     script = Script(outcome)
     with pytest.raises(kind):
         run(script, lambda ledger: ledger.balance("ada"), timeout_seconds=0.0)
@@ -254,7 +256,7 @@ def test_call_ends_when_its_time_is_up(run: Any, outcome: Outcome, kind: type[Le
 
 
 def test_errors_hold_no_token(run: Any) -> None:
-    """A transport's error may quote the token: our error neither quotes nor chains it."""
+    """If the error of a transport quotes the token, the client's error does not contain it."""
     script = Script(httpx.LocalProtocolError(f"Illegal header value b'Bearer {TOKEN}'"))
     with pytest.raises(UnavailableError) as unavailable:
         run(script, lambda ledger: ledger.balance("ada"), timeout_seconds=0.0)
@@ -283,9 +285,9 @@ def test_owner_id_opens_no_other_path(run: Any, owner_id: str) -> None:
 
 
 def test_history_reads_page_after_page(run: Any) -> None:
-    """A history is every entry of every page, with the same filters for each page."""
+    """A history has the entries of all pages, which are read with the same filters."""
     pages = [
-        answer(200, {"entries": [ENTRY, ENTRY], "next_cursor": "more"}),
+        answer(200, {"entries": [ENTRY, ENTRY], "next_cursor": "next"}),
         answer(200, {"entries": [ENTRY], "next_cursor": None}),
     ]
     script = Script(*pages)
@@ -297,21 +299,21 @@ def test_history_reads_page_after_page(run: Any) -> None:
     noon = "2026-11-22T12:00:00+00:00"
     query = {"limit": "100", "operation": "SIGNUP_CREDIT", "from": noon, "to": noon}
     sent = [dict(request.url.params) for request in script.sent]
-    assert sent == [query, {**query, "cursor": "more"}]
+    assert sent == [query, {**query, "cursor": "next"}]
 
 
 def test_verification_is_read(run: Any) -> None:
-    """An audit has its findings, and more time for one attempt than other calls have."""
+    """An audit has findings, and an attempt of it has more time than other calls."""
     finding = {"kind": "changed", "first_id": 1, "last_id": 1, "position": 1, "detail": "d"}
     script = Script(answer(200, {**AUDIT, "valid": False, "findings": [finding]}))
     audit = run(script, lambda ledger: ledger.verify("ada"))
-    assert (audit.valid, [one.kind for one in audit.findings]) == (False, ["changed"])
+    assert (audit.valid, [finding.kind for finding in audit.findings]) == (False, ["changed"])
     run(Script(answer(200, BALANCE)), lambda ledger: ledger.balance("ada"))
     assert script.sent[0].extensions["timeout"]["read"] > calls_module.ATTEMPT_SECONDS_MAX
 
 
 def test_account_of_another_unit_is_asked_for(run: Any) -> None:
-    """The unit and the app are in the query; CREDIT is the default of the ledger, and is left out."""
+    """The unit and the app are in the query, except CREDIT, which is the ledger's default."""
     page = answer(200, {"entries": [], "next_cursor": None})
     script = Script(answer(200, BALANCE), page, answer(200, AUDIT), answer(200, BALANCE))
     run(script, lambda ledger: ledger.balance("ada", unit="GEMS"))
@@ -328,13 +330,13 @@ def test_account_of_another_unit_is_asked_for(run: Any) -> None:
 
 
 def test_answer_of_another_server_is_an_error(run: Any) -> None:
-    """A 200 that is not the ledger's is an error that says what to check."""
+    """A 200 that is not from the ledger is an error that says what to check."""
     with pytest.raises(UnavailableError, match="check base_url"):
         run(Script(httpx.Response(200, text="<html>")), lambda ledger: ledger.balance("ada"))
 
 
 def test_ledger_without_tokens_gets_no_token() -> None:
-    """Without `token` neither client sends a token."""
+    """Without `token`, neither client sends a token."""
     script = Script(answer(200, BALANCE))
     LedgerClient(URL, transport=httpx.MockTransport(script)).balance("ada")
     asyncio.run(AsyncLedgerClient(URL, transport=httpx.MockTransport(script)).balance("ada"))
@@ -342,7 +344,7 @@ def test_ledger_without_tokens_gets_no_token() -> None:
 
 
 def test_pauses_double_up_to_a_limit_and_obey_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pause is random up to a limit that doubles; `Retry-After` is waited for besides."""
+    """A pause is random up to a limit that doubles, and comes on top of `Retry-After`."""
     pauses: list[float] = []
     monkeypatch.setattr(attempts_module, "uniform", lambda low, high: high - low)
     monkeypatch.setattr(time, "sleep", pauses.append)
@@ -359,7 +361,7 @@ def test_client_and_ledger_understand_each_other(
     client: "DynamoDBClient",
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Against the Example App: posts, replays, refusals, balances, pages of history, an audit."""
+    """The client posts to the Example App and reads balances, histories and audits."""
     monkeypatch.setattr(calls_module, "PAGE_ENTRIES", 2)
     owner: str = "a&ü|b"
 
@@ -379,8 +381,8 @@ def test_client_and_ledger_understand_each_other(
             assert (await ledger.balance(owner)).balance == 15
             then: datetime = entry.created_at
             assert (await ledger.balance(owner, at=then)).entry_count == 3
-            assert [one.id async for one in ledger.history(owner)] == [3, 2, 1]
-            assert [one.id async for one in ledger.history(owner, before=then)] == [2, 1]
+            assert [entry.id async for entry in ledger.history(owner)] == [3, 2, 1]
+            assert [entry.id async for entry in ledger.history(owner, before=then)] == [2, 1]
             assert (await ledger.verify(owner)).valid
 
     asyncio.run(run())

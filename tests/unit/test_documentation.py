@@ -100,7 +100,7 @@ def test_pages_name_targets_that_exist_and_all_of_them() -> None:
 
 
 @pytest.mark.parametrize(("target", "part"), [("run", "-m infra.run"), ("test", "-m pytest")])
-def test_main_targets_do_what_is_tested_here(target: str, part: str) -> None:
+def test_main_targets_run_the_tested_programs(target: str, part: str) -> None:
     """`make run` starts the server and `make test` the tests that the end-to-end tests use."""
     command = ["make", "-n", target]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

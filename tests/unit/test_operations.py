@@ -145,7 +145,7 @@ def test_longest_name_is_accepted() -> None:
 
 @pytest.mark.parametrize("name", ["g", "game-2", "a" * APP_LENGTH_MAX])
 def test_name_of_an_app(name: str) -> None:
-    """An app may have a name of small letters, digits and hyphens; without it, it has none."""
+    """An app may have a name of small letters, digits and hyphens."""
     assert name == declare(APP=name).APP
     assert declare().APP is None
 

@@ -96,7 +96,7 @@ def test_unknown_zone_is_refused(zone: str) -> None:
         ("9999-12-31", "later than today"),
     ],
 )
-def test_period_to_come_or_long_over_is_in_doubt(text: str, doubt: str | None) -> None:
+def test_later_or_old_period_is_in_doubt(text: str, doubt: str | None) -> None:
     """A period that has not begun, or ended more than 7 days ago, is in doubt."""
     found = Period.parse(text).doubt(datetime(2026, 11, 22, 12, tzinfo=UTC))
     if doubt is None:

@@ -37,7 +37,9 @@ def sent(client: "DynamoDBClient") -> dict[str, str]:
 @pytest.mark.parametrize(
     "endpoint", ["", "http://127.0.0.1:8000", "https://DynamoDB.example/", "http://[::1]:8000"]
 )
-def test_client_signs_what_boto3_signs(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+def test_client_signs_the_headers_that_boto3_signs(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
     """The client has the host of boto3's client, and signs the same headers."""
     if endpoint:
         monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", endpoint)

@@ -112,7 +112,7 @@ def test_swapped_entries_are_named(ledger: Ledger) -> None:
     assert {(2, "id"), (3, "id"), (2, "created_at")} <= set(findings(ledger))
 
 
-def test_discrepancy_says_what_was_expected_and_found(ledger: Ledger) -> None:
+def test_discrepancy_has_the_expected_and_the_found_value(ledger: Ledger) -> None:
     """A discrepancy has the entry, the field, the expected value and the found value."""
     ledger[0]["balance"] = 99
     (report,) = audit_export(json.dumps(row) for row in ledger)

@@ -3,7 +3,7 @@
 from ledger_core.audit.gaps import Gaps, common, is_among
 
 
-def test_gaps_are_what_two_readings_have_in_common() -> None:
+def test_common_gaps_are_those_of_both_readings() -> None:
     """The common gaps of two readings are sorted ranges of ids."""
     some = [range(1, 3), range(5, 9)]
     others = [range(2, 6), range(7, 8)]

@@ -281,7 +281,8 @@ def test_accounts_of_a_unit(real_client: "DynamoDBClient", here: Run) -> None:
             for report in reports(here("verify", *arguments))
         )
 
-    credit, gems = ("ada", "CREDIT", 1), ("ada", "GEMS", 1)
+    credit = ("ada", "CREDIT", 1)
+    gems = ("ada", "GEMS", 1)
     assert accounts("ada") == accounts("ada", "--unit", "CREDIT") == [credit]
     assert accounts("ada", "--unit", "GEMS") == [gems]
     assert accounts("--all") == [credit, gems]

@@ -72,7 +72,7 @@ def test_reasons_are_read_by_position(reasons: list[dict[str, Any]], cancelled: 
 def test_conflict_and_throttling_are_kept_beside_the_account(
     reasons: list[dict[str, Any]], account: Account | None, busy: type[Exception]
 ) -> None:
-    """They mean that the next try should wait."""
+    """A conflict or throttling means that the next try should wait."""
     cancelled = cancelled_from("ada", reasons)
     assert (cancelled.stored, cancelled.account, type(cancelled.busy)) == ((), account, busy)
 

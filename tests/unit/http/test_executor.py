@@ -215,7 +215,7 @@ def test_cancelled_request_keeps_its_turn_until_its_call_ends() -> None:
 
 @pytest.mark.parametrize("slow", [False, True])
 def test_request_that_is_cancelled_while_it_waits_makes_no_call(slow: bool) -> None:
-    """It ends at once, and its turn goes to the next request."""
+    """The request ends at once, and its turn goes to the next request."""
 
     async def run(calls: Executor) -> None:
         go_on = threading.Event()

@@ -594,7 +594,7 @@ class Context:
         (Context(remaining_seconds=1), -2),
     ],
 )
-def test_deadline_is_the_function_s_remaining_time(
+def test_deadline_is_that_of_the_function(
     monkeypatch: pytest.MonkeyPatch, client: "DynamoDBClient", context: Any, timeout_seconds: float
 ) -> None:
     """In Lambda, a request retries while a call can end before the function does."""

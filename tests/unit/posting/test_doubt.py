@@ -119,7 +119,7 @@ def test_transaction_that_was_not_written_is_planned_anew() -> None:
     assert (metrics.attempts, metrics.stale_heads) == (2, 0)
 
 
-def test_transaction_that_arrives_after_all_is_the_sender_s_own() -> None:
+def test_entry_of_a_late_transaction_belongs_to_its_sender() -> None:
     """The first try is written after the look-up; the second try finds its entry."""
     arrived = Cancelled((OWN,), account(8, 4))
     bench = bench_of(NEW, Late(600, LOST), (None, account(7, 3)), arrived)
@@ -127,7 +127,7 @@ def test_transaction_that_arrives_after_all_is_the_sender_s_own() -> None:
     assert bench.calls == ["account", "transact", "look_up", "transact"]
 
 
-def test_every_lost_try_is_the_sender_s_own() -> None:
+def test_entry_of_any_lost_try_belongs_to_its_sender() -> None:
     """The request recognises the entry of each lost try, not only of the last."""
     arrived = Cancelled((OWN,), account(9, 5))
     first = (Late(600, LOST), (None, account(7, 3)))

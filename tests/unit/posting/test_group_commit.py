@@ -110,7 +110,7 @@ def test_several_that_do_not_fit_are_tried_alone() -> None:
 
 
 def test_request_that_did_not_fit_comes_before_later_requests() -> None:
-    """It is tried before the next group is written."""
+    """The request is tried alone before the next group is written."""
     bench = Bench(account(2, 1))
     waiting = join_all(bench, spend(9, "too much"), add(1, "a"))
 
@@ -231,7 +231,7 @@ def test_lead_is_passed_on_in_the_order_of_arrival() -> None:
 
 
 def test_request_that_arrives_during_a_transaction_leads_after_it() -> None:
-    """It does not lead during the transaction, and leads after it."""
+    """The request does not lead during the transaction, and leads after it."""
     bench = Bench(account(2, 1))
     waiting = join_all(bench, add(1, "a"))
 

@@ -347,7 +347,7 @@ def test_failed_confirmation_fails_while_checking_the_nonce() -> None:
 
 
 def test_operation_that_opens_no_account_needs_an_account() -> None:
-    """It is refused if the owner has no account or an erased account, and written otherwise."""
+    """The operation is refused if the owner has no account, or an erased one."""
     bench = Bench(NEW, (None, NEW))
     with pytest.raises(InvalidRequestError, match="has no account"):
         bench.processor.process(add(1, "n"), begins=False)

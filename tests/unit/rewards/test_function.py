@@ -116,9 +116,7 @@ def test_invalid_event_is_refused(cloud: Cloud, event: Any) -> None:
         ("America/New_York", ["2026-11-14", "2026-11-23"]),
     ],
 )
-def test_period_to_come_or_long_over_takes_force(
-    cloud: Cloud, time_zone: str, in_doubt: list[str]
-) -> None:
+def test_later_or_old_period_needs_force(cloud: Cloud, time_zone: str, in_doubt: list[str]) -> None:
     """Without `force` the event is refused and no message is sent; with `force` it is accepted."""
     cloud.clock = lambda: datetime(2026, 11, 22, 16, tzinfo=UTC)
     function = cloud.function()
@@ -133,7 +131,7 @@ def test_period_to_come_or_long_over_takes_force(
 
 
 @pytest.mark.parametrize(("time_zone", "days"), [("UTC", (15, 22)), ("Asia/Tokyo", (16, 23))])
-def test_periods_of_the_last_days_take_no_force(
+def test_period_of_the_last_days_needs_no_force(
     cloud: Cloud, time_zone: str, days: tuple[int, int]
 ) -> None:
     """Today and seven days ago, in the time zone, are accepted without `force`."""

@@ -161,7 +161,7 @@ def test_command_without_a_terminal_needs_an_argument(
         ),
     ],
 )
-def test_period_to_come_or_long_over_takes_force(
+def test_later_or_old_period_needs_force(
     cloud: Cloud,
     cli: Any,
     monkeypatch: pytest.MonkeyPatch,

@@ -199,7 +199,7 @@ def test_reward_of_an_overlapping_run_counts_as_already(cloud: Cloud) -> None:
 def test_malformed_and_full_accounts_do_not_block_other_owners(
     cloud: Cloud, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They count as failed, are logged by a hash, and all other owners are rewarded."""
+    """Such an account counts as failed and is logged by a hash; other owners are rewarded."""
     owners = cloud.seed(20)
     spoil(cloud, owners[3], "balance", {"S": "lots"})
     spoil(cloud, owners[4], "balance", {"N": str(BALANCE_MAX)})

@@ -1,7 +1,8 @@
 """A ledger of user credits on DynamoDB: atomic, exactly once, never below zero, verifiable offline.
 
-The values that an app imports. What does the work is in packages beside them (`ledger_core.posting`,
-`ledger_core.dynamodb`, `ledger_core.http`, ...), which this does not import: it needs neither FastAPI nor botocore.
+The values that an app imports. What does the work is in packages beside them
+(`ledger_core.posting`, `ledger_core.dynamodb`, `ledger_core.http`, ...), which this does not
+import: it needs neither FastAPI nor botocore.
 """
 
 from ledger_core.account import Account

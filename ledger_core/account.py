@@ -17,7 +17,8 @@ NO_MARKS: Mapping[str, str] = MappingProxyType({})
 
 
 class Mark(NamedTuple):
-    """A note on an account: the last period for which a schedule posted something. It never goes back."""
+    """A note on an account: the last period for which a schedule posted something. It never goes
+    back."""
 
     name: str
     period: str
@@ -136,7 +137,8 @@ class Account:
 
         Args:
             mark: what to note with it.
-            is_active: whether the entry is a sign of life of the owner; what a schedule posts is not.
+            is_active: whether the entry is a sign of life of the owner; what a schedule posts is
+                not.
         """
         return replace(
             self,
@@ -151,7 +153,8 @@ class Account:
 
 
 class AccountChange(NamedTuple):
-    """Entries to append to one account, each upon the one before it, and the account before and after them."""
+    """Entries to append to one account, each upon the one before it, and the account before and
+    after them."""
 
     entries: tuple[LedgerEntry, ...]
     before: Account

@@ -1,6 +1,7 @@
 """The fields of requests and entries, each with its limits.
 
-Times are UTC with microseconds, written `2026-11-22T09:30:00.000000Z`: fixed width, so that text sorts as time.
+Times are UTC with microseconds, written `2026-11-22T09:30:00.000000Z`: fixed width, so that text
+sorts as time.
 """
 
 import hashlib
@@ -122,7 +123,8 @@ Instant = Annotated[
 
 OwnerId = Annotated[
     str,
-    # A nonce may hold '#', an owner may not, so `owner_id#nonce` names one pair only; the rest keep URLs unambiguous.
+    # A nonce may hold '#', an owner may not, so `owner_id#nonce` names one pair only; the rest keep
+    # URLs unambiguous.
     Field(
         min_length=1,
         max_length=OWNER_ID_LENGTH_MAX,

@@ -1,7 +1,8 @@
 """The keys of both tables: what names an account, and what names an entry.
 
-An owner id holds no `#`, the nonce of a caller begins neither with `ledger:` nor with `@`, the name of
-a unit is in capitals and that of an app is not. So no two accounts and no two entries share a key.
+An owner id holds no `#`, the nonce of a caller begins neither with `ledger:` nor with `@`, the name
+of a unit is in capitals and that of an app is not. So no two accounts and no two entries share a
+key.
 """
 
 from ledger_core.fields import NONCE_PREFIXES_RESERVED

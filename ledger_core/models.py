@@ -17,7 +17,8 @@ __all__ = ["FORMAT_VERSION", "LedgerEntry", "OperationRequest", "hash_of"]
 FORMAT_VERSION = 1
 """Of an entry, as it is stored, hashed and exported."""
 
-# For strings, small integers and ASCII keys, which is all an entry holds, this is RFC 8785's canonical JSON.
+# For strings, small integers and ASCII keys, which is all an entry holds, this is RFC 8785's
+# canonical JSON.
 CANONICAL = JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
@@ -26,10 +27,11 @@ AppName = Annotated[StrictStr | None, WithJsonSchema({"type": "string"})]
 
 
 class OperationRequest(BaseModel):
-    """An operation that somebody wants posted; that it exists means that its fields are well formed.
+    """An operation that somebody wants posted; that it exists means that its fields are well
+    formed.
 
-    `operation` is a member of the app's StrEnum, so that a misspelt one does not pass mypy. `amount` is a magnitude in
-    credits, for operations that let the caller choose it.
+    `operation` is a member of the app's StrEnum, so that a misspelt one does not pass mypy.
+    `amount` is a magnitude in credits, for operations that let the caller choose it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -87,7 +89,8 @@ class LedgerEntry(BaseModel):
         return entry_key(self.account_key, self.stored_nonce)
 
     def computed_hash(self) -> str:
-        """The hash that the entry's other fields ask for; differs from `hash` when the entry was tampered with."""
+        """The hash that the entry's other fields ask for; differs from `hash` when the entry was
+        tampered with."""
         return hash_of(self.model_dump(exclude={"hash"}))
 
     def answers(self, request: OperationRequest, *, amount: int) -> bool:

@@ -1,6 +1,7 @@
 """What may be posted: the shared operations, and the base on which an app declares its own.
 
-A wrong declaration fails when the class is created, which is when the app is imported, never at a request.
+A wrong declaration fails when the class is created, which is when the app is imported, never at a
+request.
 """
 
 import re
@@ -39,7 +40,8 @@ APP_NAMES_RESERVED = frozenset({"ledger", "self"})
 UNIT = re.compile(UNIT_PATTERN)
 
 Eligible = Callable[[Account, date], bool]
-"""Whether an owner gets what a schedule posts for the period that begins on a day. It has at least one entry."""
+"""Whether an owner gets what a schedule posts for the period that begins on a day. It has at least
+one entry."""
 
 
 def every_owner(_account: Account, _first_day: date) -> bool:
@@ -48,7 +50,8 @@ def every_owner(_account: Account, _first_day: date) -> bool:
 
 
 def active_within(days: int) -> Eligible:
-    """Eligible is who has had an entry, other than from a schedule, since so many days before the period (UTC)."""
+    """Eligible is who has had an entry, other than from a schedule, since so many days before the
+    period (UTC)."""
 
     def active(account: Account, first_day: date) -> bool:
         return account.active_at is not None and account.active_at.date() >= first_day - timedelta(
@@ -72,10 +75,13 @@ class OperationConfig:
     """What one operation does.
 
     Args:
-        amount: credits it adds (positive), takes (negative) or leaves (0); the sign is never the caller's choice.
-        magnitude_min: the least credits a caller may ask for instead of `amount`; None where the amount is fixed.
+        amount: credits it adds (positive), takes (negative) or leaves (0); the sign is never the
+            caller's choice.
+        magnitude_min: the least credits a caller may ask for instead of `amount`; None where the
+            amount is fixed.
         magnitude_max: the most credits a caller may ask for; given exactly when `magnitude_min` is.
-        self_service: whether an owner may post it on its own ledger. Never for an operation that grants.
+        self_service: whether an owner may post it on its own ledger. Never for an operation that
+            grants.
         unit: what it counts in, in capitals; an owner has one account for each unit.
 
     Raises:
@@ -119,10 +125,12 @@ class OperationConfig:
             )
 
     def signed_amount(self, magnitude: int | None) -> int:
-        """The amount of an entry, in credits, for a caller who asked for `magnitude` (None: the configured amount).
+        """The amount of an entry, in credits, for a caller who asked for `magnitude` (None: the
+        configured amount).
 
         Raises:
-            InvalidRequestError: the operation's amount is fixed, or the magnitude is out of its bounds.
+            InvalidRequestError: the operation's amount is fixed, or the magnitude is out of its
+                bounds.
         """
         if magnitude is None:
             return self.amount
@@ -136,16 +144,18 @@ class OperationConfig:
 
 
 class BaseLedgerOperations:
-    """The shared operations. An app subclasses it and declares its own in `APP_CONFIG`, keyed by its own StrEnum.
+    """The shared operations. An app subclasses it and declares its own in `APP_CONFIG`, keyed by
+    its own StrEnum.
 
     In `SCHEDULED` it says which operations a schedule may post, and to which owners. `APP` is its
     name, which its entries have; several apps on one ledger need one each, so that no nonce of one
     app is a nonce of another.
 
     Raises:
-        ConfigurationError: at the subclass's creation, when it drops or redefines a shared operation, names one
-            badly, maps a name to anything but an `OperationConfig`, or schedules what is no operation of its own;
-            or when its own name is malformed or reserved.
+        ConfigurationError: at the subclass's creation, when it drops or redefines a shared
+            operation, names one badly, maps a name to anything but an `OperationConfig`, or
+            schedules what is no operation of its own; or when its own name is malformed or
+            reserved.
     """
 
     BASE_CONFIG: ClassVar[Mapping[StrEnum, OperationConfig]] = MappingProxyType(
@@ -180,7 +190,8 @@ class BaseLedgerOperations:
         """Check the whole declaration.
 
         Raises:
-            ConfigurationError: it is wrong; the message names the class, the operation and what to do.
+            ConfigurationError: it is wrong; the message names the class, the operation and what to
+                do.
         """
         cls._validate_app()
         shared, own = BaseLedgerOperations.BASE_CONFIG, cls.APP_CONFIG

@@ -11,7 +11,8 @@ from ledger_core.errors import InvalidRequestError
 __all__ = ["DAYS_PAST_MAX", "Period", "PeriodKind"]
 
 DAYS_PAST_MAX = 7
-"""How many days ago a period may have ended for which something is posted without anybody insisting."""
+"""How many days ago a period may have ended for which something is posted without anybody
+insisting."""
 
 
 class PeriodKind(StrEnum):
@@ -91,7 +92,8 @@ class Period:
         )
 
     def doubt(self, now: datetime, time_zone: str = "UTC") -> str | None:
-        """Why somebody may have mistyped it: it is to come, or ended more than DAYS_PAST_MAX days ago; None: neither.
+        """Why somebody may have mistyped it: it is to come, or ended more than DAYS_PAST_MAX days
+        ago; None: neither.
 
         Raises:
             InvalidRequestError: there is no such time zone.

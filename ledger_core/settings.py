@@ -1,4 +1,5 @@
-"""What the environment decides: seven variables of ours, two more for rewards; all others are AWS's own.
+"""What the environment decides: seven variables of ours, two more for rewards; all others are AWS's
+own.
 
 LEDGER_LOG, how a server logs, is in `ledger_core.observability`.
 """
@@ -27,7 +28,8 @@ READ_SECONDS_MAX = 2.0
 SWEEP_READ_SECONDS_MAX = 5.0
 """Instead of it in a sweep, whose transactions are fifty times as large, and where nobody waits."""
 CONNECTIONS_MAX = 40
-"""Calls to DynamoDB that a server has under way at once, each in a thread on a connection of its own."""
+"""Calls to DynamoDB that a server has under way at once, each in a thread on a connection of its
+own."""
 
 
 RECEIPT_KEY = re.compile(
@@ -39,7 +41,8 @@ TABLE_NAME = re.compile(r"[A-Za-z0-9_.-]{3,255}|arn:\S+")
 
 
 class AuthMode(StrEnum):
-    """How callers are known: `jwt`, by the claims that the API's authorizer has checked; `none`, not at all."""
+    """How callers are known: `jwt`, by the claims that the API's authorizer has checked; `none`,
+    not at all."""
 
     JWT = "jwt"
     NONE = "none"
@@ -47,13 +50,15 @@ class AuthMode(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """LEDGER_ENTRIES_TABLE, LEDGER_ACCOUNTS_TABLE, LEDGER_AUTH (default `jwt`), LEDGER_SERVICE (default
-    `ledger`); and LEDGER_RECEIPT_KEY, LEDGER_BASE_PATH, LEDGER_ALLOWED_ORIGINS, empty by default.
+    """LEDGER_ENTRIES_TABLE, LEDGER_ACCOUNTS_TABLE, LEDGER_AUTH (default `jwt`), LEDGER_SERVICE
+    (default `ledger`); and LEDGER_RECEIPT_KEY, LEDGER_BASE_PATH, LEDGER_ALLOWED_ORIGINS, empty by
+    default.
 
     The service is the name of this ledger, in metrics and as the issuer of receipts.
 
-    The key is the id or the ARN of a KMS key, or a file on this machine whose name ends in .pem; the path comes before
-    every other, as a stage's does; origins of pages that may call from a browser have commas between them.
+    The key is the id or the ARN of a KMS key, or a file on this machine whose name ends in .pem;
+    the path comes before every other, as a stage's does; origins of pages that may call from a
+    browser have commas between them.
     """
 
     entries_table: str
@@ -69,7 +74,8 @@ class Settings:
         """The settings.
 
         Raises:
-            ConfigurationError: one is missing or wrong; the message is one line and says which and what to do.
+            ConfigurationError: one is missing or wrong; the message is one line and says which and
+                what to do.
         """
         tables = [
             _table_name(environment, name)
@@ -82,7 +88,8 @@ class Settings:
         auth = environment.get("LEDGER_AUTH", AuthMode.JWT)
         if auth not in list(AuthMode):
             raise ConfigurationError(f"LEDGER_AUTH must be one of {', '.join(AuthMode)}: {auth!r}")
-        # `sam local` runs on one machine what looks like Lambda from inside; what an alias calls is never $LATEST.
+        # `sam local` runs on one machine what looks like Lambda from inside; what an alias calls is
+        # never $LATEST.
         marks = (environment.get("AWS_SAM_LOCAL"), environment.get("AWS_LAMBDA_FUNCTION_VERSION"))
         in_lambda = "AWS_LAMBDA_FUNCTION_NAME" in environment and marks != ("true", "$LATEST")
         if auth == AuthMode.NONE and in_lambda:
@@ -111,7 +118,8 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class RewardSettings:
-    """LEDGER_REWARDS_QUEUE_URL and LEDGER_RUNS_TABLE, which the scheduled function needs beside the others."""
+    """LEDGER_REWARDS_QUEUE_URL and LEDGER_RUNS_TABLE, which the scheduled function needs beside the
+    others."""
 
     queue_url: str
     runs_table: str
@@ -121,7 +129,8 @@ class RewardSettings:
         """The settings.
 
         Raises:
-            ConfigurationError: one is missing or wrong; the message is one line and says which and what to do.
+            ConfigurationError: one is missing or wrong; the message is one line and says which and
+                what to do.
         """
         queue_url = environment.get("LEDGER_REWARDS_QUEUE_URL", "")
         if not queue_url.startswith(("https://", "http://")):

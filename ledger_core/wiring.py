@@ -50,7 +50,8 @@ def create_client(config: ClientConfig = CLIENT_CONFIG) -> "DynamoDBClient":
 
 
 def create_queue_client(queue_url: str) -> "SQSClient":
-    """A client of SQS, at the host of the queue. Exits with one line when there can be no such client."""
+    """A client of SQS, at the host of the queue. Exits with one line when there can be no such
+    client."""
     return _or_exit(partial(create_sqs_client, queue_url))
 
 
@@ -80,12 +81,14 @@ def create_processor(
     *,
     clock: Callable[[], datetime] | None = None,
 ) -> OperationProcessor:
-    """The processor of an app's operations over that store; a `clock` of one's own is held against no other."""
+    """The processor of an app's operations over that store; a `clock` of one's own is held against
+    no other."""
     return OperationProcessor(create_store(client), operations, clock=clock)
 
 
 def create_receipt_key(name: str | None = None) -> ReceiptKey | None:
-    """The key of that name, or the one that the environment names, which signs receipts; None if it names none."""
+    """The key of that name, or the one that the environment names, which signs receipts; None if it
+    names none."""
     settings = load_settings()
     name = name or settings.receipt_key
     if not name:

@@ -1,10 +1,12 @@
-"""Changes to the library that no test notices: finds them, and fails unless `mutants.md` explains each.
+"""Changes to the library that no test notices: finds them, and fails unless `mutants.md` explains
+each.
 
     make mutants
     make mutants ONLY="ledger_core/periods.py ledger_core/http/authorization.py"
 
-mutmut makes one small change at a time to the functions that `[tool.mutmut]` of pyproject.toml selects, and runs the
-tests that call the function, with this file as pytest's plugin. It works on links, in a directory of its own.
+mutmut makes one small change at a time to the functions that `[tool.mutmut]` of pyproject.toml
+selects, and runs the tests that call the function, with this file as pytest's plugin. It works on
+links, in a directory of its own.
 """
 
 import os

@@ -5,7 +5,8 @@ from the head's hash back to the beginning therefore finds the chain. An entry o
 inserted or duplicated. An entry of the chain that stands elsewhere is reordered. A link that leads
 nowhere shows what is deleted or changed.
 
-Some evidence fits several stories. A finding then says what is certain, and MEANING tells the stories.
+Some evidence fits several stories. A finding then says what is certain, and MEANING tells the
+stories.
 """
 
 from collections import deque
@@ -53,7 +54,8 @@ class _Diagnosis:
         self._misplaced: dict[int, Link] = {}
         """The entries of the chain that stand elsewhere, by position."""
         self._remains: dict[int, deque[int]] = {}
-        """Strays that may be all that is left of an entry, by the position of the entry that they stand behind."""
+        """Strays that may be all that is left of an entry, by the position of the entry that they
+        stand behind."""
 
     def findings(self) -> Iterator[Finding]:
         """All findings, in any order."""
@@ -90,8 +92,8 @@ class _Diagnosis:
     def _find_misplaced(self) -> None:
         """Find what is out of order.
 
-        A single row that skips entries is misplaced. Two or more rows that skip entries together are not: what they
-        skip is misplaced.
+        A single row that skips entries is misplaced. Two or more rows that skip entries together
+        are not: what they skip is misplaced.
         """
         awaited = deque(self._numbers.values())
         seen: set[int] = set()
@@ -170,7 +172,8 @@ class _Diagnosis:
     def _missing(
         self, first_id: int, last_id: int, anchor: int, kind: FindingKind
     ) -> Iterator[Finding]:
-        """Name missing entries. Each of the strays behind the anchor may be what is left of an entry."""
+        """Name missing entries. Each of the strays behind the anchor may be what is left of an
+        entry."""
         remains = self._remains.get(anchor, deque())
         while remains and first_id <= last_id:
             position = remains.popleft()

@@ -45,11 +45,12 @@ def row_line(row: Any) -> str:
 
 
 def rows_of(lines: Iterable[str]) -> Iterator[tuple[int, Any, str]]:
-    """Each row of an export with the number of its section and its line. A section begins with a StoredHead.
+    """Each row of an export with the number of its section and its line. A section begins with a
+    StoredHead.
 
     Raises:
-        InvalidRequestError: the export is empty, does not begin with a head, or is cut off in its last line; or a head
-            has no owner.
+        InvalidRequestError: the export is empty, does not begin with a head, or is cut off in its
+            last line; or a head has no owner.
     """
     section = 0
     unfinished = 0
@@ -89,7 +90,8 @@ def row_from_line(line: str) -> Any:
 
 
 class LineCopy:
-    """A copy of lines that can be read once. A long copy is a file without a name, which closing it removes."""
+    """A copy of lines that can be read once. A long copy is a file without a name, which closing it
+    removes."""
 
     def __init__(self) -> None:
         self._file = SpooledTemporaryFile(max_size=COPY_BYTES_IN_MEMORY_MAX)  # noqa: SIM115  # closed by __exit__
@@ -101,7 +103,8 @@ class LineCopy:
         self._file.close()
 
     def add(self, line: str) -> None:
-        """Keep a line. JSON takes a carriage return for the same as a line feed, so none is left within the line."""
+        """Keep a line. JSON takes a carriage return for the same as a line feed, so none is left
+        within the line."""
         text = line.rstrip("\n").replace("\n", "\r")
         self._file.write(text.encode("utf-8", "surrogatepass") + b"\n")
 
@@ -119,7 +122,8 @@ def _with_names_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _is_head(row: Any) -> bool:
-    """Entries have a time at which they were made, as else they would not be found; heads have none."""
+    """Entries have a time at which they were made, as else they would not be found; heads have
+    none."""
     return isinstance(row, dict) and "head_hash" in row and "created_at" not in row
 
 

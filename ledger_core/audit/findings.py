@@ -1,4 +1,5 @@
-"""What an audit can find: values that do not add up, and what was done to a ledger. Each kind has a stable name."""
+"""What an audit can find: values that do not add up, and what was done to a ledger. Each kind has a
+stable name."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
@@ -96,13 +97,15 @@ class Finding(BaseModel):
         last: int | None = None,
         at: int | None = None,
     ) -> "Finding":
-        """A finding about the entries from `first` to `last`, of which the first stands `at` a position."""
+        """A finding about the entries from `first` to `last`, of which the first stands `at` a
+        position."""
         last_id = first if last is None else last
         return cls(kind=kind, first_id=first, last_id=last_id, position=at, detail=MEANING[kind])
 
 
 def merged(findings: Iterable[Finding]) -> Iterator[Finding]:
-    """Findings in the order of ids, those without an id last; neighbours of a kind become a single finding."""
+    """Findings in the order of ids, those without an id last; neighbours of a kind become a single
+    finding."""
     last: Finding | None = None
     for finding in sorted(
         findings, key=lambda finding: (finding.first_id or inf, finding.position or 0)

@@ -1,7 +1,8 @@
 """Does a ledger add up? A fold over its entries must give its balance, its count and its head hash.
 
-The fold keeps no row, so it judges a ledger of any length in flat memory. Only a ledger that does not add up is read a
-second time, and that reading keeps a small tuple per row for the diagnosis. Nothing here reads a store or a file.
+The fold keeps no row, so it judges a ledger of any length in flat memory. Only a ledger that does
+not add up is read a second time, and that reading keeps a small tuple per row for the diagnosis.
+Nothing here reads a store or a file.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -51,7 +52,8 @@ class Report(BaseModel):
     entries_checked: int
     """How many entries the audit read."""
     head: Head | None
-    """The balance's row; null if it is malformed, or of a format that this version does not know."""
+    """The balance's row; null if it is malformed, or of a format that this version does not know.
+    """
     findings: list[Finding]
     """What was done to the ledger, and where. At most FINDINGS_MAX, in the order of ids."""
     discrepancies: list[Discrepancy]
@@ -97,8 +99,8 @@ def audit(
 
     Args:
         head: the row of the accounts table.
-        read_rows: reads the fields of each entry, oldest first; called a second time for a diagnosis. A row that is
-            anything else is reported as unreadable.
+        read_rows: reads the fields of each entry, oldest first; called a second time for a
+            diagnosis. A row that is anything else is reported as unreadable.
         receipts: signed heads of before; those of other owners are passed over.
     """
     receipts = list(receipts)
@@ -268,7 +270,8 @@ def _reason(error: ValidationError) -> str:
 def _contradictions(
     so_far: Head, entry: LedgerEntry, beginning: Head, computed_hash: str
 ) -> Iterator[tuple[str, int | str, int | str]]:
-    """Each field of an entry that does not follow from the entries before it: its name, what it should be, and is."""
+    """Each field of an entry that does not follow from the entries before it: its name, what it
+    should be, and is."""
     expected: dict[str, int | str] = {
         "owner_id": beginning.owner_id,
         "unit": beginning.unit,

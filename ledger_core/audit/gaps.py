@@ -1,4 +1,5 @@
-"""Which entries of a ledger a reading did not come upon, by their ids; in flat memory, as they are few or in a row."""
+"""Which entries of a ledger a reading did not come upon, by their ids; in flat memory, as they are
+few or in a row."""
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,6 +1,8 @@
-"""Receipts: signed heads that owners keep, and hold against the ledger later. They show what its chain alone cannot.
+"""Receipts: signed heads that owners keep, and hold against the ledger later. They show what its
+chain alone cannot.
 
-A receipt is a JWT, a compact JWS (RFC 7515) signed ES256, that any JOSE library checks; checking it here takes one.
+A receipt is a JWT, a compact JWS (RFC 7515) signed ES256, that any JOSE library checks; checking it
+here takes one.
 """
 
 import base64
@@ -23,11 +25,13 @@ from ledger_core.models import LedgerEntry
 __all__ = ["TYPE", "Held", "Receipt", "read_keys", "read_receipt", "signed"]
 
 TYPE = "ledger-receipt+jwt"
-"""So that no other token that somebody signs is taken for a receipt, nor a receipt for a token (RFC 8725)."""
+"""So that no other token that somebody signs is taken for a receipt, nor a receipt for a token (RFC
+8725)."""
 
 
 class Receipt(BaseModel):
-    """What is signed: `iss`, the ledger; the head of the account that `sub` has in `unit`; the time.
+    """What is signed: `iss`, the ledger; the head of the account that `sub` has in `unit`; the
+    time.
 
     `iat` is in seconds since 1970. `unit` is absent when it is CREDIT.
     """
@@ -77,7 +81,8 @@ class Held:
         self._hashes: dict[int, str] = {}
 
     def against(self, entry: LedgerEntry, computed: str) -> None:
-        """The next entry, and the hash that its fields ask for, which counts, whatever hash it says it has."""
+        """The next entry, and the hash that its fields ask for, which counts, whatever hash it says
+        it has."""
         if entry.id in self._ids:
             self._hashes.setdefault(entry.id, computed)
             there = (entry.id, computed, entry.balance_after)
@@ -88,7 +93,8 @@ class Held:
             ]
 
     def contradictions(self) -> list[Discrepancy]:
-        """Each receipt that no entry bears out; `found` is the hash that is there instead, null if no entry is."""
+        """Each receipt that no entry bears out; `found` is the hash that is there instead, null if
+        no entry is."""
         return [
             Discrepancy(
                 entry_id=one.entry_count, field="receipt", expected=one.head_hash, found=found

@@ -1,7 +1,8 @@
 """Audits and exports of ledgers in the store, and of exports offline. They repair nothing.
 
-The index that they read follows the table with a lag. So what does not add up is read again until the lag is no reason
-for it; and of entries that are not there it is only said once the table itself does not have them.
+The index that they read follows the table with a lag. So what does not add up is read again until
+the lag is no reason for it; and of entries that are not there it is only said once the table itself
+does not have them.
 """
 
 import time
@@ -34,9 +35,11 @@ __all__ = [
 ]
 
 INDEX_LAG_PAUSES_SECONDS = (0.0, 0.2, 1.0)
-"""The index follows the tables within moments, so what does not add up is looked at again after these."""
+"""The index follows the tables within moments, so what does not add up is looked at again after
+these."""
 INDEX_LAG_MAX = timedelta(days=1)
-"""What is as old as this and not in the index is not in the table either; for who may not look into the table."""
+"""What is as old as this and not in the index is not in the table either; for who may not look into
+the table."""
 TOO_LONG = "The ledger is too long to be verified in the time there is: `ledger verify` and `export` have no limit."
 NOT_SHOWN = "The index does not show all entries yet. Try again later; `ledger verify` looks into the table too."
 
@@ -71,7 +74,8 @@ def audit_store(
         clock: the time; UTC.
 
     Raises:
-        UnavailableError: the store could not be read to the end, or not often enough to tell what is wrong.
+        UnavailableError: the store could not be read to the end, or not often enough to tell what
+            is wrong.
         TooLongError: it takes more than the time that there is, and would the next time.
         LedgerError: the store could not be read.
     """
@@ -95,12 +99,14 @@ def audit_store(
 
 
 def audit_export(lines: Iterable[str], receipts: Sequence[Receipt] = ()) -> Iterator[Report]:
-    """Audit an export, of one owner or several one after the other, line by line and without a store.
+    """Audit an export, of one owner or several one after the other, line by line and without a
+    store.
 
     The lines are read once: a copy serves the second reading of a ledger that does not add up.
 
     Raises:
-        InvalidRequestError: it is empty, does not begin with a head, or is cut off in its last line.
+        InvalidRequestError: it is empty, does not begin with a head, or is cut off in its last
+            line.
     """
     for _, section in groupby(rows_of(lines), key=itemgetter(0)):
         _, head, _ = next(section)
@@ -125,7 +131,8 @@ def export(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Iterator[str]:
-    """An owner's ledger as JSON Lines: its head, then its entries, oldest first, whatever is in them.
+    """An owner's ledger as JSON Lines: its head, then its entries, oldest first, whatever is in
+    them.
 
     Arguments and errors as for `audit_store`; of an export that ends in one, nothing is to be used.
     """
@@ -146,7 +153,8 @@ def export(
 
 @dataclass(frozen=True)
 class _Extent:
-    """What of a ledger is read: its head, and the time of the last entry that there is (None: there is none)."""
+    """What of a ledger is read: its head, and the time of the last entry that there is (None: there
+    is none)."""
 
     head: StoredHead
     until: str | None
@@ -174,7 +182,8 @@ class _Ledger:
             raise
 
     def extent(self) -> _Extent:
-        # The index first: whatever it shows, a consistent head that is read later covers, unless somebody forged it.
+        # The index first: whatever it shows, a consistent head that is read later covers, unless
+        # somebody forged it.
         last = self.read(partial(self.store.last_row, self.key))
         head = self.read(partial(self.store.stored_head, self.key))
         times = [time for time in (head.updated_at, last and last["created_at"]) if time]

@@ -1,4 +1,5 @@
-"""The chain of a ledger that does not add up: the entries that a walk back from the head's hash finds."""
+"""The chain of a ledger that does not add up: the entries that a walk back from the head's hash
+finds."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -79,8 +80,9 @@ class Chain(NamedTuple):
 def walk_back(head: StoredHead | None, links: Sequence[Link]) -> Chain:
     """Go back from the head's hash to the beginning.
 
-    Where no entry has the hash that is looked for, the walk goes on with the entry with the highest id below. Where
-    the head has the hash of no entry, or is unknown, the walk begins with the entry that is most likely the last.
+    Where no entry has the hash that is looked for, the walk goes on with the entry with the highest
+    id below. Where the head has the hash of no entry, or is unknown, the walk begins with the entry
+    that is most likely the last.
     """
     index = _Index(links)
     entry_count = head.entry_count if head else None
@@ -118,12 +120,14 @@ def _before(link: Link, number: int, index: "_Index", walked: set[_Content]) -> 
     before = index.of_hash(link.prev_hash)
     if before is None or before.content in walked:
         return None
-    # A changed entry's link counts only if it leads to the right id: the link may be what was changed.
+    # A changed entry's link counts only if it leads to the right id: the link may be what was
+    # changed.
     return before if link.is_intact or before.id == number - 1 else None
 
 
 def _in_place(steps: Iterator[Step], index: "_Index") -> list[Step]:
-    """The same steps with the copy of each entry that stands in its place, and with numbers that go up."""
+    """The same steps with the copy of each entry that stands in its place, and with numbers that go
+    up."""
     chain: list[Step] = []
     number = 0
     position = 0

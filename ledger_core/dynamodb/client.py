@@ -1,4 +1,5 @@
-"""Clients of DynamoDB, SQS and KMS, made by botocore alone; without the rest of boto3, functions start faster."""
+"""Clients of DynamoDB, SQS and KMS, made by botocore alone; without the rest of boto3, functions
+start faster."""
 
 import os
 from functools import cache
@@ -37,7 +38,8 @@ LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 @cache
 def session() -> Session:
-    """Botocore's, by which boto3 makes its clients too; without the rest of boto3, functions start faster."""
+    """Botocore's, by which boto3 makes its clients too; without the rest of boto3, functions start
+    faster."""
     return Session()
 
 

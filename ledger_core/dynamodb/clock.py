@@ -1,4 +1,5 @@
-"""This machine's clock, held against DynamoDB's. An entry's time stays, and so would that of a clock years ahead."""
+"""This machine's clock, held against DynamoDB's. An entry's time stays, and so would that of a
+clock years ahead."""
 
 import logging
 import time
@@ -19,7 +20,8 @@ logger = logging.getLogger(__name__)
 
 
 class SystemClock:
-    """Tells the time of this machine, unless DynamoDB's last answer had another one. Threads may share it.
+    """Tells the time of this machine, unless DynamoDB's last answer had another one. Threads may
+    share it.
 
     An answer without a `Date` is held against nothing.
 
@@ -37,12 +39,14 @@ class SystemClock:
         self.wall = wall
         self._monotonic = monotonic
         self._held: tuple[float, float] | None = None
-        """By the last answer: how many seconds the clock was ahead, and how far it was from the monotonic one."""
+        """By the last answer: how many seconds the clock was ahead, and how far it was from the
+        monotonic one."""
         self._read: tuple[str | None, float | None] = (None, None)
         """The last `Date`, and what it says: many answers have the same one."""
 
     def hold(self, date: str | None, *, since: float) -> None:
-        """Hold the clock against the `Date` of an answer to a request that was sent when `wall` said `since`."""
+        """Hold the clock against the `Date` of an answer to a request that was sent when `wall`
+        said `since`."""
         now = self.wall()
         self._held = self._seconds_ahead(date, since, now), now - self._monotonic()
 
@@ -50,8 +54,8 @@ class SystemClock:
         """The time, in UTC.
 
         Raises:
-            UnavailableError: the clock is off, or was set since the last answer, or there was no answer yet. The next
-                answer may tell otherwise.
+            UnavailableError: the clock is off, or was set since the last answer, or there was no
+                answer yet. The next answer may tell otherwise.
         """
         now = self.wall()
         if self._held is None:
@@ -70,7 +74,8 @@ class SystemClock:
     def _seconds_ahead(self, date: str | None, since: float, now: float) -> float:
         """By how much the clock is ahead of DynamoDB's, at least; negative when it is behind.
 
-        DynamoDB wrote the date between `since` and `now`. A process may be frozen in between, and is not off for it.
+        DynamoDB wrote the date between `since` and `now`. A process may be frozen in between, and
+        is not off for it.
         """
         text, theirs = self._read
         if text != date:

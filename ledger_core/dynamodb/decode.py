@@ -36,7 +36,8 @@ INTEGER = re.compile(r"-?[0-9]+")
 
 
 class Cancelled(NamedTuple):
-    """Why a change of one account was not written. All is empty where another account's change is the reason."""
+    """Why a change of one account was not written. All is empty where another account's change is
+    the reason."""
 
     stored: Sequence[LedgerEntry] = ()
     """What is stored already under the nonces of the entries."""
@@ -49,7 +50,8 @@ class Cancelled(NamedTuple):
 
 
 def cancelled_from(key: str, reasons: Sequence[Mapping[str, Any]]) -> Cancelled:
-    """What the reasons of one account's change say, by position: each entry's, and last the account's."""
+    """What the reasons of one account's change say, by position: each entry's, and last the
+    account's."""
     failed = [reason["Code"] == "ConditionalCheckFailed" for reason in reasons]
     busy = next(
         (busy_error("DynamoDB", reason["Code"]) for reason in reasons if reason["Code"] in BUSY),
@@ -73,7 +75,8 @@ def units_from(response: Mapping[str, Any]) -> float:
     """The capacity units that a response says were consumed, of all its tables and their indexes.
 
     Raises:
-        UnavailableError: the response is not DynamoDB's. A proxy may answer 200 to a request that it never handed on.
+        UnavailableError: the response is not DynamoDB's. A proxy may answer 200 to a request that
+            it never handed on.
     """
     consumed = response.get("ConsumedCapacity")
     if consumed is None or not response.get("ResponseMetadata", {}).get("RequestId"):
@@ -102,7 +105,8 @@ def row_from(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stored_head_from(key: str, item: Mapping[str, Any] | None) -> StoredHead:
-    """A stored balance as the fields of Head, whatever is in them; what else the ledger notes there is left out."""
+    """A stored balance as the fields of Head, whatever is in them; what else the ledger notes there
+    is left out."""
     fields = {name: _plain(value) for name, value in (item or {}).items() if not _is_noted(name)}
     owner_id, unit = split_account_key(key)
     if not fields:
@@ -115,7 +119,8 @@ def _is_noted(name: str) -> bool:
 
 
 def _plain(typed: Mapping[str, Any]) -> Any:
-    """A value without its type where that can be told from it, else a list that begins with its type."""
+    """A value without its type where that can be told from it, else a list that begins with its
+    type."""
     ((kind, value),) = typed.items()
     if kind == "M":
         return {name: _plain(inner) for name, inner in value.items()}

@@ -1,4 +1,5 @@
-"""What goes wrong in a call to AWS, as errors of ours: those after which the same call may succeed, and the others."""
+"""What goes wrong in a call to AWS, as errors of ours: those after which the same call may succeed,
+and the others."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,8 @@ from ledger_core.errors import ContentionError, LedgerError, StoreError, Unavail
 __all__ = ["busy_error", "translate_errors"]
 
 ERRORS: Mapping[str, type[LedgerError]] = {
-    # Codes of errors. All that are not here are StoreError, which is not tried again, unless the status is 5xx.
+    # Codes of errors. All that are not here are StoreError, which is not tried again, unless the
+    # status is 5xx.
     "ExpiredToken": UnavailableError,  # until the credentials are renewed
     "ExpiredTokenException": UnavailableError,
     "InternalServerError": UnavailableError,
@@ -26,7 +28,8 @@ ERRORS: Mapping[str, type[LedgerError]] = {
     "RequestLimitExceeded": UnavailableError,
     "ServiceUnavailable": UnavailableError,
     "ThrottlingException": UnavailableError,
-    "TransactionInProgressException": UnavailableError,  # an earlier try under the same token is still on its way
+    # an earlier try under the same token is still on its way
+    "TransactionInProgressException": UnavailableError,
     # Codes of the reasons why DynamoDB cancelled a transaction.
     "ProvisionedThroughputExceeded": UnavailableError,
     "ThrottlingError": UnavailableError,
@@ -45,7 +48,8 @@ def translate_errors(service: str) -> Iterator[None]:
     """Around one call of a service.
 
     Raises:
-        ContentionError, UnavailableError: the same call may succeed later (what was asked for may even have been done).
+        ContentionError, UnavailableError: the same call may succeed later (what was asked for may
+            even have been done).
         StoreError: it will not.
     """
     try:

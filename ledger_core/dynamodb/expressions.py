@@ -20,14 +20,15 @@ __all__ = [
 ]
 
 ENTRIES_MAX = 99
-"""Entries that one transaction adds to an account: DynamoDB takes 100 items, and the account is one."""
+"""Entries that one transaction adds to an account: DynamoDB takes 100 items, and the account is
+one."""
 
 # Forbids a second entry under the same owner and nonce.
 NONCE_IS_NEW = "attribute_not_exists(entry_key)"
 # Forbids opening an account that another writer has opened.
 ACCOUNT_IS_NEW = "attribute_not_exists(entry_count)"
-# Forbids moving an account that has moved since the entry was planned on it. The count alone would do, but for a
-# table restored to an earlier time under a process that remembers the later one.
+# Forbids moving an account that has moved since the entry was planned on it. The count alone would
+# do, but for a table restored to an earlier time under a process that remembers the later one.
 ACCOUNT_IS_KNOWN = "entry_count = :known_count AND head_hash = :known_hash"
 
 MOVE = (
@@ -50,7 +51,8 @@ def key_of_entry(account: str, nonce: str) -> dict[str, Any]:
 
 
 def entry_item(entry: LedgerEntry) -> dict[str, Any]:
-    """The entry as it is stored: its fields, its key and its account, less `updated_at`, which is `created_at`."""
+    """The entry as it is stored: its fields, its key and its account, less `updated_at`, which is
+    `created_at`."""
     item: dict[str, Any] = {
         "entry_key": {"S": entry.key},
         "account": {"S": entry.account_key},
@@ -77,7 +79,8 @@ def entry_item(entry: LedgerEntry) -> dict[str, Any]:
 def transact_items(
     change: AccountChange, *, entries_table: str, accounts_table: str
 ) -> list["TransactWriteItemTypeDef"]:
-    """The items that append the entries of a change and, last, the one that moves its account, each on a condition."""
+    """The items that append the entries of a change and, last, the one that moves its account, each
+    on a condition."""
     puts: list[TransactWriteItemTypeDef] = [
         {
             "Put": {

@@ -1,4 +1,5 @@
-"""Each request to DynamoDB goes through here: its capacity is counted, and the clock is held against its answer."""
+"""Each request to DynamoDB goes through here: its capacity is counted, and the clock is held
+against its answer."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -50,7 +51,8 @@ def dynamodb_request(clock: SystemClock) -> Iterator[Request]:
     """Measure the one request that is made inside, and hold `clock` against its answer.
 
     Raises:
-        ContentionError, UnavailableError: the same request may succeed later (a write may even have been done).
+        ContentionError, UnavailableError: the same request may succeed later (a write may even have
+            been done).
         StoreError: it will not.
     """
     metrics = current_request_metrics()

@@ -1,6 +1,7 @@
 """Keys that sign receipts: one that never leaves KMS, or one in a file; both on the curve P-256.
 
-What they sign and their public halves are in the forms of JOSE; it takes no library that the functions do not have.
+What they sign and their public halves are in the forms of JOSE; it takes no library that the
+functions do not have.
 """
 
 import base64
@@ -20,7 +21,8 @@ P256 = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
 
 
 class ReceiptKey(Protocol):
-    """A private key on P-256, wherever it is, its name, and the name of the ledger that it signs for."""
+    """A private key on P-256, wherever it is, its name, and the name of the ledger that it signs
+    for."""
 
     @property
     def key_id(self) -> str: ...
@@ -36,9 +38,11 @@ class ReceiptKey(Protocol):
 
 
 class KmsKey:
-    """A key that never leaves KMS. The client is made when it is first needed: most functions never sign.
+    """A key that never leaves KMS. The client is made when it is first needed: most functions never
+    sign.
 
-    Its methods raise UnavailableError when the same call may succeed later, and StoreError when it will not.
+    Its methods raise UnavailableError when the same call may succeed later, and StoreError when it
+    will not.
     """
 
     def __init__(self, client: Callable[[], Any], name: str, issuer: str = "ledger") -> None:

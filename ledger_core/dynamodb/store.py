@@ -1,4 +1,5 @@
-"""The ledger's two DynamoDB tables: the requests that read them, and the one transaction that writes them.
+"""The ledger's two DynamoDB tables: the requests that read them, and the one transaction that
+writes them.
 
 It decides nothing: it says what DynamoDB said, as values of ours and as errors of ours.
 """
@@ -59,8 +60,8 @@ class LedgerStore:
 
     `key` is the key of an account in all methods, `nonce` a stored nonce; see `ledger_core.keys`.
 
-    Every method raises ContentionError or UnavailableError when the same call may succeed later (a write may even have
-    been done), and StoreError when it will not.
+    Every method raises ContentionError or UnavailableError when the same call may succeed later (a
+    write may even have been done), and StoreError when it will not.
 
     Attributes:
         clock: this machine's, held against every answer; for who writes.
@@ -83,11 +84,13 @@ class LedgerStore:
         return decode.stored_head_from(key, self._account(key, consistent=True))
 
     def transact(self, changes: Sequence[AccountChange], *, token: str) -> list[decode.Cancelled]:
-        """Write changes of several accounts, all or nothing: empty when done, else why each was not.
+        """Write changes of several accounts, all or nothing: empty when done, else why each was
+        not.
 
-        An account has at most ENTRIES_MAX entries in it, and all of them together 100 items. `token` (at most 36
-        characters) makes it once only: the same changes sent again under the same token within ten minutes are written
-        once, and it says so each time. One request; `ledger_core/README.md` has the write units.
+        An account has at most ENTRIES_MAX entries in it, and all of them together 100 items.
+        `token` (at most 36 characters) makes it once only: the same changes sent again under the
+        same token within ten minutes are written once, and it says so each time. One request;
+        `ledger_core/README.md` has the write units.
         """
         tables = {"entries_table": self._entries_table, "accounts_table": self._accounts_table}
         items = [expressions.transact_items(change, **tables) for change in changes]
@@ -111,7 +114,8 @@ class LedgerStore:
         return []
 
     def look_up(self, key: str, nonce: str) -> tuple[LedgerEntry | None, Account]:
-        """The entry under a nonce, if there is one, and the account, both of the same instant; one request."""
+        """The entry under a nonce, if there is one, and the account, both of the same instant; one
+        request."""
         keys = {
             self._entries_table: expressions.key_of_entry(key, nonce),
             self._accounts_table: expressions.key_of_account(key),
@@ -128,7 +132,8 @@ class LedgerStore:
         return (decode.entry_from(entry) if entry else None), decode.account_from(key, row)
 
     def latest(self, key: str, *, at: datetime | None = None) -> LedgerEntry | None:
-        """The last entry, or the last at or before an instant; one eventually consistent request of the index."""
+        """The last entry, or the last at or before an instant; one eventually consistent request of
+        the index."""
         found = self._query(key, Times.between(None, at), newest_first=True, limit=1)["Items"]
         return decode.entry_from(found[0]) if found else None
 
@@ -143,11 +148,12 @@ class LedgerStore:
         limit: int,
         read: Callable[[Callable[[], Any]], Any] = lambda call: call(),
     ) -> tuple[list[LedgerEntry], datetime | None]:
-        """Entries in [since, before), newest first, and the `before` of the next page (None: there is none).
+        """Entries in [since, before), newest first, and the `before` of the next page (None: there
+        is none).
 
         One eventually consistent request without `operation` and `app`; with either up to
-        HISTORY_QUERIES_MAX, and a page may be short, even empty, though more entries follow. Each is
-        made through `read`, as by `RetryBudget.call`.
+        HISTORY_QUERIES_MAX, and a page may be short, even empty, though more entries follow. Each
+        is made through `read`, as by `RetryBudget.call`.
         """
         entries: list[LedgerEntry] = []
         wanted = {"operation": operation, "app": app}
@@ -177,8 +183,8 @@ class LedgerStore:
     def rows(
         self, key: str, *, until: str | None, start: Mapping[str, Any] | None = None
     ) -> tuple[list[dict[str, Any]], Mapping[str, Any] | None]:
-        """Stored entries up to a time, as its text, oldest first, whatever is in them, and the `start` of the rest
-        (None: that was all).
+        """Stored entries up to a time, as its text, oldest first, whatever is in them, and the
+        `start` of the rest (None: that was all).
 
         One eventually consistent request, of a megabyte at most.
         """
@@ -195,11 +201,11 @@ class LedgerStore:
     def table_ids(
         self, key: str, *, start: Mapping[str, Any] | None = None
     ) -> tuple[list[int], Mapping[str, Any] | None]:
-        """The ids of the entries that the table has, less those that no index shows as they are without a time; and the
-        `start` of the rest.
+        """The ids of the entries that the table has, less those that no index shows as they are
+        without a time; and the `start` of the rest.
 
-        One strongly consistent request, of a megabyte at most of the entries of all owners: there is no other way to
-        look for what the index does not show.
+        One strongly consistent request, of a megabyte at most of the entries of all owners: there
+        is no other way to look for what the index does not show.
         """
         options: dict[str, Any] = {"ExclusiveStartKey": start} if start else {}
         with dynamodb_request(self.clock) as request:

@@ -95,7 +95,8 @@ class StoredHead:
 
 
 def unknown_fields(row: Any) -> list[str]:
-    """The fields of a stored entry that are of another format: without a version, or of a later one."""
+    """The fields of a stored entry that are of another format: without a version, or of a later
+    one."""
     if not isinstance(row, dict):
         return []
     unknown = set(row) - set(LedgerEntry.model_fields) - KEYS

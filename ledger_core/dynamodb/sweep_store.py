@@ -1,4 +1,5 @@
-"""All owners' accounts: read page by page, written to many at a time. For sweeps, such as the daily reward."""
+"""All owners' accounts: read page by page, written to many at a time. For sweeps, such as the daily
+reward."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,7 +14,8 @@ from ledger_core.errors import StoreError
 __all__ = ["LOOK_UPS_MAX", "WRITES_MAX", "Page", "SweepStore"]
 
 WRITES_MAX = 50
-"""Owners that one transaction writes to: DynamoDB takes 100 items, and each owner has an entry and a balance."""
+"""Owners that one transaction writes to: DynamoDB takes 100 items, and each owner has an entry and
+a balance."""
 LOOK_UPS_MAX = 100
 """Entries that one transaction looks up."""
 
@@ -32,10 +34,12 @@ class Page(NamedTuple):
 
 
 class SweepStore(LedgerStore):
-    """What sweeping all owners takes, beyond what one owner's ledger does. Errors as for LedgerStore."""
+    """What sweeping all owners takes, beyond what one owner's ledger does. Errors as for
+    LedgerStore."""
 
     def accounts(self, *, segment: int, segments: int, start: str | None, limit: int) -> "Page":
-        """A page of one of the `segments` into which the balances are divided, strongly consistent; one request."""
+        """A page of one of the `segments` into which the balances are divided, strongly consistent;
+        one request."""
         options: dict[str, Any] = {"ExclusiveStartKey": key_of_account(start)} if start else {}
         with dynamodb_request(self.clock) as request:
             response = self._client.scan(
@@ -64,7 +68,8 @@ class SweepStore(LedgerStore):
         return Page(accounts, malformed, last["account"]["S"] if last else None, empty)
 
     def accounts_with(self, nonce: str, accounts: Sequence[str]) -> set[str]:
-        """Those of up to LOOK_UPS_MAX accounts that have an entry under a nonce; two read units each.
+        """Those of up to LOOK_UPS_MAX accounts that have an entry under a nonce; two read units
+        each.
 
         One request, by the accounts' keys and the stored nonce.
         """

@@ -47,8 +47,8 @@ class Pending:
 class Attempt:
     """One transaction. Sent again under the same token, DynamoDB writes it once only.
 
-    DynamoDB forgets a token after ten minutes. `begun_at` is on a clock that nobody sets, `time` on one that goes on
-    while the process is frozen.
+    DynamoDB forgets a token after ten minutes. `begun_at` is on a clock that nobody sets, `time` on
+    one that goes on while the process is frozen.
     """
 
     pendings: Sequence[Pending]
@@ -62,7 +62,8 @@ class Attempt:
 
 @dataclass(eq=False, slots=True)
 class Batch:
-    """The pending requests of one account, in the order in which they came. Any thread may add to `arrivals`."""
+    """The pending requests of one account, in the order in which they came. Any thread may add to
+    `arrivals`."""
 
     arrivals: deque[Pending] = field(default_factory=deque)
     pendings: list[Pending] = field(default_factory=list)
@@ -76,7 +77,8 @@ class Batch:
         return self.attempt
 
     def next_group(self) -> list[Pending]:
-        """The first pending request, and those behind it that may share its transaction: each has its own nonce."""
+        """The first pending request, and those behind it that may share its transaction: each has
+        its own nonce."""
         while self.arrivals:
             self.pendings.append(self.arrivals.popleft())
         self.pendings = [pending for pending in self.pendings if not pending.is_settled]

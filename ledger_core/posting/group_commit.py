@@ -1,8 +1,9 @@
-"""Group commit: the requests to one account that wait at the same time share transactions. For servers and bulk.
+"""Group commit: the requests to one account that wait at the same time share transactions. For
+servers and bulk.
 
-It decides nothing: the processor plans and writes. One waiting request at a time leads: its caller writes for all that
-wait, until its own request is settled, and then passes the lead on. In Lambda, where a process has one request at a
-time, it is not on the way.
+It decides nothing: the processor plans and writes. One waiting request at a time leads: its caller
+writes for all that wait, until its own request is settled, and then passes the lead on. In Lambda,
+where a process has one request at a time, it is not on the way.
 """
 
 import threading
@@ -31,12 +32,14 @@ class Waiting:
     pending: Pending
     queue: "_Queue"
     turn: "Future[None]" = field(default_factory=Future)
-    """Done once the request is settled, or leads: then its caller must call `GroupCommit.finish`."""
+    """Done once the request is settled, or leads: then its caller must call `GroupCommit.finish`.
+    """
 
 
 @dataclass(eq=False, slots=True)
 class _Queue:
-    """The waiting requests of one account, which exists while there are any. The first of them leads."""
+    """The waiting requests of one account, which exists while there are any. The first of them
+    leads."""
 
     key: str
     batch: Batch = field(default_factory=Batch)
@@ -103,7 +106,8 @@ class GroupCommit:
         mark: Mark | None = None,
         begins: bool = True,
     ) -> Waiting:
-        """Queue a request. The caller must then wait for its turn and call `finish`, or `leave` if it stops waiting.
+        """Queue a request. The caller must then wait for its turn and call `finish`, or `leave` if
+        it stops waiting.
 
         Raises:
             ContentionError: QUEUE_MAX requests wait for the account.
@@ -143,10 +147,12 @@ class GroupCommit:
         self._pass_on(waiting)
 
     def _pass_on(self, waiting: Waiting) -> None:
-        """Release the requests that are settled, and give the lead to the first that is not, if `waiting` leads."""
+        """Release the requests that are settled, and give the lead to the first that is not, if
+        `waiting` leads."""
         queue = waiting.queue
         with self._lock:
-            # A leader that is settled leads on until it is done: its thread may be about to settle the others.
+            # A leader that is settled leads on until it is done: its thread may be about to settle
+            # the others.
             if queue.members[:1] != [waiting]:
                 return
             released = [member for member in queue.members if member.pending.is_settled]

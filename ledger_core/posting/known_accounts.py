@@ -9,7 +9,8 @@ __all__ = ["KnownAccounts"]
 
 
 class KnownAccounts:
-    """The accounts seen last. Threads may share it; what it has may be old, and DynamoDB's conditions find that out.
+    """The accounts seen last. Threads may share it; what it has may be old, and DynamoDB's
+    conditions find that out.
 
     Args:
         accounts_max: how many; the account not seen for longest is forgotten first.

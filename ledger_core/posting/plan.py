@@ -1,4 +1,5 @@
-"""What a request would write. It is decided here, and nowhere else, what may happen: no I/O, no clock, no lock."""
+"""What a request would write. It is decided here, and nowhere else, what may happen: no I/O, no
+clock, no lock."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,7 +85,8 @@ class Plan(NamedTuple):
 
 
 class GroupPlan(NamedTuple):
-    """The change that several postings make together, and which postings these are; the others do not fit."""
+    """The change that several postings make together, and which postings these are; the others do
+    not fit."""
 
     change: AccountChange
     fitting: list[Posting]
@@ -94,7 +96,8 @@ def make_plan(posting: Posting, account: Account, created_at: datetime) -> Plan 
     """What a posting would write to an account, or why it may not.
 
     Args:
-        posting: what to post. Whether its nonce was used is for the store to say, and takes precedence.
+        posting: what to post. Whether its nonce was used is for the store to say, and takes
+            precedence.
         account: the account as it stands.
         created_at: the time that the entry gets, unless the last entry's is not before it.
     """
@@ -117,7 +120,8 @@ def make_plan(posting: Posting, account: Account, created_at: datetime) -> Plan 
 
 
 def plan_group(postings: Sequence[Posting], account: Account, created_at: datetime) -> GroupPlan:
-    """What postings to one account would write together, each upon the one before; those that do not fit are left out.
+    """What postings to one account would write together, each upon the one before; those that do
+    not fit are left out.
 
     A posting that is left out may fit after the others, so it is not refused by this.
     """

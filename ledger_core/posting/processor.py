@@ -1,4 +1,5 @@
-"""Posts operations: know the account, plan, write one transaction, and read from its failure what came between.
+"""Posts operations: know the account, plan, write one transaction, and read from its failure what
+came between.
 
 No AWS and no HTTP. Time, sleep and chance are arguments, so that a test can hold them still.
 """
@@ -38,8 +39,8 @@ ACCOUNTS_MAX = 4096
 TOKEN_BYTES = 16
 """A token of DynamoDB has 36 characters at most, and two for each of these."""
 TOKEN_SECONDS_MAX = 540.0
-"""How long after its first try a transaction may be sent again. DynamoDB knows its token for ten minutes, of which some
-pass on the way; after that it would be another transaction."""
+"""How long after its first try a transaction may be sent again. DynamoDB knows its token for ten
+minutes, of which some pass on the way; after that it would be another transaction."""
 
 T = TypeVar("T")
 
@@ -49,16 +50,18 @@ _SYSTEM_RANDOM = SystemRandom()
 class OperationProcessor:
     """Posts an app's operations to owners' accounts.
 
-    Threads may share it, and processes need not know of each other: DynamoDB's conditions decide who was first.
+    Threads may share it, and processes need not know of each other: DynamoDB's conditions decide
+    who was first.
 
     Args:
         store: where the accounts are.
         operations: the app's operations.
-        clock: the time that entries get; UTC. By default the machine's, which has to agree with DynamoDB's. It may
-            raise UnavailableError when it is not sure.
+        clock: the time that entries get; UTC. By default the machine's, which has to agree with
+            DynamoDB's. It may raise UnavailableError when it is not sure.
         monotonic: seconds on a clock that never goes back, for deadlines.
         sleep: waits for some seconds.
-        random: chance in [0, 1), for jitter; of the system by default, so that copies of a process do not move in step.
+        random: chance in [0, 1), for jitter; of the system by default, so that copies of a process
+            do not move in step.
     """
 
     def __init__(
@@ -102,25 +105,30 @@ class OperationProcessor:
     ) -> LedgerEntry:
         """Post one operation and return its entry, stored, with the balance moved.
 
-        When it raises ContentionError or UnavailableError the entry may or may not be stored: the same request under
-        the same nonce finds out, without harm.
+        When it raises ContentionError or UnavailableError the entry may or may not be stored: the
+        same request under the same nonce finds out, without harm.
 
         Args:
             request: what to post.
             config: what `config_of` returned for its operation, if the caller has asked already.
-            mark: what to note on the account with it, as for a reward, unless a later period is noted there.
+            mark: what to note on the account with it, as for a reward, unless a later period is
+                noted there.
             begins: whether it may be the owner's first entry; not so for a reward.
-            timeout_seconds: how long to keep trying. The first call is made however little time there is, no further
-                one begins after it, and one that is under way then is waited for.
+            timeout_seconds: how long to keep trying. The first call is made however little time
+                there is, no further one begins after it, and one that is under way then is waited
+                for.
 
         Raises:
             UnknownOperationError: the app has no such operation.
-            InvalidRequestError: the amount breaks the operation's bounds, the balance would exceed BALANCE_MAX, or it
-                would be the first entry and may not.
-            DuplicateNonceError: the owner has an entry under this nonce; it is in the error. Takes precedence over:
-            InsufficientBalanceError: the balance would fall below zero; nothing is stored, the nonce is not spent.
+            InvalidRequestError: the amount breaks the operation's bounds, the balance would exceed
+                BALANCE_MAX, or it would be the first entry and may not.
+            DuplicateNonceError: the owner has an entry under this nonce; it is in the error. Takes
+                precedence over:
+            InsufficientBalanceError: the balance would fall below zero; nothing is stored, the
+                nonce is not spent.
             ContentionError: other writers moved this account until the time was up.
-            UnavailableError: DynamoDB failed or throttled until the time was up, or the clock is off.
+            UnavailableError: DynamoDB failed or throttled until the time was up, or the clock is
+                off.
             StoreError: DynamoDB refused.
         """
         pending = self.accept(request, config=config, mark=mark, begins=begins)
@@ -144,10 +152,11 @@ class OperationProcessor:
         )
 
     def settle(self, pending: Pending, batch: Batch, budget: RetryBudget) -> None:
-        """Write the requests of a batch, one transaction after the other, until `pending` is settled.
+        """Write the requests of a batch, one transaction after the other, until `pending` is
+        settled.
 
-        If the budget is spent before, it raises ContentionError or UnavailableError; the batch then keeps an attempt
-        whose outcome is unknown.
+        If the budget is spent before, it raises ContentionError or UnavailableError; the batch then
+        keeps an attempt whose outcome is unknown.
         """
         metrics, races_lost, is_contended = current_request_metrics(), 0, False
         while not pending.is_settled:
@@ -180,7 +189,8 @@ class OperationProcessor:
             self._known.remember(cancelled.account or attempt.change.before)
             if (races_lost > 1 or cancelled.busy) and not pending.is_settled:
                 budget.pause(ContentionError("Other writers kept moving this owner's balance."))
-                # The account is old by now: to read it costs less than to lose another transaction by it.
+                # The account is old by now: to read it costs less than to lose another transaction
+                # by it.
                 is_contended = True
                 self._known.forget(attempt.change.before.key)
 
@@ -197,10 +207,11 @@ class OperationProcessor:
     def _next_attempt(
         self, batch: Batch, budget: RetryBudget, *, consistent: bool
     ) -> Attempt | None:
-        """The next transaction of a batch; None if a request was settled without one, or the account is to be read.
+        """The next transaction of a batch; None if a request was settled without one, or the
+        account is to be read.
 
-        Read eventually consistent: half a unit, and a stale account costs one retry. Under contention read strongly
-        consistent.
+        Read eventually consistent: half a unit, and a stale account costs one retry. Under
+        contention read strongly consistent.
         """
         group = batch.next_group()
         key = group[0].posting.account_key
@@ -230,7 +241,8 @@ class OperationProcessor:
         return planned if planned.fitting else None
 
     def _confirm(self, pending: Pending, now: datetime, budget: RetryBudget) -> GroupPlan | None:
-        """Refuse a request, but never from a remembered account, and never what was accepted before.
+        """Refuse a request, but never from a remembered account, and never what was accepted
+        before.
 
         Returns what it writes if it is possible after all.
         """
@@ -281,7 +293,8 @@ class OperationProcessor:
             return True
 
     def _look_up(self, attempt: Attempt) -> Cancelled | None:
-        """The outcome of a transaction whose token may be forgotten: all of it was written, or nothing."""
+        """The outcome of a transaction whose token may be forgotten: all of it was written, or
+        nothing."""
         before = attempt.change.before
         first = attempt.change.entries[0]
         entry, account = self.store.look_up(before.key, first.stored_nonce)
@@ -299,7 +312,8 @@ class OperationProcessor:
             entry = stored.get(planned.nonce)
             if entry is None:
                 continue
-            # Under a token that DynamoDB knows it would not have been cancelled: another process made the same entry.
+            # Under a token that DynamoDB knows it would not have been cancelled: another process
+            # made the same entry.
             is_lost = (
                 attempt.is_in_doubt and entry.hash == planned.hash and self._is_forgotten(attempt)
             )
@@ -309,8 +323,8 @@ class OperationProcessor:
                 pending.fail(duplicate_of(pending.posting, entry))
 
     def _fail(self, attempt: Attempt, error: StoreError) -> None:
-        # If the attempt may have succeeded, all of it fails. Otherwise each request is tried alone to find the invalid
-        # one.
+        # If the attempt may have succeeded, all of it fails. Otherwise each request is tried alone
+        # to find the invalid one.
         is_final = attempt.is_in_doubt or len(attempt.pendings) == 1
         for pending in attempt.pendings:
             pending.is_alone = True

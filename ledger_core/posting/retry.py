@@ -60,7 +60,8 @@ class RetryBudget:
         return self.deadline - self.monotonic()
 
     def pause(self, reason: LedgerError, *, cause: BaseException | None = None) -> None:
-        """Wait with full jitter before the next try; raise `reason` when there is no time or try left."""
+        """Wait with full jitter before the next try; raise `reason` when there is no time or try
+        left."""
         seconds = self.random() * min(PAUSE_SECONDS_MAX, PAUSE_SECONDS_BASE * 2**self.pauses)
         self.pauses += 1
         if self.pauses >= PAUSES_MAX or self.monotonic() + seconds > self.deadline:
@@ -69,7 +70,8 @@ class RetryBudget:
         self.sleep(seconds)
 
     def call(self, call: Callable[[], T], state: RequestState = RequestState.PROCESSING) -> T:
-        """The answer of `call`, tried again while it may succeed; `state` is where the request fails otherwise."""
+        """The answer of `call`, tried again while it may succeed; `state` is where the request
+        fails otherwise."""
         while True:
             try:
                 if self.has_called and self.is_spent:

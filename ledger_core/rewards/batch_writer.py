@@ -1,7 +1,7 @@
 """Writes a reward to many owners, fifty to a transaction and several transactions at a time.
 
-A transaction is written for all of its owners or for none. Its reasons name the owners that kept it from being written;
-these are tried again apart from the others.
+A transaction is written for all of its owners or for none. Its reasons name the owners that kept it
+from being written; these are tried again apart from the others.
 """
 
 import threading
@@ -29,10 +29,12 @@ TRIES_MAX = 4
 PAUSES_GROWING = 6
 """After so many in a row they grow no longer; only the end of the time ends them."""
 GROWTH = 5
-"""Owners by which a finished transaction enlarges the next, up to WRITES_MAX; conflict and throttling halve it."""
+"""Owners by which a finished transaction enlarges the next, up to WRITES_MAX; conflict and
+throttling halve it."""
 
 ITEM_IS_INVALID = "ValidationException"
-"""DynamoDB's code for what is wrong with a request as such, and so perhaps with one of its items only."""
+"""DynamoDB's code for what is wrong with a request as such, and so perhaps with one of its items
+only."""
 
 
 @dataclass
@@ -46,7 +48,8 @@ class _Pending:
 
 
 class BatchWriter:
-    """Writes one reward to the owners of one page after the other; it remembers the size of batch that DynamoDB takes.
+    """Writes one reward to the owners of one page after the other; it remembers the size of batch
+    that DynamoDB takes.
 
     Args:
         store: where the accounts are.
@@ -93,7 +96,8 @@ class BatchWriter:
         return self._outcome
 
     def _work(self) -> None:
-        """One thread: write batch after batch, and pause in between when DynamoDB has trouble with them."""
+        """One thread: write batch after batch, and pause in between when DynamoDB has trouble with
+        them."""
         budget = self._budget()
         try:
             with measure_request() as metrics:
@@ -110,9 +114,11 @@ class BatchWriter:
                     finally:  # not before, or another thread would not have waited
                         self._retry_later(to_retry)
         except (ContentionError, UnavailableError):
-            pass  # no time is left to wait, or the clock was set; `complete` says that owners are left
+            # no time is left to wait, or the clock was set; `complete` says that owners are left
+            pass
         except BaseException:
-            self._stop()  # what one thread cannot do, for want of a permission or a table, no other can
+            # what one thread cannot do, for want of a permission or a table, no other can
+            self._stop()
             raise
         finally:
             with self._lock:
@@ -130,7 +136,8 @@ class BatchWriter:
             self._to_retry = []
 
     def _next_batch(self) -> list[_Pending]:
-        """The next owners: first those that were never the reason, as many as fit; then batches not to be mixed."""
+        """The next owners: first those that were never the reason, as many as fit; then batches not
+        to be mixed."""
         with self._lock:
             if self._todo:
                 return [self._todo.popleft() for _ in range(min(len(self._todo), self._batch_size))]
@@ -151,7 +158,8 @@ class BatchWriter:
     def _write(
         self, batch: list[_Pending], now: datetime
     ) -> tuple[LedgerError | None, list[_Pending]]:
-        """Write to these owners; the trouble for which to pause, if any, and the owners to try again."""
+        """Write to these owners; the trouble for which to pause, if any, and the owners to try
+        again."""
         batch, changes = self._plan(batch, now)
         if not batch:
             return None, []
@@ -175,7 +183,8 @@ class BatchWriter:
     def _plan(
         self, batch: list[_Pending], now: datetime
     ) -> tuple[list[_Pending], list[AccountChange]]:
-        """The owners of a batch who can get the reward, and the change of each; the others are counted."""
+        """The owners of a batch who can get the reward, and the change of each; the others are
+        counted."""
         possible: list[_Pending] = []
         changes: list[AccountChange] = []
         for pending in batch:

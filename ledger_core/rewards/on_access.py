@@ -1,6 +1,8 @@
-"""A reward at the first touch: an owner who calls gets the period's reward at once, whether or not a sweep runs too.
+"""A reward at the first touch: an owner who calls gets the period's reward at once, whether or not
+a sweep runs too.
 
-Nonce and mark are the sweep's own, so whichever comes first grants it and the other finds it granted.
+Nonce and mark are the sweep's own, so whichever comes first grants it and the other finds it
+granted.
 """
 
 import logging
@@ -58,18 +60,21 @@ class GrantOnAccess:
         self._reward: Callable[[], Reward] = lambda: Reward.of(
             operations, operation, Period.at(kind, clock(), time_zone)
         )
-        self._reward()  # fails here rather than at the first request when there is no such operation or zone
+        # fails here rather than at the first request when there is no such operation or zone
+        self._reward()
         self._seen: dict[str, _Seen] = {}
         """By the key of the account."""
 
     def touch(
         self, owner_id: str, *, timeout_seconds: float = TIMEOUT_SECONDS
     ) -> LedgerEntry | None:
-        """Grant the present period's reward if the owner has it not and is eligible; its entry, None if there is none.
+        """Grant the present period's reward if the owner has it not and is eligible; its entry,
+        None if there is none.
 
-        One read, the first time in a period that this process meets the owner, and one write if it is granted. Who is
-        not eligible is not asked about again before this process knows of a further entry of theirs. It does not fail:
-        what cannot be granted now is granted at the next touch, or by the sweep.
+        One read, the first time in a period that this process meets the owner, and one write if it
+        is granted. Who is not eligible is not asked about again before this process knows of a
+        further entry of theirs. It does not fail: what cannot be granted now is granted at the next
+        touch, or by the sweep.
         """
         reward = self._reward()
         key = reward.account_key(owner_id)
@@ -91,7 +96,8 @@ class GrantOnAccess:
         return self._is_settled(reward.account_key(owner_id), reward)
 
     def saw(self, account: Account) -> None:
-        """Note how many entries an account has: who was not eligible with fewer is asked about at the next touch."""
+        """Note how many entries an account has: who was not eligible with fewer is asked about at
+        the next touch."""
         seen = self._seen.get(account.key)
         if seen and seen.entry_count is not None and seen.entry_count < account.entry_count:
             self._seen.pop(account.key, None)
@@ -128,7 +134,8 @@ class GrantOnAccess:
         return None
 
     def _remember(self, key: str, reward: Reward, account: Account | None = None) -> None:
-        """That there is nothing to do in the period; with an `account`, for as long as no entry follows it."""
+        """That there is nothing to do in the period; with an `account`, for as long as no entry
+        follows it."""
         if len(self._seen) >= ACCOUNTS_MAX:
             self._seen.clear()
         self._seen[key] = _Seen(reward.nonce, account.entry_count if account else None)

@@ -18,7 +18,8 @@ __all__ = ["POSTPONED_MAX", "SEGMENTS_MAX", "Outcome", "Segment", "Tally"]
 SEGMENTS_MAX = 1000
 """Parts that a sweep may be divided into."""
 POSTPONED_MAX = 400
-"""Owners that a segment may set aside for later: as many as a message of SQS holds, whatever their ids."""
+"""Owners that a segment may set aside for later: as many as a message of SQS holds, whatever their
+ids."""
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,8 @@ class Outcome:
 
 
 class Segment(BaseModel):
-    """One part of the sweep for one reward, and where it stands: all that anybody needs to go on with it."""
+    """One part of the sweep for one reward, and where it stands: all that anybody needs to go on
+    with it."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -100,18 +102,19 @@ class Segment(BaseModel):
     scanned: bool = False
     """Whether the end was reached; postponed owners may be left."""
     postponed: list[str] = []
-    """Owners who were postponed, because others kept writing to their ledgers, or DynamoDB throttled."""
+    """Owners who were postponed, because others kept writing to their ledgers, or DynamoDB
+    throttled."""
     tally: Tally = Tally()
     met_again: Annotated[int, Field(ge=0)] = 0
-    """Owners of an unfinished page who were granted it and are counted. The next worker reads that page again, and
-    finds that so many have it already."""
+    """Owners of an unfinished page who were granted it and are counted. The next worker reads that
+    page again, and finds that so many have it already."""
 
     @classmethod
     def all_of(cls, reward: Reward, segments: int, started_at: datetime) -> list[Self]:
         """The parts of a sweep that begins, each far from the ones before and after it.
 
-        Parts that lie side by side are on the same partition of the table, which takes 1,000 write units a second, so
-        those that are worked on at the same time should not.
+        Parts that lie side by side are on the same partition of the table, which takes 1,000 write
+        units a second, so those that are worked on at the same time should not.
 
         Raises:
             InvalidRequestError: there are none, or too many.
@@ -130,7 +133,8 @@ class Segment(BaseModel):
         ]
 
     def count(self, outcome: Outcome) -> Tally:
-        """Take in what became of some owners, each once however often their page is read; gives what that adds."""
+        """Take in what became of some owners, each once however often their page is read; gives
+        what that adds."""
         tally = outcome.tally
         if outcome.complete:
             known = min(tally.already, self.met_again)

@@ -1,7 +1,8 @@
 """What a schedule posts to every eligible owner, once in a period.
 
-An owner gets it under a nonce that the period makes (`ledger:daily-reward:2026-11-22`), so it may be tried any number
-of times. A mark on the balance, set in the same transaction, spares later sweeps the try.
+An owner gets it under a nonce that the period makes (`ledger:daily-reward:2026-11-22`), so it may
+be tried any number of times. A mark on the balance, set in the same transaction, spares later
+sweeps the try.
 """
 
 from dataclasses import dataclass
@@ -65,7 +66,8 @@ class Reward:
         return f"{NONCE_PREFIX_RESERVED}{owned}{name}:{self.period}"
 
     def request(self, owner_id: str) -> OperationRequest:
-        """The operation for one owner. Its nonce is one that callers are refused, so it is not validated."""
+        """The operation for one owner. Its nonce is one that callers are refused, so it is not
+        validated."""
         return OperationRequest.model_construct(
             owner_id=owner_id, operation=self.operation, nonce=self.nonce
         )
@@ -89,7 +91,8 @@ class Reward:
 
     @property
     def mark(self) -> Mark:
-        """What is noted on an account that has it: days, weeks and months each have a mark of their own."""
+        """What is noted on an account that has it: days, weeks and months each have a mark of their
+        own."""
         owned = f"{self.app}:" if self._is_owned else ""
         return Mark(f"{owned}{self.operation}:{self.period.kind}", str(self.period))
 

@@ -1,6 +1,8 @@
-"""The sweep of a segment: page after page of owners, sorted into who has the reward, who is to get it and who is not.
+"""The sweep of a segment: page after page of owners, sorted into who has the reward, who is to get
+it and who is not.
 
-No AWS, no HTTP. It may die at any moment, be repeated, or run beside another one and beside the owners' own writers.
+No AWS, no HTTP. It may die at any moment, be repeated, or run beside another one and beside the
+owners' own writers.
 """
 
 import time
@@ -76,7 +78,8 @@ class Sweep:
             on_page: is told what came of each page.
 
         Raises:
-            ContentionError, UnavailableError: nothing could be done, or the clock is off: try again later.
+            ContentionError, UnavailableError: nothing could be done, or the clock is off: try again
+                later.
             StoreError: DynamoDB refused, for want of a permission or a table.
         """
         started = self._monotonic()
@@ -96,8 +99,8 @@ class Sweep:
     def _steps(self, now: Segment, threads: ThreadPoolExecutor) -> Iterator[Tally]:
         """Take `now` on, page by page; each gives what came of it.
 
-        Only a page that is seen to is left behind, with those of it who are put off. Of another one, which is read
-        again, nothing is counted but whom it was granted to now.
+        Only a page that is seen to is left behind, with those of it who are put off. Of another
+        one, which is read again, nothing is counted but whom it was granted to now.
         """
         late = frozenset(now.postponed)
         if late:
@@ -202,7 +205,8 @@ class Sweep:
             outcome.tally.granted += 1
 
     def _rewarded(self, accounts: Sequence[Account]) -> set[str]:
-        """The accounts that have the reward: by their mark, or by their entries where the mark is of a later period."""
+        """The accounts that have the reward: by their mark, or by their entries where the mark is
+        of a later period."""
         rewarded = {account.key for account in accounts if self._reward.is_marked(account)}
         unknown = [account.key for account in accounts if self._reward.is_overtaken(account)]
         budget = self._budget()

@@ -1,4 +1,5 @@
-"""Clients made of the OpenAPI document, in Python and in TypeScript, do what an app does with a ledger.
+"""Clients made of the OpenAPI document, in Python and in TypeScript, do what an app does with a
+ledger.
 
 The document is the one of a server that asks for tokens, and that is what they talk to.
 """
@@ -83,7 +84,8 @@ def gateway() -> Iterator[str]:
 
 @pytest.fixture
 def python(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The Python client: its classes, and what it does by the last words of its names; the generator has no doubt."""
+    """The Python client: its classes, and what it does by the last words of its names; the
+    generator has no doubt."""
     (tmp_path / "config.yml").write_text("post_hooks: []")
     command = [
         str(Path(sys.executable).parent / "openapi-python-client"),
@@ -121,7 +123,8 @@ def python(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
 
 
 def test_python_client(ledger: tuple[str, str], gateway: str, python: SimpleNamespace) -> None:
-    """It posts with metadata, reads the balance and the history, replays, and knows problems and gateway's messages."""
+    """It posts with metadata, reads the balance and the history, replays, and knows problems and
+    gateway's messages."""
     url, token = ledger
     models = python.models
     with python.client(base_url=url, token=token) as client:

@@ -1,4 +1,5 @@
-"""What a chain of hashes cannot show, a receipt that the owner has kept does; in the store and offline."""
+"""What a chain of hashes cannot show, a receipt that the owner has kept does; in the store and
+offline."""
 
 import json
 import os
@@ -31,11 +32,13 @@ def clear(client: "DynamoDBClient", owner_id: str) -> None:
 
 
 def rewritten_from(first: int, owner_id: str) -> tuple[dict[str, Any], Rows]:
-    """The same entries up to the first one, and others from there on, all with hashes that are right."""
+    """The same entries up to the first one, and others from there on, all with hashes that are
+    right."""
     return written(owner_id, amounts=[n if n < first else 1000 * n for n in range(1, ENTRIES + 1)])
 
 
-# What is put in the ledger's place, and which receipts still hold: those of the first entries, as many as this.
+# What is put in the ledger's place, and which receipts still hold: those of the first entries, as
+# many as this.
 ATTACKS: dict[str, tuple[Callable[[str], tuple[dict[str, Any], Rows]], int]] = {
     "all of it rewritten": (partial(rewritten_from, 1), 0),
     "rewritten from the third entry on": (partial(rewritten_from, 3), 2),
@@ -60,7 +63,8 @@ def receipt_of(owner_id: str, entries: int) -> Receipt:
 
 
 def test_attacks_pass_an_audit_and_contradict_the_receipts(client: "DynamoDBClient") -> None:
-    """Entries and head that were rewritten, cut or set back together are a valid chain; receipts say otherwise."""
+    """Entries and head that were rewritten, cut or set back together are a valid chain; receipts
+    say otherwise."""
     store = create_store(client)
     for number, (name, (attack, still_true)) in enumerate(ATTACKS.items()):
         owner_id = f"owner-{number}"
@@ -115,7 +119,8 @@ def test_command_line_holds_receipts_against_a_ledger(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """`ledger verify --receipt`: of the store or an export; offline with the keys that `ledger receipt-key` prints."""
+    """`ledger verify --receipt`: of the store or an export; offline with the keys that `ledger
+    receipt-key` prints."""
     monkeypatch.setattr("ledger_core.wiring.create_client", lambda: client)
     put(client, *written())
     receipts = ["--receipt", str(kept / "third"), "--receipt", str(kept / "last")]

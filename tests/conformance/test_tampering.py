@@ -1,4 +1,5 @@
-"""Whatever is done to a ledger, an audit names it and says where: offline from an export, and in the store."""
+"""Whatever is done to a ledger, an audit names it and says where: offline from an export, and in
+the store."""
 
 import json
 import os
@@ -113,7 +114,8 @@ def set_back(entries: int, head: dict[str, Any], rows: Rows) -> None:
 
 
 def rewrite(at: int, head: dict[str, Any], rows: Rows) -> None:
-    """A thousand credits too much from one entry on, with hashes that are right, and a head that knows of it."""
+    """A thousand credits too much from one entry on, with hashes that are right, and a head that
+    knows of it."""
     prev_hash = rows[at - 2]["hash"] if at > 1 else GENESIS_HASH
     for row in rows[at - 1 :]:
         row |= hashed(row | {"prev_hash": prev_hash, "balance_after": row["balance_after"] + 1000})
@@ -129,7 +131,8 @@ def leave_out(head: dict[str, Any], rows: Rows) -> None:
 
 
 ROW = ("balance_edited", None, None, None)
-# What happened, what it does, what is found: the kind, the first and the last entry, the place of the first.
+# What happened, what it does, what is found: the kind, the first and the last entry, the place of
+# the first.
 ANYWHERE: list[Case] = [
     *((f"changed {n}", partial(change, n), [("changed", n, n, n)]) for n in (1, 3, 5)),
     *((f"nonce changed {n}", partial(change, n, nonce="m"), [("changed", n, n, n)]) for n in (1, 3, 5)),
@@ -250,7 +253,8 @@ UNREADABLE: Rows = [{"v": 1, "amount": "?"}]
 
 @pytest.mark.parametrize("at", [1, 3, 5])
 def test_unreadable_row_is_named_by_what_it_stands_for(at: int) -> None:
-    """In an entry's place it is that entry, changed; among others it is inserted; and it hides none that is gone."""
+    """In an entry's place it is that entry, changed; among others it is inserted; and it hides none
+    that is gone."""
     head, rows = written()
     assert found(audited(head, rows[: at - 1] + UNREADABLE + rows[at:])) == [
         ("changed", at, at, at)

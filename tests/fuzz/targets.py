@@ -54,11 +54,13 @@ negative_data_rejection.expected-statuses = ["4XX"]
 # What a schema cannot say is 422, what a ledger says no to is 402 or 409; `.` in a path leads elsewhere.
 positive_data_acceptance.expected-statuses = ["2XX", 402, 404, 409, 422]
 """
-"""Of schemathesis: a few owners, so that their ledgers grow, and what is expected of good and of bad input."""
+"""Of schemathesis: a few owners, so that their ledgers grow, and what is expected of good and of
+bad input."""
 
 
 class Gateway(HTTPAdapter):
-    """Hands requests to a Lambda handler as API Gateway's HTTP API does, whose authorizer knows one token."""
+    """Hands requests to a Lambda handler as API Gateway's HTTP API does, whose authorizer knows one
+    token."""
 
     def __init__(self, handler: Callable[[dict[str, Any], Any], dict[str, Any]]) -> None:
         super().__init__()
@@ -115,7 +117,8 @@ class Target:
         return [self.schema[path][method] for path in self.schema for method in self.schema[path]]
 
     def give_credits(self) -> None:
-        """To the owner of every plain request, so that what it does again is a duplicate and not too dear."""
+        """To the owner of every plain request, so that what it does again is a duplicate and not
+        too dear."""
         body: dict[str, Any] = {
             "owner_id": PLAIN_OWNER,
             "operation": "CREDIT_ADD",
@@ -155,7 +158,8 @@ class Target:
 
 
 def _with_null(document: Any) -> Any:
-    """The document, and what it is silent of for the sake of generated clients: null is as if left out of a body."""
+    """The document, and what it is silent of for the sake of generated clients: null is as if left
+    out of a body."""
     for name in ("EntryRequest", "ContentAccess"):
         schema = document["components"]["schemas"][name]
         for field_name in schema["properties"].keys() - set(schema["required"]):

@@ -1,4 +1,5 @@
-"""The whole interface under requests made from its OpenAPI document: good ones, bad ones and those at the edges.
+"""The whole interface under requests made from its OpenAPI document: good ones, bad ones and those
+at the edges.
 
 Deep (PROVE=1) it is 20,000 requests and more. SEED makes the requests of a run again.
 """
@@ -84,7 +85,8 @@ def server(
 def test_every_answer_is_documented_and_every_ledger_right(
     name: str, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:
-    """Whatever is sent: no 5xx; status, headers and body as documented; bad input is 4xx, another method 405."""
+    """Whatever is sent: no 5xx; status, headers and body as documented; bad input is 4xx, another
+    method 405."""
     sys.stdout.write(f"SEED={SEED}\n")
     target: Target = request.getfixturevalue(name)
     target.give_credits()
@@ -100,7 +102,8 @@ def test_every_answer_is_documented_and_every_ledger_right(
 
 
 def send_edge_cases(target: Target, operation: Operation) -> None:
-    """What is at, just within and just beyond every limit of the document; and methods that are not in it."""
+    """What is at, just within and just beyond every limit of the document; and methods that are not
+    in it."""
     generation = target.schema.config.generation_for(operation=operation)
     cases = target.schema.iter_coverage_cases(
         operation, generation_modes=list(GenerationMode), generation_config=generation

@@ -1,4 +1,5 @@
-"""The built artifact in Lambda's runtime; without them nothing of this is tested, which CI does not accept."""
+"""The built artifact in Lambda's runtime; without them nothing of this is tested, which CI does not
+accept."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -58,7 +59,8 @@ def queue(tmp_path: Path) -> Iterator[Queue]:
 
 @pytest.fixture
 def start(real_client: "DynamoDBClient", tmp_path: Path) -> Iterator[Start]:
-    """Starts execution environments of the artifact, with the variables that the template sets, over DynamoDB Local."""
+    """Starts execution environments of the artifact, with the variables that the template sets,
+    over DynamoDB Local."""
     create_tables(real_client, os.environ)  # the one of runs, too
     with ExitStack() as stack:
 

@@ -1,4 +1,5 @@
-"""Lambda's own runtime on this machine: the runtime emulator that comes with sam, and the runtime interface client."""
+"""Lambda's own runtime on this machine: the runtime emulator that comes with sam, and the runtime
+interface client."""
 
 import contextlib
 import json
@@ -58,7 +59,8 @@ class Runtime:
         return {} if answer.status_code == 502 else dict(answer.json())
 
     def kill(self) -> bool:
-        """End the function's process by SIGKILL; the next call starts another. False when there is none just now."""
+        """End the function's process by SIGKILL; the next call starts another. False when there is
+        none just now."""
         of_this = rf"^{emulator()} .*{urlsplit(self._url).netloc}"
         (pid,) = subprocess.run(
             ["pgrep", "-f", of_this], capture_output=True, text=True, check=True
@@ -73,7 +75,8 @@ class Runtime:
 def runtime(
     folder: Path, environment: Mapping[str, str], function: str = "ApiFunction"
 ) -> contextlib.AbstractContextManager[Runtime]:
-    """An execution environment for the built artifact of a function, which is all the code that it can see."""
+    """An execution environment for the built artifact of a function, which is all the code that it
+    can see."""
     properties = template()["Resources"][function]["Properties"]
     fixed = {name: properties["Environment"]["Variables"][name] for name in FIXED}
     return started(folder, {**fixed, **environment}, BUILT / function, properties["Handler"])

@@ -1,4 +1,5 @@
-"""What is deployed: the ledger, its runtime dependencies, their bytecode, for both architectures, and nothing else."""
+"""What is deployed: the ledger, its runtime dependencies, their bytecode, for both architectures,
+and nothing else."""
 
 import re
 import struct
@@ -34,7 +35,8 @@ def name(distribution: str) -> str:
 
 
 def test_artifact_holds_the_locked_runtime_dependencies_and_no_other(artifact: Path) -> None:
-    """Every distribution in it is one that uv.lock has for the runtime, in that version; dev tools are not."""
+    """Every distribution in it is one that uv.lock has for the runtime, in that version; dev tools
+    are not."""
     command = [
         str(UV),
         "export",
@@ -99,7 +101,8 @@ def test_artifact_knows_no_service_but_those_it_calls(
 
 
 def test_artifact_has_bytecode_that_is_never_checked(artifact: Path) -> None:
-    """Each module has its bytecode, of Lambda's Python, which is loaded without a look at the source."""
+    """Each module has its bytecode, of Lambda's Python, which is loaded without a look at the
+    source."""
     program = "import importlib.util, sys; sys.stdout.buffer.write(importlib.util.MAGIC_NUMBER)"
     magic = subprocess.run(
         [str(LAMBDA_PYTHON), "-c", program], capture_output=True, check=True
@@ -147,7 +150,8 @@ def test_artifact_is_small(artifact: Path) -> None:
 def test_artifact_s_clients_go_where_those_of_the_whole_botocore_go(
     region: str, variables: dict[str, str]
 ) -> None:
-    """By the same rules and the same table of endpoints, which has been cut to the services that are used."""
+    """By the same rules and the same table of endpoints, which has been cut to the services that
+    are used."""
     program = (
         "import sys; from botocore.session import Session\n"
         "for name, call in (('dynamodb', 'describe_limits'), ('kms', 'list_keys'), ('sqs', 'list_queues')):\n"

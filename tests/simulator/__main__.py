@@ -1,4 +1,5 @@
-"""`make simulate`: histories from new seeds, or one history retold; with an app's own operations if it is told so."""
+"""`make simulate`: histories from new seeds, or one history retold; with an app's own operations if
+it is told so."""
 
 import argparse
 import sys

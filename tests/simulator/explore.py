@@ -1,4 +1,5 @@
-"""Many histories, each from a seed of its own; and of one that fails, a short one that fails in the same way."""
+"""Many histories, each from a seed of its own; and of one that fails, a short one that fails in the
+same way."""
 
 import os
 from collections import Counter
@@ -69,7 +70,8 @@ def shrunk(
 ) -> dict[str, list[int]]:
     """The choices of a short history in which the same invariant fails as in that of a seed.
 
-    Stream by stream, choices are left out, in ever smaller parts, or made the plainest, as long as it fails.
+    Stream by stream, choices are left out, in ever smaller parts, or made the plainest, as long as
+    it fails.
     """
     whole = Choices(seed)
     invariant = failure(whole, new, steps=steps).partition(":")[0]

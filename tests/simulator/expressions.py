@@ -1,7 +1,7 @@
 """DynamoDB's expressions, as far as a ledger may use them: conditions joined by AND; SET and ADD.
 
-Anything else is refused, so that nothing passes here by being overlooked. tests/simulator/test_model.py compares the
-outcome with DynamoDB Local's.
+Anything else is refused, so that nothing passes here by being overlooked.
+tests/simulator/test_model.py compares the outcome with DynamoDB Local's.
 """
 
 import operator
@@ -146,7 +146,8 @@ class _Reader:
 
 
 def _compared(symbol: str, left: Item | None, right: Mapping[str, Any]) -> bool:
-    """Values of different types are unequal, and neither is above the other; one that is missing is like that too."""
+    """Values of different types are unequal, and neither is above the other; one that is missing is
+    like that too."""
     if left is None or left.keys() != right.keys():
         return symbol == "<>"
     return OPERATORS[symbol](_of(left), _of(right))

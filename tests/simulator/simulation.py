@@ -1,7 +1,8 @@
-"""A history of a ledger: clients, Lambda environments, servers and reward workers at work in a `World`.
+"""A history of a ledger: clients, Lambda environments, servers and reward workers at work in a
+`World`.
 
-Everything follows from the choices. In the end the faults cease, what is in doubt is asked for once more, the rewards
-are run to their end, and the invariants are asked.
+Everything follows from the choices. In the end the faults cease, what is in doubt is asked for once
+more, the rewards are run to their end, and the invariants are asked.
 """
 
 from collections.abc import Callable, Sequence
@@ -65,7 +66,8 @@ def shared_ledger(
 def posting(
     process: Process, processor: OperationProcessor, group_commit: type[GroupCommit] = GroupCommit
 ) -> Callable[[OperationRequest], LedgerEntry]:
-    """How a process posts: a server by group commit, an environment of Lambda by the plain processor."""
+    """How a process posts: a server by group commit, an environment of Lambda by the plain
+    processor."""
     post = processor.process
     if process.is_server:
         post = group_commit(processor, wait=partial(wait_for_turn, process.world)).process
@@ -236,7 +238,8 @@ class Simulation:
         self._due += [(key, reward) for key in self._rewarded_accounts(reward)]
 
     def _worker(self, number: int) -> None:
-        """A scheduled function's worker; a message that it dies over comes again, and may come twice anyway."""
+        """A scheduled function's worker; a message that it dies over comes again, and may come
+        twice anyway."""
         world, choices = self.world, self.choices[f"worker-{number}"]
         while not world.calm and not choices.exhausted:
             world.wait_for(lambda: bool(self._queue), deadline=world.now + IDLE_SECONDS)
@@ -264,7 +267,8 @@ class Simulation:
         return True
 
     def _settle(self) -> None:
-        """What is in doubt, and some of the rest, once more without faults; and the rewards to their end."""
+        """What is in doubt, and some of the rest, once more without faults; and the rewards to
+        their end."""
         choices = self.choices["settle"]
         last = {(one.account_key, one.nonce): one for one in self.answers}
         for owner_id in self.owners:
@@ -323,7 +327,8 @@ class Simulation:
         return self._apps[app].get_operation_config()[request.operation].unit
 
     def _check_marks(self, key: str) -> None:
-        """A mark never goes back: it is of the last period, though the sweeps of two periods overlap."""
+        """A mark never goes back: it is of the last period, though the sweeps of two periods
+        overlap."""
         account = self._store.account(key, consistent=True)
         for reward in self._rewards:
             if not (reward.is_marked(account) or reward.is_overtaken(account)):
@@ -331,7 +336,8 @@ class Simulation:
                 self.found.append(Violation("mark_never_goes_back", key, what))
 
     def _free_process(self, app: str | None, choices: Stream) -> Process:
-        """An app's server, which takes several requests at once, or a Lambda environment, which takes one."""
+        """An app's server, which takes several requests at once, or a Lambda environment, which
+        takes one."""
         if self._servers[app].crashed:
             self._servers[app] = self._start("server")
         self._lambdas[app] = [

@@ -1,7 +1,8 @@
-"""A world where one thing happens at a time, and chance decides which: tasks, processes that crash, time, DynamoDB.
+"""A world where one thing happens at a time, and chance decides which: tasks, processes that crash,
+time, DynamoDB.
 
-A task runs until it waits for DynamoDB, for time or for another task; then the world chooses what happens next. All
-chance comes from `Choices`, so the same choices make the same history.
+A task runs until it waits for DynamoDB, for time or for another task; then the world chooses what
+happens next. All chance comes from `Choices`, so the same choices make the same history.
 """
 
 import random
@@ -51,9 +52,10 @@ FAULTS = (
     "frozen",
     "frozen after all",
 )
-"""What may happen to a request: one that failed after all was done in spite of its 500; one that is late is done after
-the caller has given it up; a 200 of another comes from a proxy that did not hand the request on; it is the process that
-is frozen, before it is sent, or before a write is answered."""
+"""What may happen to a request: one that failed after all was done in spite of its 500; one that is
+late is done after the caller has given it up; a 200 of another comes from a proxy that did not hand
+the request on; it is the process that is frozen, before it is sent, or before a write is answered.
+"""
 SLEEPS_SHARE = 0.5
 """How often the clock that nobody sets stands still while a process is frozen."""
 FAULTS_SHARE = 0.12
@@ -68,7 +70,8 @@ class CrashedError(BaseException):
 
 
 class Stream:
-    """The choices of somebody, one after the other: drawn by chance, or repeated, and then the plainest, which is 0."""
+    """The choices of somebody, one after the other: drawn by chance, or repeated, and then the
+    plainest, which is 0."""
 
     def __init__(self, chance: random.Random | None, repeat: Sequence[int]) -> None:
         self._random = chance
@@ -96,7 +99,8 @@ class Stream:
 
 
 class Choices:
-    """All the chance there is, in streams that do not disturb one another: drawn from a seed, or repeated."""
+    """All the chance there is, in streams that do not disturb one another: drawn from a seed, or
+    repeated."""
 
     def __init__(
         self, seed: int | None = None, *, repeat: Mapping[str, Sequence[int]] | None = None
@@ -134,7 +138,8 @@ class Task:
 
 @dataclass(eq=False)
 class Process:
-    """A Lambda environment or a server: it has a clock of its own, and its memory is gone when it crashes."""
+    """A Lambda environment or a server: it has a clock of its own, and its memory is gone when it
+    crashes."""
 
     world: "World"
     name: str

@@ -1,4 +1,4 @@
-"""`ledger`, for people: export ledgers, verify them in the store or in an export, with receipts; grant rewards."""
+"""The command `ledger`: export and verify accounts, print the keys of receipts, grant rewards."""
 
 import sys
 import traceback
@@ -11,26 +11,26 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command.
+    """Run a command.
 
     Returns:
-        0 when all is well, 1 when a ledger does not add up or an owner could not be rewarded, 2 when the command could
-        not be done, 130 when it was interrupted, 141 when nobody reads its output any more.
+        0 for success; 1 if an account is not valid or an owner could not be rewarded; 2 if the
+        command failed; 130 if it was interrupted; 141 if the reader of its output closed the pipe.
     """
     try:
         return _run(arguments)
     except BrokenPipeError:
         return PIPE_CLOSED
     except KeyboardInterrupt:
-        output.complain("ended; what was done stays done, run it again for the rest")
+        output.complain("ended: what is done stays done; run it again for the rest")
         return INTERRUPTED
     except SystemExit as stop:
         if not isinstance(stop.code, str):
-            raise  # the parser's: it has told what is wrong, or was asked for help
+            raise  # of the parser, which has printed its message or the help
         output.complain(stop.code.removeprefix("ledger: "))
         return NOT_DONE
     except Exception as error:
-        output.complain(_told(error))
+        output.complain(_message(error))
         return NOT_DONE
     finally:
         output.settle()
@@ -38,26 +38,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     output.prepare()
-    from ledger_core.cli.commands import (
-        run,
-    )  # so that what goes wrong with an import is told as well
+    # Imported here so that `main` reports a failure of an import like any other.
+    from ledger_core.cli.commands import run
 
     code = run(arguments)
     output.flush()
     return code
 
 
-def _told(error: Exception) -> str:
-    """One line about it."""
+def _message(error: Exception) -> str:
+    """A line that describes an error."""
     if isinstance(error, OSError) and (reason := error.strerror or str(error)):
         return f"{error.filename}: {reason}" if error.filename else reason
     if isinstance(error, ImportError):
-        return f"the installation is not whole: {error.name or 'a module'} cannot be imported"
+        module = error.name or "a module"
+        return f"installation: {module} cannot be imported; install shared-ledger again"
     if isinstance(error, MemoryError):
-        return "there is not enough memory"
+        return "memory: there is not enough; run it on a larger machine"
     *_, place = traceback.extract_tb(error.__traceback__)
     file = "/".join(place.filename.split("/")[-2:])
-    return f"this is a fault of the ledger's own, please report it: {type(error).__name__}, {file}, line {place.lineno}"
+    fault = f"{type(error).__name__}, {file}, line {place.lineno}"
+    return f"this is a bug of the ledger, please report it: {fault}"
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""The exit codes of the command. What could not be done is never told like what was found to be wrong."""
+"""The exit codes of the command. A command that fails never exits like one that finds a fault."""
 
 __all__ = ["DONE", "INTERRUPTED", "NOT_DONE", "PIPE_CLOSED", "WRONG"]
 
 DONE = 0
 WRONG = 1
-"""A ledger does not add up, or an owner could not be rewarded."""
+"""An account is not valid, or an owner could not be rewarded."""
 NOT_DONE = 2
-"""The command could not be done, or not for all, for whatever reason."""
+"""The command failed, for some accounts or for all."""
 INTERRUPTED = 130
 PIPE_CLOSED = 141
-"""What a shell tells of a program that SIGPIPE ended."""
+"""The exit code that shells give to a program which SIGPIPE ended."""

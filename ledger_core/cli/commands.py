@@ -1,4 +1,4 @@
-"""The commands, their arguments, and what is told when one cannot be done."""
+"""The commands and their arguments."""
 
 import argparse
 import os
@@ -18,15 +18,13 @@ from ledger_core.periods import PeriodKind
 
 __all__ = ["APP_VARIABLE", "SEGMENTS_AT_ONCE_MAX", "run"]
 
-DESCRIPTION = (
-    "Export ledgers, verify them in the store or in an export, with receipts; grant rewards."
-)
+DESCRIPTION = "Export and verify accounts, print the keys of receipts, grant rewards."
 APP_VARIABLE = "LEDGER_APP"
 SEGMENTS_AT_ONCE_MAX = 8
 
 
 def run(arguments: Sequence[str] | None) -> int:
-    """Run one command; its exit code."""
+    """Run a command, and return its exit code."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
@@ -39,25 +37,27 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ledger", description=DESCRIPTION)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     exporting = commands.add_parser(
-        "export", help="print ledgers as JSON Lines: each one's head, then its entries"
+        "export", help="print accounts as JSON Lines: the head of each, then its entries"
     )
     _add_owners(exporting)
     exporting.set_defaults(run=export_ledgers)
     verifying = commands.add_parser(
-        "verify", help="print one report per ledger, as JSON; exit with 1 unless all are valid"
+        "verify", help="print a report on each account, as JSON; exit with 1 unless all are valid"
     )
     _add_owners(verifying).add_argument(
-        "--file", help="an export; -: standard input; no store is needed"
+        "--file", help="read an export instead of the store; -: standard input"
     )
     verifying.add_argument(
         "--receipt",
         action="append",
         default=[],
         metavar="FILE",
-        help="a receipt that it must bear out; may be given again",
+        help="a receipt to compare an account with; may be given again",
     )
     verifying.add_argument(
-        "--key", metavar="FILE", help="who signed them, a JWK set or PEM; else LEDGER_RECEIPT_KEY"
+        "--key",
+        metavar="FILE",
+        help="public keys of the receipts, a JWK set or PEM; else LEDGER_RECEIPT_KEY",
     )
     verifying.add_argument(
         "--issuer",
@@ -66,20 +66,20 @@ def _parser() -> argparse.ArgumentParser:
         help=f"the ledger that receipts must be of; else {SERVICE_VARIABLE}, else any",
     )
     verifying.add_argument(
-        "--must-exist", action="store_true", help="an owner who has no entry is not valid"
+        "--must-exist", action="store_true", help="an owner without an entry is not valid"
     )
     verifying.set_defaults(run=verify_ledgers)
     publishing = commands.add_parser(
-        "receipt-key", help="print the public keys that receipts are checked with, as JWKs"
+        "receipt-key", help="print the public keys of receipts, as a JWK set"
     )
     publishing.add_argument(
-        "name", nargs="*", help="KMS keys, of now and before; else LEDGER_RECEIPT_KEY"
+        "name", nargs="*", help="KMS keys, present and former; else LEDGER_RECEIPT_KEY"
     )
     publishing.set_defaults(run=print_receipt_keys)
     _add_rewards(
         commands.add_parser(
             "rewards",
-            help="post a scheduled operation to all eligible owners; print what came of it, as JSON",
+            help="post a scheduled operation to all eligible owners; print the counts, as JSON",
         )
     )
     return parser
@@ -96,14 +96,12 @@ def _add_owners(parser: argparse.ArgumentParser) -> "argparse._MutuallyExclusive
         "owner_id",
         nargs="*",
         default=[],
-        help="whose ledgers; -: those on standard input, a line each",
+        help="owners; -: read them from standard input, one a line",
     )
     source.add_argument(
-        "--owners-file", metavar="FILE", help="whose ledgers, a line each; -: standard input"
+        "--owners-file", metavar="FILE", help="a file of owners, one a line; -: standard input"
     )
-    source.add_argument(
-        "--all", action="store_true", help="the ledgers of all owners who have a balance"
-    )
+    source.add_argument("--all", action="store_true", help="all owners who have an account")
     return source
 
 
@@ -112,7 +110,7 @@ def _add_rewards(parser: argparse.ArgumentParser) -> None:
         "--app",
         metavar="MODULE:OPERATIONS",
         default=os.environ.get(APP_VARIABLE),
-        help=f"whose rules apply: what may be posted, and who is eligible; else {APP_VARIABLE}",
+        help=f"the app's operations, and which owners are eligible; else {APP_VARIABLE}",
     )
     parser.add_argument(
         "--date", type=_day, required=True, metavar="DAY", help="a day of the period: 2026-11-22"
@@ -122,21 +120,23 @@ def _add_rewards(parser: argparse.ArgumentParser) -> None:
         "--period", choices=[str(kind) for kind in PeriodKind], default=str(PeriodKind.DAY)
     )
     parser.add_argument(
-        "--time-zone", default="UTC", metavar="ZONE", help="of the schedule: by it today is told"
+        "--time-zone", default="UTC", metavar="ZONE", help="the time zone of the schedule"
     )
     parser.add_argument(
         "--segments",
         type=int,
         choices=range(1, SEGMENTS_AT_ONCE_MAX + 1),
         default=1,
-        help="parts to sweep at once",
+        help="segments that are swept at once",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="write nothing: count, and say what it would take"
+        "--dry-run", action="store_true", help="write nothing: count the owners and the costs"
     )
-    parser.add_argument("--yes", action="store_true", help="do not ask before it grants")
+    parser.add_argument("--yes", action="store_true", help="grant without asking")
     parser.add_argument(
-        "--force", action="store_true", help="though the period is to come, or long over"
+        "--force",
+        action="store_true",
+        help="grant even if the period is in the future or long over",
     )
     parser.set_defaults(run=grant_rewards)
 

@@ -1,4 +1,4 @@
-"""`ledger export`, `ledger verify` and `ledger receipt-key`: one ledger after the other, and the keys of receipts."""
+"""The commands `ledger export`, `ledger verify` and `ledger receipt-key`."""
 
 import argparse
 import json
@@ -27,15 +27,15 @@ from ledger_core.wiring import create_receipt_key
 __all__ = ["NOTE", "export_ledgers", "print_receipt_keys", "verify_ledgers"]
 
 NOTE = "this owner has no entry"
-"""What a report says of a ledger that is valid because there is nothing in it; the id may be misspelt."""
+"""The note in a report on an owner without any entry. It is valid, but its id may be misspelt."""
 
 
 class _Each:
-    """Does something with one ledger after the other; one that cannot be read is told, and not the end of it."""
+    """Calls a function for each chosen account. After a failure it goes on with the next."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
-        self.undone = 0
+        self.failures = 0
 
     def __call__(self, do: Callable[[Ledgers, str], Iterable[Any]]) -> Iterator[Any]:
         ledgers = open_ledgers()
@@ -44,56 +44,67 @@ class _Each:
                 with naming(ledgers.endpoint):
                     yield from do(ledgers, key)
             except LedgerError as error:
-                if isinstance(error, NoAnswerError) or (
-                    isinstance(error, StoreError) and error.dynamodb_code
-                ):
-                    raise  # it will be the same for all
-                self.undone += 1
+                if _is_for_every_account(error):
+                    raise
+                self.failures += 1
                 output.complain(f"{key}: {error}")
 
 
+def _is_for_every_account(error: LedgerError) -> bool:
+    """True if the next account will meet the same error: DynamoDB refuses, or is not there."""
+    if isinstance(error, StoreError):
+        return error.dynamodb_code is not None
+    return isinstance(error, NoAnswerError)
+
+
 def export_ledgers(options: argparse.Namespace) -> int:
-    """Print each ledger, its head and its entries, a line each."""
+    """Print the head and the entries of each chosen account, one a line."""
     each = _Each(options)
     for line in each(lambda ledgers, key: export(ledgers.store, key, read=ledgers.read)):
         output.show(line)
-    return NOT_DONE if each.undone else DONE
+    return NOT_DONE if each.failures else DONE
 
 
 def verify_ledgers(options: argparse.Namespace) -> int:
-    """Print a report of each ledger, as soon as it is there."""
+    """Print a report on each chosen account, as soon as the audit is done."""
     receipts = _receipts(options)
-    missing = {receipt.account_key: file for file, receipt in receipts.items()}
-    each, wrong, undecided = _Each(options), False, False
+    unused_files = {receipt.account_key: file for file, receipt in receipts.items()}
+    each = _Each(options)
+    is_wrong = False
+    is_undecided = False
     for report in _reports(options, [*receipts.values()], each):
         key = account_key(report.owner_id, report.unit)
+        fields = report.model_dump(mode="json")
         is_empty = report.valid and not report.entries_checked
-        note = {"note": NOTE} if is_empty else {}
-        output.show(
-            json.dumps(
-                report.model_dump(mode="json") | note, ensure_ascii=False, separators=(",", ":")
-            )
-        )
-        output.flush()
         if is_empty:
+            fields["note"] = NOTE
             output.complain(f"{key}: {NOTE}")
-        wrong |= not (report.valid or report.is_undecided) or (is_empty and options.must_exist)
-        undecided |= report.is_undecided
-        missing.pop(key, None)
-    for file in missing.values() if not each.undone else ():
-        raise InvalidRequestError(f"{file}: is of an account that is not among these")
-    return WRONG if wrong else NOT_DONE if undecided or each.undone else DONE
+        output.show(json.dumps(fields, ensure_ascii=False, separators=(",", ":")))
+        output.flush()
+        is_missing = is_empty and options.must_exist
+        is_wrong |= is_missing or not (report.valid or report.is_undecided)
+        is_undecided |= report.is_undecided
+        unused_files.pop(key, None)
+    if unused_files and not each.failures:
+        file = next(iter(unused_files.values()))
+        raise InvalidRequestError(
+            f"{file}: is of an account that is not among these; add its owner"
+        )
+    if is_wrong:
+        return WRONG
+    return NOT_DONE if is_undecided or each.failures else DONE
 
 
 def _reports(
-    options: argparse.Namespace, receipts: Sequence[Receipt], each: _Each
+    options: argparse.Namespace,
+    receipts: Sequence[Receipt],
+    each: _Each,
 ) -> Iterator[Report]:
+    def audit(ledgers: Ledgers, key: str) -> Iterator[Report]:
+        yield audit_store(ledgers.store, key, read=ledgers.read, receipts=receipts)
+
     if options.file is None:
-        yield from each(
-            lambda ledgers, key: [
-                audit_store(ledgers.store, key, read=ledgers.read, receipts=receipts)
-            ]
-        )
+        yield from each(audit)
         return
     with opened(options.file) as file:
         try:
@@ -104,13 +115,13 @@ def _reports(
 
 
 def print_receipt_keys(options: argparse.Namespace) -> int:
-    """Print the public keys of receipts, as JOSE has them."""
+    """Print the public keys of receipts, as a JWK set."""
     output.show(json.dumps({"keys": _public_keys(*options.name)}))
     return DONE
 
 
 def _receipts(options: argparse.Namespace) -> dict[str, Receipt]:
-    """Those that were given, by their files, once their signatures are found to be right."""
+    """The receipts of the options, by file, with their signatures checked."""
     if not options.receipt:
         return {}
     file = options.key
@@ -135,16 +146,15 @@ def _check_issuer(receipt: Receipt, issuer: str | None) -> None:
 def _public_keys(*names: str) -> list[dict[str, str]]:
     found = [key for name in names or (None,) if (key := create_receipt_key(name))]
     if not found:
-        raise InvalidRequestError(
-            "LEDGER_RECEIPT_KEY is not set: it names the key that signs receipts"
-        )
+        problem = "is not set; it names the key that signs receipts"
+        raise InvalidRequestError(f"LEDGER_RECEIPT_KEY {problem}")
     keys = []
     for key in found:
         try:
             public = key.public() if isinstance(key, PemKey) else answer_of("KMS", key.public)
             keys.append(jwk(public, key.key_id))
         except (ValueError, TypeError):
-            raise InvalidRequestError(f"{key.key_id}: is no private key in PEM") from None
+            raise InvalidRequestError(f"{key.key_id}: is not a private key in PEM") from None
     return keys
 
 

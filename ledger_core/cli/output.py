@@ -1,6 +1,6 @@
-"""Where the command prints: JSON to standard output, messages for people to standard error. Either may be closed.
+"""Print JSON to standard output, and messages for people to standard error. Either may be closed.
 
-Where standard output is not UTF-8 the JSON is ASCII, with escapes: the same text, whatever the terminal's characters.
+If standard output is not UTF-8, the JSON is ASCII with escapes, which means the same.
 """
 
 import codecs
@@ -14,69 +14,72 @@ from io import TextIOWrapper
 __all__ = ["OutputError", "complain", "flush", "prepare", "say", "settle", "show"]
 
 ESCAPING = "ledger-json"
-"""Handles what an encoding has no character for, as JSON does within its strings; elsewhere there is no such thing."""
+"""The handler of characters that an encoding lacks: in a string, it writes JSON's escapes."""
 
 
 class OutputError(OSError):
-    """What was to be printed could not be."""
+    """Standard output takes no text."""
 
 
 def prepare() -> None:
-    """Make standard output fit for JSON.
+    """Set the encoding of standard output for JSON.
 
     Raises:
-        OutputError: it is closed.
+        OutputError: standard output is closed.
     """
     codecs.register_error(ESCAPING, _escaped)
     if sys.stdout is None:
         raise OutputError("standard output is closed")
     if isinstance(sys.stdout, TextIOWrapper):
-        is_utf8 = codecs.lookup(sys.stdout.encoding).name == "utf-8"
-        sys.stdout.reconfigure(encoding="utf-8" if is_utf8 else "ascii", errors=ESCAPING)
+        encoding = codecs.lookup(sys.stdout.encoding).name
+        if encoding != "utf-8":
+            encoding = "ascii"
+        sys.stdout.reconfigure(encoding=encoding, errors=ESCAPING)
 
 
 def show(line: str) -> None:
     """Print a line of JSON.
 
     Raises:
-        BrokenPipeError: nobody reads it.
-        OutputError: it cannot be written.
+        BrokenPipeError: the reader closed the pipe.
+        OutputError: the line cannot be written.
     """
-    with _named():
+    with _output_errors():
         print(line)
 
 
 def flush() -> None:
-    """Hand over what was printed. Raises as `show`."""
-    with _named():
+    """Flush standard output. Raises as `show`."""
+    with _output_errors():
         sys.stdout.flush()
 
 
 def say(line: str) -> None:
-    """Tell people something."""
+    """Print a message for people."""
     print(line, file=sys.stderr)
 
 
 def complain(message: str) -> None:
-    """Tell people in one line why a command ends, if anybody can be told."""
+    """Print a line for people that says what failed, if standard error is open."""
     with contextlib.suppress(OSError):
         say(f"ledger: {' '.join(message.split())}")
 
 
 def settle() -> None:
-    """Leave nothing to print at the end of the process that cannot be printed then."""
+    """Flush both streams, and drop text that cannot be written: Python would fail at its exit."""
     for stream in (sys.stdout, sys.stderr):
         if stream is None:
             continue
         try:
             stream.flush()
         except OSError:
-            with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
-                os.dup2(nowhere.fileno(), stream.fileno())
+            with contextlib.suppress(OSError), open(os.devnull, "wb") as devnull:
+                os.dup2(devnull.fileno(), stream.fileno())
 
 
 @contextlib.contextmanager
-def _named() -> Iterator[None]:
+def _output_errors() -> Iterator[None]:
+    """Turn an OSError of standard output into an OutputError."""
     try:
         yield
     except BrokenPipeError:

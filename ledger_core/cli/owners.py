@@ -1,5 +1,4 @@
-"""Which accounts a command is about: of named owners, of those of a file or of standard input, or all. Never all in
-memory."""
+"""The accounts that a command is for: of named owners, of a file, or all; never all in memory."""
 
 import argparse
 import os
@@ -21,18 +20,18 @@ __all__ = ["STANDARD_INPUT", "chosen_accounts", "opened"]
 
 STANDARD_INPUT = "-"
 LINE_BYTES_MAX = OWNER_ID_LENGTH_MAX * 4 + 4
-"""A longer line is no owner: characters of four bytes each, a byte order mark, the end of the line."""
+"""The longest line of an owner: characters of four bytes each, a byte order mark, a line end."""
 PAGE_OWNERS_MAX = 1000
 OWNER_ID: TypeAdapter[str] = TypeAdapter(OwnerId)
 
 
 def chosen_accounts(options: argparse.Namespace, ledgers: Ledgers) -> Iterator[str]:
-    """The key of each account in turn, of the unit that the options name.
+    """The key of each account in turn, in the unit that the options name.
 
-    Without a unit, an owner's account is the one in CREDIT, and all accounts are those of every unit.
+    Without a unit, a named owner's account is that in CREDIT, and `--all` takes every unit.
 
     Raises:
-        InvalidRequestError: one cannot be an owner's id; those before it have been seen to.
+        InvalidRequestError: an id is not valid. The owners before it were yielded already.
         OSError: the file cannot be read.
     """
     if options.all:
@@ -77,7 +76,7 @@ def _owners_of_file(file: str) -> Iterator[str]:
 
 
 def _bytes(argument: str) -> bytes:
-    """An argument in UTF-8, which it may have been in a terminal that says it is another encoding."""
+    """The bytes of an argument. They may be UTF-8 though the terminal declares another encoding."""
     try:
         return argument.encode()
     except UnicodeEncodeError:
@@ -88,22 +87,21 @@ def _owner(text: bytes, place: str) -> str:
     try:
         return OWNER_ID.validate_python(text.decode())
     except UnicodeDecodeError:
-        raise InvalidRequestError(f"{place}: is no owner's id: it is not UTF-8") from None
+        raise InvalidRequestError(f"{place}: is not an owner's id: must be UTF-8") from None
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise InvalidRequestError(f"{place}: is no owner's id: {reason}") from None
+        raise InvalidRequestError(f"{place}: is not an owner's id: {reason}") from None
 
 
 def _all_accounts(ledgers: Ledgers) -> Iterator[str]:
-    """Every account that has a row, whatever is in it."""
-    start, more = None, True
-    while more:
-        page: Page = ledgers.read(
-            partial(
-                ledgers.store.accounts, segment=0, segments=1, start=start, limit=PAGE_OWNERS_MAX
-            )
-        )
+    """The key of every account that has a row, whether or not the row can be read."""
+    read_page = partial(ledgers.store.accounts, segment=0, segments=1, limit=PAGE_OWNERS_MAX)
+    start: str | None = None
+    while True:
+        page: Page = ledgers.read(partial(read_page, start=start))
         yield from (account.key for account in page.accounts)
         yield from page.malformed
         yield from page.empty
-        start, more = page.start, page.start is not None
+        start = page.start
+        if start is None:
+            return

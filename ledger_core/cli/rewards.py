@@ -1,4 +1,4 @@
-"""`ledger rewards`: count, say what it will take, ask, grant. It may be ended at any moment, and run again."""
+"""The command `ledger rewards`: count, print the costs, ask, grant. It may be stopped and rerun."""
 
 import argparse
 import os
@@ -24,13 +24,13 @@ from ledger_core.rewards import Reward, Segment, Sweep, Tally
 __all__ = ["grant_rewards", "now"]
 
 REWARDS_PER_SECOND = 500
-"""What one segment grants on AWS: its owners are on one partition, which takes 1,000 write units a second."""
+"""Rewards that a segment grants on AWS. It is one partition: 1,000 write units a second."""
 SWEEP_SECONDS_MAX = 24 * 60 * 60.0
 BAR_WIDTH = 30
 
 
 def now() -> datetime:
-    """The time; UTC."""
+    """The current time, in UTC."""
     return datetime.now(UTC)
 
 
@@ -39,7 +39,8 @@ def grant_rewards(options: argparse.Namespace) -> int:
     reward = _reward(options)
     if not (options.dry_run or options.yes or (sys.stdin and sys.stdin.isatty())):
         raise InvalidRequestError(
-            "standard input is no terminal, so nobody can be asked: --yes grants without asking, --dry-run only counts"
+            "standard input: is not a terminal, so it cannot confirm; "
+            "--yes grants without asking, --dry-run only counts"
         )
     ledgers = open_sweeps()
     with naming(ledgers.endpoint):
@@ -60,25 +61,24 @@ def _reward(options: argparse.Namespace) -> Reward:
     reward = Reward.of(_operations(options.app), options.operation, period)
     doubt = period.doubt(now(), options.time_zone)
     if doubt and not options.force:
-        raise InvalidRequestError(f"period: {doubt}; with --force it is granted all the same")
+        raise InvalidRequestError(f"period: {doubt}; --force grants it anyway")
     return reward
 
 
 def _operations(name: str | None) -> type[BaseLedgerOperations]:
-    """An app's operations, which it is told by name, as servers are told an app.
+    """An app's operations, by their name `module:Class`.
 
     Raises:
-        InvalidRequestError: there are none of this name.
+        InvalidRequestError: there is no such class, or its module cannot be imported.
     """
     if not name:
-        raise InvalidRequestError(
-            "--app, or LEDGER_APP, has to say whose rules apply: module:Operations"
-        )
+        raise InvalidRequestError("--app: is missing; give module:Operations, or set LEDGER_APP")
     module, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in (*module.split("."), attribute)):
-        raise InvalidRequestError(f"--app: must be written as module:Operations: {name!r}")
-    if (here := os.getcwd()) not in sys.path:
-        sys.path.insert(0, here)
+        raise InvalidRequestError(f"--app: must have the form module:Operations: {name!r}")
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
     try:
         found = getattr(import_module(module), attribute, None)
     except ModuleNotFoundError as error:
@@ -92,85 +92,106 @@ def _operations(name: str | None) -> type[BaseLedgerOperations]:
 
 
 def _estimate(reward: Reward, planned: Tally, segments: int) -> None:
-    writes, reads = planned.granted * WRITE_UNITS_PER_REWARD, planned.read_units
+    writes = planned.granted * WRITE_UNITS_PER_REWARD
+    reads = 2 * planned.read_units  # to count, and to grant
     rate = REWARDS_PER_SECOND * segments
-    dollars = writes * WRITE_UNIT_DOLLARS + 2 * reads * READ_UNIT_DOLLARS
+    seconds = planned.granted / rate
+    dollars = writes * WRITE_UNIT_DOLLARS + reads * READ_UNIT_DOLLARS
     output.say(
         f"{reward.operation} {reward.amount:+d} for {reward.period}, under the nonce {reward.nonce}"
     )
     output.say(
-        f"owners: {planned.owners:,}, of whom get it: {planned.granted:,}, have it: {planned.already:,}, "
-        f"are not eligible: {planned.skipped:,}, cannot get it: {planned.failed:,}"
+        f"owners: {planned.owners:,}, of whom get it: {planned.granted:,}, "
+        f"have it: {planned.already:,}, are not eligible: {planned.skipped:,}, "
+        f"cannot get it: {planned.failed:,}"
     )
     output.say(
-        f"about {writes:,} write units and {2 * reads:,.0f} read units, ${dollars:,.2f} at list price, "
-        f"{planned.granted / rate:,.0f} s at {rate:,} owners a second"
+        f"about {writes:,} write units and {reads:,.0f} read units, "
+        f"${dollars:,.2f} at list price, {seconds:,.0f} s at {rate:,} owners a second"
     )
 
 
 def _confirmed(reward: Reward, owners: int) -> bool:
-    amount, whom = _counted(abs(reward.amount), "credit"), f"about {_counted(owners, 'owner')}"
-    question = f"Take {amount} from {whom}?" if reward.amount < 0 else f"Grant {amount} to {whom}?"
+    amount = _counted(abs(reward.amount), "credit")
+    recipients = f"about {_counted(owners, 'owner')}"
+    question = f"Grant {amount} to {recipients}?"
+    if reward.amount < 0:
+        question = f"Take {amount} from {recipients}?"
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.buffer.readline().strip().lower() in {b"y", b"yes"}
 
 
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _swept(
-    new_sweep: Callable[..., Sweep], reward: Reward, planned: Tally, segments: int, doing: str
+    new_sweep: Callable[..., Sweep],
+    reward: Reward,
+    planned: Tally,
+    segments: int,
+    doing: str,
 ) -> Tally:
-    """What came of one sweep over all owners, several segments at a time, with a bar on the way."""
-    seen, begun, lock, stopping = Tally(), monotonic(), Lock(), Event()
+    """The tally of a sweep over all owners, by a thread for each segment, with a progress bar."""
+    progress = _Progress(planned.owners, doing)
+    stopping = Event()
 
-    def on_page(tally: Tally) -> None:
-        with lock:
-            seen.add(tally)
-            show()
-
-    def show() -> None:
-        rate = seen.owners / max(monotonic() - begun, 0.001)
-        share = min(seen.owners / planned.owners, 1) if planned.owners else 0
-        bar = (
-            f"[{'#' * int(share * BAR_WIDTH):{BAR_WIDTH}}] {share:4.0%} " if planned.owners else ""
-        )
-        left = (
-            f", {(planned.owners - seen.owners) / rate:,.0f} s left"
-            if planned.owners > seen.owners
-            else ""
-        )
-        if sys.stderr.isatty():
-            print(
-                f"\r{doing} {bar}{seen.owners:,} owners, {rate:,.0f}/s{left}\x1b[K",
-                end="",
-                file=sys.stderr,
-            )
-
-    def finished(segment: Segment) -> Tally:
+    def sweep_to_end(segment: Segment) -> Tally:
         while not segment.finished:
             before = segment.place
+            # A sweep that is stopped sees that its time is up.
             sweep = new_sweep(monotonic=lambda: inf if stopping.is_set() else monotonic())
-            segment = sweep.run(segment, seconds=SWEEP_SECONDS_MAX, on_page=on_page)
+            segment = sweep.run(segment, seconds=SWEEP_SECONDS_MAX, on_page=progress.add)
             if not segment.finished and segment.place == before:
-                raise UnavailableError(
-                    f"{len(segment.postponed)} owners are written to all the time: run it again"
-                )
+                busy = len(segment.postponed)
+                problem = f"{busy} are written to all the time; run it again later"
+                raise UnavailableError(f"owners: {problem}")
         return segment.tally
 
     total = Tally()
     try:
         with ThreadPoolExecutor(segments) as threads:
             try:
-                for tally in threads.map(
-                    finished, Segment.all_of(reward, segments, datetime.now(UTC))
-                ):
+                parts = Segment.all_of(reward, segments, datetime.now(UTC))
+                for tally in threads.map(sweep_to_end, parts):
                     total.add(tally)
             except BaseException:
-                stopping.set()  # for all of them the time is up
+                stopping.set()
                 raise
     finally:
+        progress.end()
+    return total
+
+
+class _Progress:
+    """A bar on a terminal's standard error. Threads may share it."""
+
+    def __init__(self, owners: int, doing: str) -> None:
+        self._owners = owners
+        self._doing = doing
+        self._seen = Tally()
+        self._begun = monotonic()
+        self._lock = Lock()
+
+    def add(self, tally: Tally) -> None:
+        """Count a page of a segment, and draw the bar anew."""
+        with self._lock:
+            self._seen.add(tally)
+            if sys.stderr.isatty():
+                print(f"\r{self._line()}\x1b[K", end="", file=sys.stderr)
+
+    def end(self) -> None:
+        """End the line of the bar."""
         if sys.stderr.isatty():
             print(file=sys.stderr)
-    return total
+
+    def _line(self) -> str:
+        seen = self._seen.owners
+        rate = seen / max(monotonic() - self._begun, 0.001)
+        line = f"{seen:,} owners, {rate:,.0f}/s"
+        if self._owners:
+            share = min(seen / self._owners, 1)
+            line = f"[{'#' * int(share * BAR_WIDTH):{BAR_WIDTH}}] {share:4.0%} {line}"
+        if self._owners > seen > 0:
+            line += f", {(self._owners - seen) / rate:,.0f} s left"
+        return f"{self._doing} {line}"

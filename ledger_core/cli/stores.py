@@ -1,4 +1,4 @@
-"""The store and the keys of a command. An endpoint that does not answer is named within three seconds."""
+"""The store and the keys of a command. An endpoint that does not answer is named in 3 seconds."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
@@ -30,9 +30,9 @@ __all__ = [
 ]
 
 ANSWER_SECONDS_MAX = 2.25
-"""How long a command waits for a first answer. With the time that it takes to start, people know within 3 seconds."""
+"""How long a command waits for the first answer. With its start it takes less than 3 seconds."""
 STEP_SECONDS = 0.05
-"""It waits in steps, which take longer where the machine has too much to do to be quick itself."""
+"""The length of a step of this wait. On a busy machine each step takes longer, and so the wait."""
 REASONS = {
     "ConnectTimeoutError": "no connection in time",
     "ReadTimeoutError": "nothing in time",
@@ -41,11 +41,11 @@ REASONS = {
     "ProxyConnectionError": "the proxy cannot be reached",
     "SSLError": "its certificate is not trusted, or it does not speak TLS",
 }
-"""What came instead of an answer, by botocore's names."""
+"""Why no answer came, by the name of botocore's error."""
 
 
 class NoAnswerError(UnavailableError):
-    """Somebody does not answer, and will not answer the next call either."""
+    """An endpoint does not answer. It will not answer the next call either."""
 
 
 class Ledgers(NamedTuple):
@@ -57,16 +57,16 @@ class Ledgers(NamedTuple):
 
 
 def open_ledgers() -> Ledgers:
-    """The store, for reading one owner's ledger after the other.
+    """The store, for reading the account of one owner after the other.
 
     Raises:
-        NoAnswerError: it does not answer.
+        NoAnswerError: DynamoDB does not answer.
     """
     return _opened(wiring.create_client())
 
 
 def open_sweeps() -> Ledgers:
-    """The store, for sweeping all owners. Raises as `open_ledgers`."""
+    """The store, for sweeps over all owners. Raises as `open_ledgers`."""
     return _opened(wiring.create_client(SWEEP_CONFIG))
 
 
@@ -83,7 +83,7 @@ def _opened(client: "DynamoDBClient") -> Ledgers:
 
 
 def _ask(store: SweepStore) -> None:
-    """See whether anybody is there: whatever DynamoDB says is an answer, and a reader may be refused this call."""
+    """Check that DynamoDB answers. A refusal is an answer: the role may lack this permission."""
     try:
         store.account("ledger", consistent=False)
     except StoreError:
@@ -94,20 +94,20 @@ def _ask(store: SweepStore) -> None:
 
 
 def answer_of(name: str, call: Callable[[], T]) -> T:
-    """What a call answers, made once.
+    """The result of a call, which is made once.
 
     Raises:
-        NoAnswerError: nothing, within ANSWER_SECONDS_MAX; it says that `name` did not.
+        NoAnswerError: `name` did not answer within ANSWER_SECONDS_MAX.
     """
     answer: Future[T] = Future()
 
-    def answering() -> None:
+    def run() -> None:
         try:
             answer.set_result(call())
         except BaseException as error:
             answer.set_exception(error)
 
-    Thread(target=answering, daemon=True).start()
+    Thread(target=run, daemon=True).start()
     for _ in range(int(ANSWER_SECONDS_MAX / STEP_SECONDS)):
         wait([answer], STEP_SECONDS)
         if answer.done():
@@ -118,7 +118,7 @@ def answer_of(name: str, call: Callable[[], T]) -> T:
 
 @contextmanager
 def naming(name: str) -> Iterator[None]:
-    """Say who did not answer, by the URL where it is known, else by name."""
+    """Name the endpoint in an UnavailableError: by its URL if that is known, else by `name`."""
     try:
         yield
     except NoAnswerError:
@@ -127,11 +127,10 @@ def naming(name: str) -> Iterator[None]:
         cause: Any = error.__cause__
         reason = REASONS.get(type(cause).__name__)
         if reason:
-            raise NoAnswerError(
-                f"no answer from {cause.kwargs.get('endpoint_url', name)} ({reason})"
-            ) from None
+            url = cause.kwargs.get("endpoint_url", name)
+            raise NoAnswerError(f"no answer from {url} ({reason})") from None
         if "did not answer" in str(error):
-            raise NoAnswerError(
-                f"no answer from {name} (what came instead is not its own)"
-            ) from None
-        raise (UnavailableError(f"{name}: {error}") if cause else error) from cause
+            raise NoAnswerError(f"no answer from {name} (another server answered)") from None
+        if cause:
+            raise UnavailableError(f"{name}: {error}") from cause
+        raise

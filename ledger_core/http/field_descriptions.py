@@ -125,7 +125,8 @@ FIELDS: Mapping[str, Mapping[str, Described]] = {
             f"What was done to the ledger; empty when it is valid. At most {FINDINGS_MAX:,}.",
         ),
         "discrepancies": Described(
-            f"The values that do not add up; empty when it is valid. At most {DISCREPANCIES_MAX:,}.",
+            "The values that do not add up; empty when it is valid. "
+            f"At most {DISCREPANCIES_MAX:,}.",
         ),
         "truncated": Described(
             "Whether there are more findings or discrepancies than the report lists.",

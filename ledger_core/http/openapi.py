@@ -36,8 +36,8 @@ DESCRIPTIONS = {
     409: "The nonce was used. `entry` is the original, `replay` is true for the same request.",
     413: "The body is too large.",
     415: "The body is declared to be something other than JSON, or is compressed.",
-    422: "A field, a limit or a rule is broken, the `Idempotency-Key` was used by a different request, "
-    "or the ledger is too long to be verified over HTTP.",
+    422: "A field, a limit or a rule is broken, the `Idempotency-Key` was used by a different "
+    "request, or the ledger is too long to be verified over HTTP.",
     429: "Too many requests for API Gateway. Send the same request later, under the same nonce.",
     500: "A bug, a missing table or permission. Give the operator the `request_id`.",
     501: "A newer version of the ledger wrote this entry or account. Nothing is written.",
@@ -96,8 +96,8 @@ TOKEN = {
     "type": "http",
     "scheme": "bearer",
     "bearerFormat": "JWT",
-    "description": "A token of the issuer that the stack trusts. Its `sub` is the owner. Its scopes are "
-    "`ledger/read` (any owner's ledger) and `ledger/write` (any operation).",
+    "description": "A token of the issuer that the stack trusts. Its `sub` is the owner. Its "
+    "scopes are `ledger/read` (any owner's ledger) and `ledger/write` (any operation).",
 }
 TAGS = {"ledger": "Post operations for owners; read and verify their ledgers."}
 """The tags of the ledger's own routes."""

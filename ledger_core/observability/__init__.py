@@ -1,4 +1,4 @@
-"""What a request used, and the log lines that CloudWatch makes metrics of."""
+"""Count what a request uses, and write the log lines that CloudWatch makes metrics of."""
 
 from ledger_core.observability.metric_lines import (
     LOG_VARIABLE,

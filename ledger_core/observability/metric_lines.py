@@ -1,4 +1,4 @@
-"""Structured log lines from which CloudWatch makes metrics as well, in its embedded metric format."""
+"""Structured log lines in the embedded metric format, from which CloudWatch makes metrics."""
 
 import os
 import sys
@@ -20,40 +20,51 @@ __all__ = [
 
 METRICS_NAMESPACE = "SharedLedger"
 SERVICE_VARIABLE = "LEDGER_SERVICE"
-"""The environment's name for what the metrics are of; in a stack, the stack."""
+"""The environment variable that names the service of the metrics; in a stack, the stack."""
 LOG_VARIABLE = "LEDGER_LOG"
-"""The environment's name for how a request is logged, where nobody makes metrics of it; JSON unless it says `short`."""
+"""The environment variable with the style of a server's log lines: `json` (default) or `short`."""
 UNITS = {
     "Latency": "Milliseconds",
     "RewardsDeviation": "Percent",
     "RewardsPerSecond": "Count/Second",
     "RewardsRunTime": "Seconds",
 }
-"""Of the metrics that are no counts."""
+"""The unit of a metric, if it is not a count."""
+
+SHORT_FIELDS = ("method", "route", "status", "code", "operation")
+"""The fields of a short line, in their order."""
 
 _ENCODER = JSONEncoder(separators=(",", ":"))
 
 
 class MetricLines:
-    """Writes lines whose metrics have the dimension `service`, and once more with another one if a line has it."""
+    """Writes log lines with metrics, which have the dimension `service`."""
 
     def __init__(self) -> None:
         self._service = os.environ.get(SERVICE_VARIABLE) or "ledger"
 
     def write(
-        self, fields: Mapping[str, Any], metrics: Mapping[str, float], *, by: str | None = None
+        self,
+        fields: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        *,
+        by: str | None = None,
     ) -> None:
-        """Write one line to the standard output.
+        """Write a line to standard output.
 
         Args:
-            fields: of the line; those that are None are left out.
-            metrics: of the line; counts that are 0 are left out.
-            by: a field whose values the metrics are counted by as well, beside the sum of them all.
+            fields: the fields of the line; a field that is None is left out.
+            metrics: the metrics of the line; a count of 0 is left out.
+            by: a field that is a second dimension. CloudWatch then keeps each metric twice: for
+                all values of the field together, and for each value.
         """
         counted = {name: number for name, number in metrics.items() if number or name in UNITS}
+        dimensions = [["service"]]
+        if by:
+            dimensions.append(["service", by])
         directive = {
             "Namespace": METRICS_NAMESPACE,
-            "Dimensions": [["service"], *([["service", by]] if by else [])],
+            "Dimensions": dimensions,
             "Metrics": [{"Name": name, "Unit": UNITS.get(name, "Count")} for name in counted],
         }
         line = {
@@ -66,29 +77,25 @@ class MetricLines:
 
 
 class LogStyle(StrEnum):
-    """For people at a terminal, or for CloudWatch."""
+    """`SHORT` is for people at a terminal, `JSON` for CloudWatch."""
 
     SHORT = "short"
     JSON = "json"
 
 
 class ShortLines:
-    """Writes what a person wants to see of a request while it runs, and no metrics."""
+    """Writes short lines for a person at a terminal, without metrics."""
 
     def write(self, fields: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """Write one line to the standard output, at once."""
-        what = [
-            str(fields.get(name) or "-")
-            for name in ("method", "route", "status", "code", "operation")
-        ]
-        sys.stdout.write(f"{strftime('%H:%M:%S')} {' '.join(what)} {metrics['Latency']:.1f} ms\n")
+        """Write a line to standard output, and flush it."""
+        values = " ".join(str(fields.get(name) or "-") for name in SHORT_FIELDS)
+        sys.stdout.write(f"{strftime('%H:%M:%S')} {values} {metrics['Latency']:.1f} ms\n")
         sys.stdout.flush()
 
 
 def request_lines() -> MetricLines | ShortLines:
-    """How requests are logged here; in Lambda always as JSON, of which CloudWatch makes metrics."""
-    is_short = (
-        os.environ.get(LOG_VARIABLE) == LogStyle.SHORT
-        and "AWS_LAMBDA_FUNCTION_NAME" not in os.environ
-    )
-    return ShortLines() if is_short else MetricLines()
+    """The writer of requests' lines. In Lambda it always writes JSON, for CloudWatch's metrics."""
+    is_in_lambda = "AWS_LAMBDA_FUNCTION_NAME" in os.environ
+    if os.environ.get(LOG_VARIABLE) == LogStyle.SHORT and not is_in_lambda:
+        return ShortLines()
+    return MetricLines()

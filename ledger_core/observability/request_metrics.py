@@ -1,4 +1,4 @@
-"""What one request uses of DynamoDB, counted call by call and logged when the request ends."""
+"""Count what a request uses of DynamoDB. The counts are logged when the request ends."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,34 +10,37 @@ __all__ = ["RequestMetrics", "current_request_metrics", "measure_request"]
 
 @dataclass(kw_only=True)
 class RequestMetrics:
-    """Counts of one request, in the order in which they come about."""
+    """The counts of one request."""
 
     dynamodb_requests: int = 0
     """Requests sent to DynamoDB, answered or not."""
     dynamodb_seconds: float = 0.0
-    """How long they took, together."""
+    """The time that these requests took, in total."""
     read_units: float = 0.0
     write_units: float = 0.0
-    """Capacity that DynamoDB says was consumed; it says nothing of a transaction that it cancels."""
+    """Capacity that DynamoDB reports. It reports none for a transaction that it cancels."""
     attempts: int = 0
-    """Transactions begun to append the entry; one that is sent again because its outcome is unknown counts once."""
+    """Transactions planned. One that is sent again because its outcome is unknown counts once."""
     stale_heads: int = 0
-    """Transactions cancelled because another writer had moved the balance, each begun anew from the fresh one."""
+    """Transactions cancelled because another writer moved the account, and then planned anew."""
     retries: int = 0
-    """Pauses before another try: after conflicts, throttling and lost answers, and from the second stale head on."""
+    """Pauses before a retry: after conflicts, throttling, lost answers, repeated stale heads."""
 
 
 _CURRENT: ContextVar[RequestMetrics | None] = ContextVar("request_metrics", default=None)
 
 
 def current_request_metrics() -> RequestMetrics:
-    """What the request of this task or thread has used so far; nobody asks for it when no request is measured."""
+    """The counts of the request that this task or thread works for.
+
+    While no request is measured, these are counts that nothing reads.
+    """
     return _CURRENT.get() or RequestMetrics()
 
 
 @contextmanager
 def measure_request() -> Iterator[RequestMetrics]:
-    """Measure what is done inside, in the threads that it waits for too."""
+    """Count what happens in this context, and in the threads that it waits for."""
     metrics = RequestMetrics()
     token = _CURRENT.set(metrics)
     try:

@@ -153,7 +153,7 @@ def test_command_line_holds_receipts_against_a_ledger(
             ["--receipt", "third", "--key", "export"],
             "export: holds no public keys: neither a JWK set nor PEM",
         ),
-        (["--receipt", "bob"], "bob: is of an account that is not among these"),
+        (["--receipt", "bob"], "bob: is of an account that is not among these; add its owner"),
         (["--receipt", "third", "--receipt", "no key"], "LEDGER_RECEIPT_KEY is not set"),
     ],
 )

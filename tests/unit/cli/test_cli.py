@@ -231,13 +231,13 @@ def test_owners_of_a_file(processor: OperationProcessor, tmp_path: Path, here: R
 @pytest.mark.parametrize(
     ("lines", "error"),
     [
-        (b"a#b\n", "-: line 1: is no owner's id: "),
-        (b"\n\nx y\n", "-: line 3: is no owner's id: "),
-        (b"\xff\n", "-: line 1: is no owner's id: it is not UTF-8"),
-        (b"x" * 2000, "-: line 1: is no owner's id: String should have at most 128 characters"),
+        (b"a#b\n", "-: line 1: is not an owner's id: "),
+        (b"\n\nx y\n", "-: line 3: is not an owner's id: "),
+        (b"\xff\n", "-: line 1: is not an owner's id: must be UTF-8"),
+        (b"x" * 2000, "-: line 1: is not an owner's id: String should have at most 128 characters"),
         (
             "\u200b".encode(),
-            "-: line 1: is no owner's id: must not hold control, format or unassigned characters",
+            "-: line 1: is not an owner's id: must not hold control, format or unassigned characters",
         ),
     ],
 )
@@ -410,7 +410,7 @@ def test_invalid_arguments_are_refused(
             "/nowhere.pem: No such",
         ),
         (["receipt-key"], {}, "LEDGER_RECEIPT_KEY is not set"),
-        (["receipt-key", "broken.pem"], {}, "local: is no private key in PEM"),
+        (["receipt-key", "broken.pem"], {}, "local: is not a private key in PEM"),
     ],
 )
 def test_command_that_cannot_run_prints_an_error(
@@ -434,7 +434,7 @@ def test_incomplete_installation_is_an_error(tmp_path: Path) -> None:
     variables: dict[str, str | None] = {"PYTHONPATH": str(tmp_path)}
     refused(
         ledger("export", "ada", variables=variables),
-        "the installation is not whole: no_such_module cannot be imported",
+        "installation: no_such_module cannot be imported; install shared-ledger again",
     )
 
 
@@ -443,10 +443,10 @@ def test_incomplete_installation_is_an_error(tmp_path: Path) -> None:
     [
         (
             KeyError("hash"),
-            "this is a fault of the ledger's own, please report it: "
+            "this is a bug of the ledger, please report it: "
             "KeyError, cli/test_cli.py, line ",
         ),
-        (MemoryError(), "there is not enough memory"),
+        (MemoryError(), "memory: there is not enough; run it on a larger machine"),
     ],
 )
 def test_bug_of_the_command_is_an_error(

@@ -132,7 +132,7 @@ def test_command_without_a_terminal_needs_an_argument(
     code, done, printed = cli(*DAY)
     assert (code, done, sent) == (2, {}, [])
     assert printed == (
-        "ledger: standard input is no terminal, so nobody can be asked: "
+        "ledger: standard input: is not a terminal, so it cannot confirm; "
         "--yes grants without asking, --dry-run only counts\n"
     )
     cloud.check(owners, [])
@@ -178,7 +178,7 @@ def test_later_or_old_period_needs_force(
         code, done, printed = cli("--date", day, "--yes", "--time-zone", zone)
         assert (code, done, sent) == (2, {}, []), day
         assert printed.startswith(f"ledger: period: {day} "), printed
-        assert printed.endswith(f" in {zone}; with --force it is granted all the same\n")
+        assert printed.endswith(f" in {zone}; --force grants it anyway\n")
     for day in recent:
         assert cli("--date", day, "--yes", "--time-zone", zone)[:1] == (0,)
     assert cli("--date", in_doubt[0], "--yes", "--time-zone", zone, "--force")[1]["granted"] == 1
@@ -218,7 +218,7 @@ def test_app_is_an_argument_or_a_variable(
 @pytest.mark.parametrize(
     ("app", "error"),
     [
-        (None, "--app, or LEDGER_APP, has to say whose rules apply: module:Operations"),
+        (None, "--app: is missing; give module:Operations, or set LEDGER_APP"),
         ("nothing_there:Operations", "--app: there is no module 'nothing_there'"),
         ("functions.nothing:Operations", "--app: there is no module 'functions.nothing'"),
         (
@@ -238,9 +238,9 @@ def test_app_is_an_argument_or_a_variable(
         ),
         ("json:loads", "--app: json has no class 'loads' of operations"),
         ("json:JSONDecoder", "--app: json has no class 'JSONDecoder' of operations"),
-        ("json", "--app: must be written as module:Operations: 'json'"),
-        (":Operations", "--app: must be written as module:Operations: ':Operations'"),
-        ("..json:Operations", "--app: must be written as module:Operations: '..json:Operations'"),
+        ("json", "--app: must have the form module:Operations: 'json'"),
+        (":Operations", "--app: must have the form module:Operations: ':Operations'"),
+        ("..json:Operations", "--app: must have the form module:Operations: '..json:Operations'"),
     ],
 )
 def test_invalid_app_is_refused(

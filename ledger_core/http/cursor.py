@@ -1,4 +1,4 @@
-"""Cursors: positions in the history of an account, as opaque texts that work for no other account."""
+"""Cursors: opaque texts for positions in the history of an account. They fit no other account."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import datetime
@@ -16,7 +16,7 @@ INSTANT: TypeAdapter[datetime] = TypeAdapter(Instant)
 
 
 def cursor_at(account: str, position: datetime) -> str:
-    """The cursor of a position. It is bound to the account, by its key; it is no secret and grants nothing."""
+    """The cursor of a position. It is bound to the account's key; it is not secret."""
     text = format_time(position)
     seal = sha256(f"{account}#{text}".encode()).hexdigest()[:16]
     return urlsafe_b64encode(f"{text}{seal}".encode()).decode()

@@ -201,8 +201,8 @@ class LedgerRouter(APIRouter):
     ) -> History:
         """The entries from `from` (inclusive) to `to` (exclusive), newest first.
 
-        With `operation` or `app`, a page may be short although more entries follow: ask for the next page
-        until `next_cursor` is null.
+        With `operation` or `app`, a page may be short although more entries follow: ask for the
+        next page until `next_cursor` is null.
         """
         self._check_may_read(request, owner_id)
         if operation is not None:

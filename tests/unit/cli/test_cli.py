@@ -443,8 +443,7 @@ def test_incomplete_installation_is_an_error(tmp_path: Path) -> None:
     [
         (
             KeyError("hash"),
-            "this is a bug of the ledger, please report it: "
-            "KeyError, cli/test_cli.py, line ",
+            "this is a bug of the ledger, please report it: KeyError, cli/test_cli.py, line ",
         ),
         (MemoryError(), "memory: there is not enough; run it on a larger machine"),
     ],

@@ -118,6 +118,7 @@ def test_imports_have_no_circle() -> None:
         left = {module: imported for module, imported in left.items() if module not in ready}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "unused"),
     [

@@ -107,6 +107,7 @@ def test_main_targets_run_the_tested_programs(target: str, part: str) -> None:
     assert part in done.stdout
 
 
+@pytest.mark.slow
 def test_snippets_are_one_program() -> None:
     """The Python of all pages, in order, is an app that lists its operation and has rewards."""
     sources = [source for name in PAGES for source in blocks(name, "python")]

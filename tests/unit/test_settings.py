@@ -110,6 +110,7 @@ def test_wrong_setting_is_named(changes: dict[str, str], message: str) -> None:
         Settings.from_environment({**TABLES, **changes})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["functions.example_app.app", "functions.daily_reward.app"])
 @pytest.mark.parametrize(
     ("changes", "message"),

@@ -68,6 +68,7 @@ def test_settings_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (first.base_path, load_settings().base_path) == ("/once", "/twice")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["functions.example_app.app", "functions.daily_reward.app"])
 def test_started_function_freezes_its_imported_objects(module: str) -> None:
     """The garbage collector is on, and ignores the objects of the imports."""

@@ -42,7 +42,7 @@ build-%: .venv/ready .local/runtime/ready
 	.venv/bin/python -m infra.build "$(ARTIFACTS_DIR)"
 
 check: style types .venv/ready ## check style and types, and run the unit tests, in a minute
-	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --no-cov -q -m "not slow" $(UNIT_TESTS)
+	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal --no-cov -q -m "not slow" $(UNIT_TESTS)
 
 test: .venv/ready .local/runtime/ready .local/ministack/ready .local/npm/ready build ## run all tests, with the coverage that must be reached
 	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder

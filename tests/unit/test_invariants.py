@@ -265,6 +265,7 @@ def recorded(processor: OperationProcessor) -> Case:
     return Book.of(processor.store, "ada"), history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

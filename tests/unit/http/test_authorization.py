@@ -144,6 +144,7 @@ def send(api: LambdaApi, method: str, path: str, body: Any, *, new: str) -> Answ
     return api(method, path, body, query=parameters)
 
 
+@pytest.mark.slow
 def test_every_route_and_every_kind_of_caller(api: LambdaApi) -> None:
     """Each route answers each caller as the table says."""
     new = (f"n{number}" for number in count())

@@ -72,6 +72,7 @@ def test_handler_works_after_its_event_loop_was_closed(api: LambdaApi) -> None:
         asyncio.set_event_loop(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "headers",
     [

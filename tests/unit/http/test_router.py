@@ -118,6 +118,7 @@ def test_idempotency_key_may_be_quoted(api: LambdaApi, header: str, key: str) ->
     assert answer.body["nonce"] == key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "key", ['"a', 'a"', 'a"b', '"a"b"', r'"a\b"', r'"a\"', '"', '""', " ", "a,b", '"a","a"', "a,a"]
 )
@@ -214,6 +215,7 @@ BAD_BODIES: list[tuple[str, Any, str]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "code"), [pytest.param(body, code, id=name) for name, body, code in BAD_BODIES]
 )
@@ -423,6 +425,7 @@ def test_limits_of_history(api: LambdaApi) -> None:
     assert api("GET", "/ledger/ada/entries", query={"limit": str(HISTORY_LIMIT_MAX)}).status == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "query"),
     [

@@ -1,12 +1,11 @@
-"""Changes to the library that no test notices: finds them, and fails unless `mutants.md` explains
-each.
+"""Finds changes to the library that no test notices; fails unless `mutants.md` explains each.
 
     make mutants
     make mutants ONLY="ledger_core/periods.py ledger_core/http/authorization.py"
 
-mutmut makes one small change at a time to the functions that `[tool.mutmut]` of pyproject.toml
-selects, and runs the tests that call the function, with this file as pytest's plugin. It works on
-links, in a directory of its own.
+mutmut makes small changes, one at a time, to the functions that `[tool.mutmut]` of pyproject.toml
+selects. It runs the tests that call the function, with this file as pytest's plugin, on links in
+its own directory.
 """
 
 import os
@@ -101,18 +100,20 @@ def main(files: Sequence[str] = ()) -> int:
         for mutant, why in explained(EXPLAINED.read_text()).items()
         if not files or mutant.file in files
     }
-    told = [f"{mutant} {reasons.get(mutant, 'NOT EXPLAINED')}" for mutant in survivors]
+    lines = [f"{mutant} {reasons.get(mutant, 'NOT EXPLAINED')}" for mutant in survivors]
     obsolete = reasons.keys() - set(survivors)
-    told += [f"{mutant} explained, and did not survive" for mutant in obsolete]
+    lines += [f"{mutant} explained, and did not survive" for mutant in obsolete]
     unexplained = sum(mutant not in reasons for mutant in survivors)
-    killed, counts = len(results) - len(survivors), Counter(status for _, status in results)
-    told.append(", ".join(f"{count} {status}" for status, count in counts.most_common()))
-    told.append(
-        f"{len(results)} mutants, {killed} killed, {len(survivors) - unexplained} explained, {unexplained} not; "
-        f"score {killed / len(results):.1%} in {(time.monotonic() - begun) / 60:.0f} minutes"
+    killed = len(results) - len(survivors)
+    counts = Counter(status for _, status in results)
+    minutes = (time.monotonic() - begun) / 60
+    lines.append(", ".join(f"{count} {status}" for status, count in counts.most_common()))
+    lines.append(
+        f"{len(results)} mutants, {killed} killed, {len(survivors) - unexplained} explained, "
+        f"{unexplained} not; score {killed / len(results):.1%} in {minutes:.0f} minutes"
     )
-    print("\n".join(told))
-    SUMMARY.write_text("\n".join(told))
+    print("\n".join(lines))
+    SUMMARY.write_text("\n".join(lines))
     return 1 if unexplained or obsolete else 0
 
 

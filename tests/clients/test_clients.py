@@ -1,7 +1,6 @@
-"""Clients made of the OpenAPI document, in Python and in TypeScript, do what an app does with a
-ledger.
+"""Clients that are generated from the OpenAPI document, in Python and TypeScript, use a ledger.
 
-The document is the one of a server that asks for tokens, and that is what they talk to.
+The document is that of a server that needs tokens, and the clients call this server.
 """
 
 import importlib
@@ -67,7 +66,7 @@ def document(ledger: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[str]:
-    """Answers as API Gateway does when it does not ask the app, with the status that a path names."""
+    """Answers as API Gateway itself does, with the status that a path names."""
 
     class Messages(small_server.Handler):
         def respond(self) -> None:
@@ -84,8 +83,7 @@ def gateway() -> Iterator[str]:
 
 @pytest.fixture
 def python(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The Python client: its classes, and what it does by the last words of its names; the
-    generator has no doubt."""
+    """The Python client: its classes, and its functions by the ends of their names."""
     (tmp_path / "config.yml").write_text("post_hooks: []")
     command = [
         str(Path(sys.executable).parent / "openapi-python-client"),
@@ -123,8 +121,7 @@ def python(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
 
 
 def test_python_client(ledger: tuple[str, str], gateway: str, python: SimpleNamespace) -> None:
-    """It posts with metadata, reads the balance and the history, replays, and knows problems and
-    gateway's messages."""
+    """It posts, reads, replays, and knows the problems and the messages of the gateway."""
     url, token = ledger
     models = python.models
     with python.client(base_url=url, token=token) as client:
@@ -174,7 +171,7 @@ def test_typescript_client(
     """The same, by types that `tsc --strict` is content with."""
     if not MODULES.exists():
         pytest.skip(
-            "NOT TESTED with TypeScript: it needs Node.js and npm, and `make test` to install what is locked"
+            "NOT TESTED with TypeScript: it needs Node.js and npm; `make test` installs the rest"
         )
     (tmp_path / "node_modules").symlink_to(MODULES)
     shutil.copy(HERE / "client.mts", tmp_path)
@@ -198,11 +195,9 @@ def test_typescript_client(
 
 
 def test_hash_is_recomputed_with_canonicalize(ledger: tuple[str, str], tmp_path: Path) -> None:
-    """Node's own SHA-256 over an implementation of RFC 8785 gives each entry's hash, in any script."""
+    """SHA-256 of Node, after an implementation of RFC 8785, gives the hash of each entry."""
     if not (MODULES / "canonicalize").exists():
-        pytest.skip(
-            "NOT TESTED with Node: it needs Node.js and npm, and `make test` to install what is locked"
-        )
+        pytest.skip("NOT TESTED with Node: it needs Node.js and npm; `make test` installs the rest")
     url, token = ledger
     add = {"owner_id": "añø-日本-😀", "operation": "CREDIT_ADD", "amount": 7}
     bodies = [
@@ -243,7 +238,7 @@ def test_document_passes_every_rule_of_spectral() -> None:
     spectral = MODULES / "@stoplight/spectral-cli/dist/index.js"
     if not spectral.exists():
         pytest.skip(
-            "NOT TESTED with Spectral: it needs Node.js and npm, and `make test` to install what is locked"
+            "NOT TESTED with Spectral: it needs Node.js and npm; `make test` installs the rest"
         )
     rules = ("--ruleset", str(HERE / "spectral.yaml"), "--fail-severity", "hint")
     assert "No results" in node(spectral, "lint", *rules, PATH, folder=HERE)

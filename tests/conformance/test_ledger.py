@@ -79,8 +79,7 @@ def test_accepted_entry_is_stored_and_moves_the_balance(processor: OperationProc
 
 
 def test_entries_form_a_gapless_chain(processor: OperationProcessor) -> None:
-    """Ids count from 1, each balance follows from the one before, each entry carries the hash of
-    the one before."""
+    """Ids count from 1, each balance follows, and each entry has the hash of the entry before."""
     for step in range(5):
         processor.process(add(step + 1, f"n{step}"))
     entries = history(processor.store)
@@ -94,7 +93,7 @@ def test_entries_form_a_gapless_chain(processor: OperationProcessor) -> None:
 
 
 def test_created_at_strictly_increases_even_when_the_clock_does_not(store: LedgerStore) -> None:
-    """A clock that stands still still gives every entry a time of its own, one microsecond apart."""
+    """If the clock stands still, entries are one microsecond apart."""
     processor = OperationProcessor(store, ExampleAppOperations, clock=lambda: NOON)
     times = [processor.process(add(1, f"n{step}")).created_at for step in range(3)]
     assert [(time - NOON).microseconds for time in times] == [0, 1, 2]
@@ -115,8 +114,7 @@ def test_second_use_of_a_nonce_answers_the_original(processor: OperationProcesso
 def test_retried_spend_is_a_duplicate_even_when_the_balance_is_now_too_low(
     store: LedgerStore,
 ) -> None:
-    """Duplicate comes before insufficient, for a process that knows the head and for one that does
-    not."""
+    """Duplicate comes before insufficient, for a known account and for an unknown account."""
     processor = another_process(store)
     processor.process(add(5, "grant"))
     original = processor.process(spend(5, "spend"))
@@ -162,8 +160,7 @@ def test_zero_credit_operation_is_still_an_entry(processor: OperationProcessor) 
 
 
 def test_transaction_is_cancelled_for_each_condition(store: LedgerStore) -> None:
-    """An account is opened once, an account moves once, a nonce is used once; each reason holds
-    what is stored."""
+    """An account opens once and moves once, a nonce counts once; reasons hold what is stored."""
     new = Account(owner_id="ada")
     first = change_of(new, next_of(new, "n"))
     assert store.transact([first], token=uuid4().hex) == []
@@ -183,8 +180,7 @@ def test_transaction_is_cancelled_for_each_condition(store: LedgerStore) -> None
 
 
 def test_changes_of_several_accounts_are_written_all_or_nothing(store: LedgerStore) -> None:
-    """A transaction over two accounts that one of them refuses moves neither; each account has its
-    own reason."""
+    """If one account refuses a transaction, neither moves; each account has its own reason."""
     ada, bob = Account(owner_id="ada"), Account(owner_id="bob")
     first = change_of(ada, next_of(ada, "n"))
     assert store.transact([first], token=uuid4().hex) == []
@@ -210,8 +206,7 @@ def next_of(account: Account, nonce: str) -> LedgerEntry:
 
 
 def test_one_request_an_entry(client: "DynamoDBClient") -> None:
-    """Warm: one request. Cold: one more. Replay: one. A refusal: two. A lost race: one more, and no
-    read."""
+    """Requests: warm 1, cold 2, replay 1, refusal 2; a lost race costs one more, without a read."""
     store = create_store(client)
     ours, theirs = another_process(store), another_process(store)
     sent = wire(client)
@@ -238,8 +233,7 @@ def test_one_request_an_entry(client: "DynamoDBClient") -> None:
 def test_racing_writers_of_one_owner_lose_nothing(
     store: LedgerStore, of_process: Callable[[LedgerStore], Process], processes: int
 ) -> None:
-    """However the writers are spread over processes, each nonce counts once and no balance falls
-    below zero."""
+    """With writers in one process or many, a nonce counts once and no balance is negative."""
     answers = race([of_process(store) for _ in range(processes)])
     book = Book.of(store, "ada")
     check(book, answers)
@@ -248,8 +242,7 @@ def test_racing_writers_of_one_owner_lose_nothing(
 
 
 def test_race_catches_a_ledger_that_checks_and_then_writes(client: "DynamoDBClient") -> None:
-    """A store that checks the same conditions and then writes spends more than there is: the
-    negative control."""
+    """The negative control, which checks the conditions and then writes, spends too much."""
     store = create_store(client)
     naive = CheckThenWrite(
         client, entries_table=store._entries_table, accounts_table=store._accounts_table

@@ -1,5 +1,4 @@
-"""A write whose answer is lost for longer than DynamoDB knows its token: the sender is told its own
-entry."""
+"""A lost answer, for longer than DynamoDB knows the token: the sender gets its own entry."""
 
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -29,8 +28,7 @@ SECONDS = 3600.0
 def losing(
     client: Any, *, done: bool, then: Callable[[], None], later: Callable[[], None]
 ) -> "Iterator[None]":
-    """The first write's answer is lost, whether it was done or not; and from then on its token is
-    forgotten."""
+    """The first write's answer is lost, written or not, and its token is forgotten."""
     write, times = client.transact_write_items, iter(range(9))
 
     def lose(**arguments: Any) -> Any:
@@ -56,8 +54,7 @@ def losing(
 def test_sender_whose_answer_was_lost_for_long_is_told_its_own_entry(
     client: "DynamoDBClient", store: LedgerStore, done: bool, passed: float
 ) -> None:
-    """By a look at the ledger, or by what a write finds there when the process was frozen on its
-    way."""
+    """The sender reads the ledger, or its late write finds its own entry there."""
     now, frozen = [0.0], [0.0]
 
     def freeze() -> None:

@@ -1,5 +1,4 @@
-"""What a chain of hashes cannot show, a receipt that the owner has kept does; in the store and
-offline."""
+"""A kept receipt shows what a chain of hashes cannot show; in the store and offline."""
 
 import json
 import os
@@ -32,13 +31,11 @@ def clear(client: "DynamoDBClient", owner_id: str) -> None:
 
 
 def rewritten_from(first: int, owner_id: str) -> tuple[dict[str, Any], Rows]:
-    """The same entries up to the first one, and others from there on, all with hashes that are
-    right."""
+    """The same entries before the first changed one, and then others, all with right hashes."""
     return written(owner_id, amounts=[n if n < first else 1000 * n for n in range(1, ENTRIES + 1)])
 
 
-# What is put in the ledger's place, and which receipts still hold: those of the first entries, as
-# many as this.
+# What replaces the ledger, and how many of the first entries have receipts that still hold.
 ATTACKS: dict[str, tuple[Callable[[str], tuple[dict[str, Any], Rows]], int]] = {
     "all of it rewritten": (partial(rewritten_from, 1), 0),
     "rewritten from the third entry on": (partial(rewritten_from, 3), 2),
@@ -63,8 +60,7 @@ def receipt_of(owner_id: str, entries: int) -> Receipt:
 
 
 def test_attacks_pass_an_audit_and_contradict_the_receipts(client: "DynamoDBClient") -> None:
-    """Entries and head that were rewritten, cut or set back together are a valid chain; receipts
-    say otherwise."""
+    """A ledger that is rewritten, cut or set back is a valid chain; receipts show the change."""
     store = create_store(client)
     for number, (name, (attack, still_true)) in enumerate(ATTACKS.items()):
         owner_id = f"owner-{number}"
@@ -98,7 +94,7 @@ def test_attacks_pass_an_audit_and_contradict_the_receipts(client: "DynamoDBClie
 
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What ada has kept: an export of her ledger, a receipt of the third entry and one of the last."""
+    """What ada keeps: an export of her ledger, and receipts of the third and the last entry."""
     kept_key(tmp_path / "receipts.pem", lambda: ec.generate_private_key(ec.SECP256R1()))
     monkeypatch.setenv("LEDGER_RECEIPT_KEY", str(tmp_path / "receipts.pem"))
     key = create_receipt_key()
@@ -119,8 +115,7 @@ def test_command_line_holds_receipts_against_a_ledger(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """`ledger verify --receipt`: of the store or an export; offline with the keys that `ledger
-    receipt-key` prints."""
+    """`ledger verify --receipt` works on the store, and offline on an export with the keys."""
     monkeypatch.setattr("ledger_core.wiring.create_client", lambda: client)
     put(client, *written())
     receipts = ["--receipt", str(kept / "third"), "--receipt", str(kept / "last")]

@@ -1,8 +1,6 @@
-"""What clients do, in any order that Hypothesis thinks of, against a model of the ledger that is a
-list of entries.
+"""Clients in any order that Hypothesis finds, against a model of the ledger: a list of entries.
 
-SEED makes a run again; a failure prints a line to put on `machine` that repeats it alone. Deep with
-PROVE=1.
+SEED repeats a run. A failure prints a line for `machine` that repeats it alone. Deep with PROVE=1.
 """
 
 import sys
@@ -76,8 +74,7 @@ def postings(draw: st.DrawFn) -> tuple[str, int | None]:
 
 
 class Clients(RuleBasedStateMachine):
-    """Clients of two processes. `model` is what they were told is stored; every answer must follow
-    from it."""
+    """Clients of two processes. `model` is what the answers say; all answers must fit it."""
 
     accepted = Bundle("accepted")
 
@@ -107,8 +104,7 @@ class Clients(RuleBasedStateMachine):
     def post(
         self, posts: list[tuple[int, str, str, tuple[str, int | None], dict[str, str]]]
     ) -> Any:
-        """Any operations, for any amounts that they take; from processes that may remember old
-        heads."""
+        """Post any operation for any amount, by a process that may know an old account."""
         accepted = []
         for process, owner, nonce, (name, amount), metadata in posts:
             request = operation(
@@ -182,8 +178,7 @@ class Clients(RuleBasedStateMachine):
         operation: str | None,
         bounds: tuple[int | None, int | None],
     ) -> None:
-        """Every page of the history, of any size, by operation and between the times of two
-        entries."""
+        """Read all pages of the history, of any size, by operation and between two times."""
         owner_id = self.prefix + owner
         entries = self.model[owner_id]
         since, to = (
@@ -335,8 +330,7 @@ def test_every_answer_is_what_a_plain_list_of_entries_says(
     request: pytest.FixtureRequest,
     record_property: Callable[[str, object], None],
 ) -> None:
-    """Posts, repeats, refusals, reads, rewards, from two processes, in any order: all as the model,
-    and every book."""
+    """Posts, repeats, refusals, reads and rewards of two processes, in any order, fit the model."""
     world = World(client, is_moto=request.node.callspec.params["client"] == "moto")
 
     @seed(SEED)

@@ -1,5 +1,4 @@
-"""Whatever is done to a ledger, an audit names it and says where: offline from an export, and in
-the store."""
+"""An audit names each change to a ledger and its place, offline from an export and in the store."""
 
 import json
 import os
@@ -114,8 +113,7 @@ def set_back(entries: int, head: dict[str, Any], rows: Rows) -> None:
 
 
 def rewrite(at: int, head: dict[str, Any], rows: Rows) -> None:
-    """A thousand credits too much from one entry on, with hashes that are right, and a head that
-    knows of it."""
+    """Add a thousand credits from one entry on, with right hashes and a right account."""
     prev_hash = rows[at - 2]["hash"] if at > 1 else GENESIS_HASH
     for row in rows[at - 1 :]:
         row |= hashed(row | {"prev_hash": prev_hash, "balance_after": row["balance_after"] + 1000})
@@ -131,30 +129,40 @@ def leave_out(head: dict[str, Any], rows: Rows) -> None:
 
 
 ROW = ("balance_edited", None, None, None)
-# What happened, what it does, what is found: the kind, the first and the last entry, the place of
-# the first.
+# The change, its function, and the findings: kind, first and last entry, place of the first.
 ANYWHERE: list[Case] = [
     *((f"changed {n}", partial(change, n), [("changed", n, n, n)]) for n in (1, 3, 5)),
-    *((f"nonce changed {n}", partial(change, n, nonce="m"), [("changed", n, n, n)]) for n in (1, 3, 5)),
-    *((f"id changed {n}", partial(change, n, id=n + 70), [("changed", n + 70, n + 70, n)]) for n in (1, 3, 5)),
-    *((f"hash changed {n}", partial(change, n, hash="0"), [("changed", n, n, n)]) for n in (1, 3, 5)),
-    *((f"link changed {n}", partial(change, n, prev_hash="0"), [("changed", n, n, n)]) for n in (1, 3, 5)),
+    *((f"nonce changed {n}", partial(change, n, nonce="m"), [("changed", n, n, n)])
+      for n in (1, 3, 5)),
+    *((f"id changed {n}", partial(change, n, id=n + 70), [("changed", n + 70, n + 70, n)])
+      for n in (1, 3, 5)),
+    *((f"hash changed {n}", partial(change, n, hash="0"), [("changed", n, n, n)])
+      for n in (1, 3, 5)),
+    *((f"link changed {n}", partial(change, n, prev_hash="0"), [("changed", n, n, n)])
+      for n in (1, 3, 5)),
     *((f"changed with its hash {n}", partial(rehash, n), [("changed", n, n, n)]) for n in (1, 3)),
     ("changed with its hash 5", partial(rehash, 5), [("head_differs", None, None, None)]),
-    *((f"deleted {n}", partial(delete, *n), [("deleted", *n, None)]) for n in ((1, 1), (3, 3), (2, 4), (1, 4))),
+    *((f"deleted {n}", partial(delete, *n), [("deleted", *n, None)])
+      for n in ((1, 1), (3, 3), (2, 4), (1, 4))),
     *((f"cut {n}", partial(delete, n, 5), [("tail_cut", n, 5, None)]) for n in (1, 3, 5)),
-    *((f"inserted {n}", partial(insert, n), [("inserted", n + 1, n + 1, n + 1)]) for n in (0, 3, 5)),
-    *((f"alone {n}", partial(insert, n, prev_hash="0"), [("inserted", n + 1, n + 1, n + 1)]) for n in (0, 3, 5)),
-    *((f"inserted anyhow {n}", partial(insert, n, id=99), [("inserted", 99, 99, n + 1)]) for n in (0, 3, 5)),
-    *((f"two inserted {n}", partial(insert_two, n), [("inserted", n + 1, n + 2, n + 1)]) for n in (0, 3, 5)),
-    *((f"duplicated {n}", partial(duplicate, n, n), [("duplicated", n, n, n + 1)]) for n in (1, 3, 5)),
+    *((f"inserted {n}", partial(insert, n), [("inserted", n + 1, n + 1, n + 1)])
+      for n in (0, 3, 5)),
+    *((f"alone {n}", partial(insert, n, prev_hash="0"), [("inserted", n + 1, n + 1, n + 1)])
+      for n in (0, 3, 5)),
+    *((f"inserted anyhow {n}", partial(insert, n, id=99), [("inserted", 99, 99, n + 1)])
+      for n in (0, 3, 5)),
+    *((f"two inserted {n}", partial(insert_two, n), [("inserted", n + 1, n + 2, n + 1)])
+      for n in (0, 3, 5)),
+    *((f"duplicated {n}", partial(duplicate, n, n), [("duplicated", n, n, n + 1)])
+      for n in (1, 3, 5)),
     *((f"balance {n}", partial(edit, balance=n), [ROW]) for n in (0, 14, -1, 10**30)),
     ("count", partial(edit, entry_count=4), [ROW]),
     ("larger count", partial(edit, entry_count=6), [ROW]),
     ("time", partial(edit, updated_at="2099-01-01T00:00:00.000000Z"), [ROW]),
     ("balance's row gone", partial(set_back, 0), [ROW]),
     ("hash of the head", partial(edit, head_hash="0"), [("head_differs", None, None, None)]),
-    *((f"head set back to {n}", partial(set_back, n), [("inserted", n + 1, 5, n + 1)]) for n in (1, 3, 4)),
+    *((f"head set back to {n}", partial(set_back, n), [("inserted", n + 1, 5, n + 1)])
+      for n in (1, 3, 4)),
     *((f"rewritten from {n}", partial(rewrite, n), [("rewritten", n, n, n)]) for n in (1, 3, 5)),
     (
         "two inserted from far, behind which the others stand",
@@ -253,8 +261,7 @@ UNREADABLE: Rows = [{"v": 1, "amount": "?"}]
 
 @pytest.mark.parametrize("at", [1, 3, 5])
 def test_unreadable_row_is_named_by_what_it_stands_for(at: int) -> None:
-    """In an entry's place it is that entry, changed; among others it is inserted; and it hides none
-    that is gone."""
+    """An unreadable row in an entry's place is that entry, changed; elsewhere it is inserted."""
     head, rows = written()
     assert found(audited(head, rows[: at - 1] + UNREADABLE + rows[at:])) == [
         ("changed", at, at, at)

@@ -42,8 +42,7 @@ def written(
 
 
 def put(client: "DynamoDBClient", head: dict[str, Any], rows: Rows) -> None:
-    """Write a ledger to the tables without a check, under the keys of the rows; a copy gets
-    another."""
+    """Write a ledger to the tables without a check, by the keys of the rows; a copy has its own."""
     entries: dict[str, Any] = {}
     for position, row in enumerate(rows):
         stored = {name: value for name, value in row.items() if name != "updated_at"}

@@ -51,16 +51,14 @@ with-security-parameters = false
 [checks]
 ignored_auth.enabled = false # it would send requests of its own, past the session
 negative_data_rejection.expected-statuses = ["4XX"]
-# What a schema cannot say is 422, what a ledger says no to is 402 or 409; `.` in a path leads elsewhere.
+# 422: rules beyond the schema; 402, 409: refusals of the ledger; `.` in a path: another route.
 positive_data_acceptance.expected-statuses = ["2XX", 402, 404, 409, 422]
 """
-"""Of schemathesis: a few owners, so that their ledgers grow, and what is expected of good and of
-bad input."""
+"""The settings of schemathesis: a few owners with growing ledgers, and the expected statuses."""
 
 
 class Gateway(HTTPAdapter):
-    """Hands requests to a Lambda handler as API Gateway's HTTP API does, whose authorizer knows one
-    token."""
+    """Sends requests to a Lambda handler as an HTTP API does whose authorizer knows one token."""
 
     def __init__(self, handler: Callable[[dict[str, Any], Any], dict[str, Any]]) -> None:
         super().__init__()
@@ -117,8 +115,7 @@ class Target:
         return [self.schema[path][method] for path in self.schema for method in self.schema[path]]
 
     def give_credits(self) -> None:
-        """To the owner of every plain request, so that what it does again is a duplicate and not
-        too dear."""
+        """Give each owner credits, so that a repeated request is a duplicate and not refused."""
         body: dict[str, Any] = {
             "owner_id": PLAIN_OWNER,
             "operation": "CREDIT_ADD",
@@ -158,8 +155,7 @@ class Target:
 
 
 def _with_null(document: Any) -> Any:
-    """The document, and what it is silent of for the sake of generated clients: null is as if left
-    out of a body."""
+    """The OpenAPI document, with null allowed where generated clients send it for no value."""
     for name in ("EntryRequest", "ContentAccess"):
         schema = document["components"]["schemas"][name]
         for field_name in schema["properties"].keys() - set(schema["required"]):

@@ -1,7 +1,6 @@
-"""The whole interface under requests made from its OpenAPI document: good ones, bad ones and those
-at the edges.
+"""The whole API under good, bad and extreme requests that come from its OpenAPI document.
 
-Deep (PROVE=1) it is 20,000 requests and more. SEED makes the requests of a run again.
+Deep (PROVE=1) it sends 20,000 requests and more. SEED repeats the requests of a run.
 """
 
 import os
@@ -85,8 +84,7 @@ def server(
 def test_every_answer_is_documented_and_every_ledger_right(
     name: str, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:
-    """Whatever is sent: no 5xx; status, headers and body as documented; bad input is 4xx, another
-    method 405."""
+    """No request gets a 5xx; answers are as documented; bad input is 4xx, a wrong method 405."""
     sys.stdout.write(f"SEED={SEED}\n")
     target: Target = request.getfixturevalue(name)
     target.give_credits()
@@ -102,8 +100,7 @@ def test_every_answer_is_documented_and_every_ledger_right(
 
 
 def send_edge_cases(target: Target, operation: Operation) -> None:
-    """What is at, just within and just beyond every limit of the document; and methods that are not
-    in it."""
+    """Requests at, within and beyond each limit of the document, and undocumented methods."""
     generation = target.schema.config.generation_for(operation=operation)
     cases = target.schema.iter_coverage_cases(
         operation, generation_modes=list(GenerationMode), generation_config=generation

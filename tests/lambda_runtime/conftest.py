@@ -1,5 +1,4 @@
-"""The built artifact in Lambda's runtime; without them nothing of this is tested, which CI does not
-accept."""
+"""The built artifact in Lambda's runtime. CI does not accept that these tests are skipped."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -28,7 +27,7 @@ Start = Callable[..., Runtime]
 def built() -> None:
     if not all((BUILT / function).is_dir() for function in FUNCTIONS) or emulator() is None:
         pytest.skip(
-            "NOT TESTED in Lambda's runtime: `make cold` builds the artifact and sets up the emulator (Linux)"
+            "NOT TESTED in Lambda's runtime: `make cold` builds the artifact and emulator (Linux)"
         )
 
 
@@ -59,8 +58,7 @@ def queue(tmp_path: Path) -> Iterator[Queue]:
 
 @pytest.fixture
 def start(real_client: "DynamoDBClient", tmp_path: Path) -> Iterator[Start]:
-    """Starts execution environments of the artifact, with the variables that the template sets,
-    over DynamoDB Local."""
+    """Starts environments of the artifact with the template's variables, on DynamoDB Local."""
     create_tables(real_client, os.environ)  # the one of runs, too
     with ExitStack() as stack:
 

@@ -1,5 +1,4 @@
-"""Lambda's own runtime on this machine: the runtime emulator that comes with sam, and the runtime
-interface client."""
+"""Lambda's runtime on this machine: sam's runtime emulator and the runtime interface client."""
 
 import contextlib
 import json
@@ -37,7 +36,7 @@ def emulator() -> Path | None:
 
 
 class Runtime:
-    """One execution environment. Each call is one invocation; `log` is what it has written so far."""
+    """An execution environment. A call sends an event; `log` is what it wrote so far."""
 
     def __init__(self, url: str, log: Path) -> None:
         self._url = url
@@ -59,8 +58,7 @@ class Runtime:
         return {} if answer.status_code == 502 else dict(answer.json())
 
     def kill(self) -> bool:
-        """End the function's process by SIGKILL; the next call starts another. False when there is
-        none just now."""
+        """Kill the function's process; the next call starts another. False if no process runs."""
         of_this = rf"^{emulator()} .*{urlsplit(self._url).netloc}"
         (pid,) = subprocess.run(
             ["pgrep", "-f", of_this], capture_output=True, text=True, check=True
@@ -75,8 +73,7 @@ class Runtime:
 def runtime(
     folder: Path, environment: Mapping[str, str], function: str = "ApiFunction"
 ) -> contextlib.AbstractContextManager[Runtime]:
-    """An execution environment for the built artifact of a function, which is all the code that it
-    can see."""
+    """An execution environment for the built artifact of a function, without other code."""
     properties = template()["Resources"][function]["Properties"]
     fixed = {name: properties["Environment"]["Variables"][name] for name in FIXED}
     return started(folder, {**fixed, **environment}, BUILT / function, properties["Handler"])

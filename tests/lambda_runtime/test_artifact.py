@@ -1,5 +1,4 @@
-"""What is deployed: the ledger, its runtime dependencies, their bytecode, for both architectures,
-and nothing else."""
+"""The artifact: the ledger and its runtime dependencies, with bytecode, for both architectures."""
 
 import re
 import struct
@@ -35,8 +34,7 @@ def name(distribution: str) -> str:
 
 
 def test_artifact_holds_the_locked_runtime_dependencies_and_no_other(artifact: Path) -> None:
-    """Every distribution in it is one that uv.lock has for the runtime, in that version; dev tools
-    are not."""
+    """Each distribution has the version that uv.lock has for the runtime; no dev tool is in it."""
     command = [
         str(UV),
         "export",
@@ -101,8 +99,7 @@ def test_artifact_knows_no_service_but_those_it_calls(
 
 
 def test_artifact_has_bytecode_that_is_never_checked(artifact: Path) -> None:
-    """Each module has its bytecode, of Lambda's Python, which is loaded without a look at the
-    source."""
+    """Each module has bytecode of Lambda's Python, which loads without a look at the source."""
     program = "import importlib.util, sys; sys.stdout.buffer.write(importlib.util.MAGIC_NUMBER)"
     magic = subprocess.run(
         [str(LAMBDA_PYTHON), "-c", program], capture_output=True, check=True
@@ -150,15 +147,16 @@ def test_artifact_is_small(artifact: Path) -> None:
 def test_artifact_s_clients_go_where_those_of_the_whole_botocore_go(
     region: str, variables: dict[str, str]
 ) -> None:
-    """By the same rules and the same table of endpoints, which has been cut to the services that
-    are used."""
+    """The reduced table of endpoints gives the same endpoints for the services in use."""
     program = (
         "import sys; from botocore.session import Session\n"
-        "for name, call in (('dynamodb', 'describe_limits'), ('kms', 'list_keys'), ('sqs', 'list_queues')):\n"
+        "calls = {'dynamodb': 'describe_limits', 'kms': 'list_keys', 'sqs': 'list_queues'}\n"
+        "for name, call in calls.items():\n"
         "    client = Session().create_client(name, sys.argv[1])\n"
-        "    client.meta.events.register(f'before-send.{name}', lambda request, **_: sys.exit(request.url))\n"
+        "    events = client.meta.events\n"
+        "    events.register(f'before-send.{name}', lambda request, **_: sys.exit(request.url))\n"
         "    try: getattr(client, call)()\n"
-        "    except SystemExit as told: print(told)\n"
+        "    except SystemExit as url: print(url)\n"
     )
     keys = {
         "AWS_ACCESS_KEY_ID": "x",

@@ -1,5 +1,4 @@
-"""The built artifact in Lambda's own runtime: it starts, it answers events, and it fails as it
-should."""
+"""The built artifact in Lambda's runtime: it starts, answers events, and fails as it should."""
 
 import json
 import re
@@ -41,8 +40,7 @@ def test_artifact_answers_events_in_the_real_runtime(start: Start) -> None:
 
 
 def test_scheduled_function_grants_rewards_in_the_real_runtime(start: Start, queue: Queue) -> None:
-    """The schedule's event becomes segments on a queue, each of which, handed over as SQS does, is
-    swept to its end."""
+    """The schedule's event becomes segments on a queue; each segment is swept to its end."""
     api = LambdaApi(start())
     owners = [f"owner-{number}" for number in range(30)]
     for owner_id in owners:
@@ -76,8 +74,7 @@ def test_scheduled_function_grants_rewards_in_the_real_runtime(start: Start, que
 def test_scheduled_function_refuses_other_events_in_the_real_runtime(
     start: Start, queue: Queue
 ) -> None:
-    """An error that Lambda tries again and then puts among the dead letters; the log says what is
-    wrong."""
+    """Lambda retries the error and then keeps a dead letter; the log says what is wrong."""
     runtime = start("DailyRewardFunction", LEDGER_REWARDS_QUEUE_URL=queue.url)
     answer = runtime({"segmnets": 4})
     assert answer["errorType"] == "InvalidRequestError"
@@ -86,8 +83,7 @@ def test_scheduled_function_refuses_other_events_in_the_real_runtime(
 
 
 def test_log_of_the_real_runtime_is_json(start: Start) -> None:
-    """Each line that the function writes is JSON: one per request, the first of which is told to be
-    a cold start."""
+    """The function logs a line of JSON for each request; the first says that it is a cold start."""
     runtime = start()
     api = LambdaApi(runtime)
     for _ in range(2):
@@ -137,8 +133,7 @@ def test_missing_setting_is_a_readable_line(start: Start) -> None:
 
 
 def test_missing_table_is_a_readable_error_and_a_bare_500(start: Start) -> None:
-    """A cold start over a table that is not there: the log names the error, the caller learns
-    nothing."""
+    """A cold start without a table: the log names the error, and the caller does not learn it."""
     runtime = start(LEDGER_ACCOUNTS_TABLE="not-there")
     answer = runtime(event("http_api"))
     assert answer["statusCode"] == 500
@@ -157,8 +152,7 @@ def test_missing_table_is_a_readable_error_and_a_bare_500(start: Start) -> None:
 def test_dynamodb_out_of_reach_is_503_before_the_function_s_time_is_up(
     start: Start, trouble: str, timeout_seconds: str
 ) -> None:
-    """Whatever time the function has, the answer comes before it is up, and no try begins that
-    could not end in it."""
+    """The answer comes before the function's time is up, and each try can end within it."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1] if trouble == "nobody answers" else 9  # where nobody listens
         endpoint = f"http://127.0.0.1:{port}"

@@ -1,5 +1,4 @@
-"""Lambda's processes killed at random moments under load: nothing acknowledged is lost, nothing is
-doubled."""
+"""Lambda's processes are killed under load: no acknowledged entry is lost or doubled."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +19,7 @@ OWNERS = ["ada", "bob"]
 def test_killed_function_keeps_what_it_acknowledged(
     start: Start, real_client: "DynamoDBClient", record_property: Note
 ) -> None:
-    """Environments of the artifact work side by side, as in Lambda, and are killed; who asks again
-    finds out."""
+    """Environments that work side by side are killed; a repeated request finds the outcome."""
     seed, environments = fresh_seed(), [start() for _ in range(ENVIRONMENTS)]
     clients = Clients([sender(one) for one in environments], seed, OWNERS)
     kill_at_random(clients, seed, KILLS, lambda chance: chance.choice(environments).kill())

@@ -1,5 +1,4 @@
-"""`make simulate`: histories from new seeds, or one history retold; with an app's own operations if
-it is told so."""
+"""`make simulate`: histories from new seeds, or a history again; also with an app's operations."""
 
 import argparse
 import sys
@@ -37,9 +36,8 @@ def main() -> int:
         for what, count in sorted(explored.counts.items()):
             print(f"{count:10,} {what}")
         failed = list(explored.failed)
-        print(
-            f"{len(failed)} of {explored.seeds} seeds contradict the invariants {failed[:10] if failed else ''}"
-        )
+        examples = failed[:10] if failed else ""
+        print(f"{len(failed)} of {explored.seeds} seeds contradict the invariants {examples}")
     if failed:
         choices = shrunk(failed[0], new, steps=options.steps)
         print(f"\nseed {failed[0]} and {options.steps} steps, as short as it gets:")

@@ -1,5 +1,4 @@
-"""Ledgers that are wrong, each in one way that real ones are, and the invariant that is there to
-catch it."""
+"""Ledgers with a typical mistake each, and the invariant that must catch it."""
 
 import hashlib
 from collections.abc import Sequence
@@ -43,8 +42,7 @@ TABLES: Any = {"entries_table": "entries", "accounts_table": "accounts"}
 
 
 class Naive:
-    """What a team would write: look, decide, write. It is right, and each of its subclasses makes
-    one mistake."""
+    """A correct ledger that reads, decides and writes. Each subclass makes one mistake."""
 
     def __init__(self, process: Any, operations: type[BaseLedgerOperations]) -> None:
         self.client = process  # which is one of DynamoDB's
@@ -115,8 +113,7 @@ class BlindAdd(Naive):
 
 
 class CachedAccount(Naive):
-    """The account is the one that this process remembers, and no condition asks whether it still
-    is."""
+    """The account is the remembered one, and no condition checks that it is still the same."""
 
     def __init__(self, process: Any, operations: type[BaseLedgerOperations]) -> None:
         super().__init__(process, operations)
@@ -221,8 +218,7 @@ class RefusalFromMemory(OperationProcessor):
 
 
 class RefusalWithinAGroup(OperationProcessor):
-    """A request that does not fit beside others is refused for the balance after them, before they
-    are written."""
+    """A request of a group is refused for the balance after the others, before they are written."""
 
     def _plan(self, group: Sequence[Pending], account: Account, now: datetime) -> GroupPlan | None:
         planned = super()._plan(group, account, now)
@@ -272,16 +268,14 @@ class NoncesOfAllApps(OperationProcessor):
 
 
 class TokenForEver(OperationProcessor):
-    """An attempt in doubt is sent again for as long as it takes, and an entry that it finds is
-    taken for another's."""
+    """An attempt in doubt is resent without end, and its own entry looks like another's."""
 
     def _is_forgotten(self, attempt: Attempt) -> bool:
         return False
 
 
 class TokenFromNonce(LedgerStore):
-    """A second try is another transaction under the same token: it fails, though the first was
-    written."""
+    """A second try under the same token is another transaction: it fails after a first success."""
 
     def transact(self, changes: Sequence[AccountChange], *, token: str) -> list[Cancelled]:
         entries = [entry for change in changes for entry in change.entries]

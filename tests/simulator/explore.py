@@ -1,5 +1,4 @@
-"""Many histories, each from a seed of its own; and of one that fails, a short one that fails in the
-same way."""
+"""Many histories from seeds; and for one that fails, a short one that fails in the same way."""
 
 import os
 from collections import Counter
@@ -70,8 +69,7 @@ def shrunk(
 ) -> dict[str, list[int]]:
     """The choices of a short history in which the same invariant fails as in that of a seed.
 
-    Stream by stream, choices are left out, in ever smaller parts, or made the plainest, as long as
-    it fails.
+    In each stream, leave choices out in ever smaller parts, or use 0, as long as the failure stays.
     """
     whole = Choices(seed)
     invariant = failure(whole, new, steps=steps).partition(":")[0]

@@ -1,7 +1,7 @@
 """DynamoDB's expressions, as far as a ledger may use them: conditions joined by AND; SET and ADD.
 
-Anything else is refused, so that nothing passes here by being overlooked.
-tests/simulator/test_model.py compares the outcome with DynamoDB Local's.
+Any other expression is refused, so that no mistake passes unseen. tests/simulator/test_model.py
+compares the results with those of DynamoDB Local.
 """
 
 import operator
@@ -146,8 +146,7 @@ class _Reader:
 
 
 def _compared(symbol: str, left: Item | None, right: Mapping[str, Any]) -> bool:
-    """Values of different types are unequal, and neither is above the other; one that is missing is
-    like that too."""
+    """Compare two values. Values of different types, and missing values, are only unequal."""
     if left is None or left.keys() != right.keys():
         return symbol == "<>"
     return OPERATORS[symbol](_of(left), _of(right))

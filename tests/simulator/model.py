@@ -1,10 +1,9 @@
-"""DynamoDB's contract, in memory: what its documentation promises of the requests a ledger makes,
-and no more.
+"""DynamoDB's documented contract in memory, for the requests that a ledger makes.
 
 A transaction has two phases, as in DynamoDB: `prepare` checks its conditions and takes its items,
-`commit` applies it and lets them go. What comes to a taken item in between meets a conflict. An
-index and eventually consistent reads follow when they are told to. Called as a boto3 client, all is
-done at once, as on DynamoDB Local.
+`commit` writes and releases them. A request for a taken item meets a conflict. An index and
+eventually consistent reads follow when the simulation says so. A call as of a boto3 client does
+all at once, as DynamoDB Local does.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,8 +29,7 @@ Key = tuple[str, str]
 
 @dataclass
 class Transaction:
-    """One that has taken its items: what it will write, unless it was done before under the same
-    token."""
+    """A prepared transaction: what it will write, unless its token was committed before."""
 
     writes: dict[Key, Item] = field(default_factory=dict)
     token: str | None = None
@@ -199,8 +197,7 @@ class ModelDynamoDB:
         busy: Mapping[int, str] | None = None,
         **_: Any,
     ) -> Transaction:
-        """Check the conditions and take the items; `busy` says at which positions DynamoDB has
-        trouble, and which.
+        """Check the conditions and take the items; `busy` has DynamoDB's trouble by position.
 
         Raises:
             ClientError: it is cancelled, and nothing is taken.
@@ -231,8 +228,7 @@ class ModelDynamoDB:
         return transaction
 
     def commit(self, transaction: Transaction, *, lag_seconds: float = 0.0) -> None:
-        """Apply it, and let its items go; what was done before is not done again. The index may lag
-        behind."""
+        """Write the transaction once, and release its items. The index may follow later."""
         for place, item in transaction.writes.items():
             self._previous[place] = (self.items.get(place, {}), self.now())
             self.items[place] = item

@@ -1,8 +1,7 @@
-"""A history of a ledger: clients, Lambda environments, servers and reward workers at work in a
-`World`.
+"""A history of a ledger: clients, Lambda environments, servers and reward workers in a `World`.
 
-Everything follows from the choices. In the end the faults cease, what is in doubt is asked for once
-more, the rewards are run to their end, and the invariants are asked.
+The choices decide everything. In the end the faults cease, the requests in doubt are sent again,
+the rewards run to their end, and the invariants are checked.
 """
 
 from collections.abc import Callable, Sequence
@@ -66,8 +65,7 @@ def shared_ledger(
 def posting(
     process: Process, processor: OperationProcessor, group_commit: type[GroupCommit] = GroupCommit
 ) -> Callable[[OperationRequest], LedgerEntry]:
-    """How a process posts: a server by group commit, an environment of Lambda by the plain
-    processor."""
+    """How a process posts: a server by group commit, a Lambda environment by the processor."""
     post = processor.process
     if process.is_server:
         post = group_commit(processor, wait=partial(wait_for_turn, process.world)).process
@@ -238,8 +236,7 @@ class Simulation:
         self._due += [(key, reward) for key in self._rewarded_accounts(reward)]
 
     def _worker(self, number: int) -> None:
-        """A scheduled function's worker; a message that it dies over comes again, and may come
-        twice anyway."""
+        """A worker of the scheduled function. Some messages come twice, as after a crash."""
         world, choices = self.world, self.choices[f"worker-{number}"]
         while not world.calm and not choices.exhausted:
             world.wait_for(lambda: bool(self._queue), deadline=world.now + IDLE_SECONDS)
@@ -267,8 +264,7 @@ class Simulation:
         return True
 
     def _settle(self) -> None:
-        """What is in doubt, and some of the rest, once more without faults; and the rewards to
-        their end."""
+        """Send requests in doubt, and some others, again without faults; finish the rewards."""
         choices = self.choices["settle"]
         last = {(one.account_key, one.nonce): one for one in self.answers}
         for owner_id in self.owners:
@@ -327,8 +323,7 @@ class Simulation:
         return self._apps[app].get_operation_config()[request.operation].unit
 
     def _check_marks(self, key: str) -> None:
-        """A mark never goes back: it is of the last period, though the sweeps of two periods
-        overlap."""
+        """A mark never goes back to an earlier period, though the sweeps of two periods overlap."""
         account = self._store.account(key, consistent=True)
         for reward in self._rewards:
             if not (reward.is_marked(account) or reward.is_overtaken(account)):
@@ -336,8 +331,7 @@ class Simulation:
                 self.found.append(Violation("mark_never_goes_back", key, what))
 
     def _free_process(self, app: str | None, choices: Stream) -> Process:
-        """An app's server, which takes several requests at once, or a Lambda environment, which
-        takes one."""
+        """An app's server, which takes several requests at once, or a Lambda environment."""
         if self._servers[app].crashed:
             self._servers[app] = self._start("server")
         self._lambdas[app] = [

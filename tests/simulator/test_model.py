@@ -1,5 +1,4 @@
-"""The model of DynamoDB beside DynamoDB Local: the same random requests to both, and every answer
-the same."""
+"""The model of DynamoDB answers random requests as DynamoDB Local does."""
 
 import random
 from collections.abc import Callable, Mapping
@@ -30,8 +29,7 @@ TIMES = [f"2026-11-22T09:30:0{second}.000000Z" for second in range(5)]
 
 
 class Histories:
-    """Random requests: what the ledger sends, and what broken ones do, to few keys, so that
-    conditions fail often."""
+    """Random requests of right and broken ledgers to few keys, so that conditions often fail."""
 
     def __init__(self, chance: random.Random, tables: Mapping[str, str]) -> None:
         self._chance = chance
@@ -195,8 +193,7 @@ class Histories:
 def test_model_answers_as_dynamodb_local_does(
     real_client: "DynamoDBClient", record_property: Callable[[str, object], None]
 ) -> None:
-    """The same random histories on both: the same items, the same cancellation reasons, item by
-    item."""
+    """The same histories on both give the same items and the same cancellation reasons."""
     seed, tables = new_seed(), ledger_tables()
     histories = Histories(random.Random(seed), tables)
     keys = {tables["LEDGER_ENTRIES_TABLE"]: "entry_key", tables["LEDGER_ACCOUNTS_TABLE"]: "account"}
@@ -214,8 +211,7 @@ def test_model_answers_as_dynamodb_local_does(
 
 
 def answer_of(client: Any, operation: str, arguments: Mapping[str, Any]) -> Any:
-    """What a client answers, less what is not of the contract: metadata, counts, texts, the order
-    of equals."""
+    """An answer without what is not contract: metadata, counts, texts, the order of equals."""
     try:
         answer = getattr(client, operation)(**arguments)
     except ClientError as error:
@@ -243,8 +239,7 @@ ADA = {
 
 
 def test_token_is_remembered_for_ten_minutes() -> None:
-    """The same transaction under the same token is done once within ten minutes, and again after
-    them."""
+    """A token makes the same transaction once within ten minutes, and again after them."""
     now = [0.0]
     model = ModelDynamoDB(
         {"entries": "entry_key"}, index=("entries", "account", "created_at"), now=lambda: now[0]
@@ -258,8 +253,7 @@ def test_token_is_remembered_for_ten_minutes() -> None:
 
 
 def test_item_of_a_transaction_under_way_is_a_conflict() -> None:
-    """Between its two phases nobody else gets at its items, and the same token finds it in
-    progress."""
+    """Between the two phases no request gets the items; the same token finds it in progress."""
     model = ModelDynamoDB({"entries": "entry_key"}, index=("entries", "account", "created_at"))
     under_way = model.prepare(TransactItems=[ADA], ClientRequestToken="t")
     key = {"entry_key": {"S": "ada#n"}}

@@ -1,5 +1,4 @@
-"""The simulator: new histories every time, each repeatable from its seed; and broken ledgers, which
-it must catch."""
+"""The simulator: new repeatable histories each time, and broken ledgers, which it must catch."""
 
 import os
 import subprocess
@@ -30,8 +29,7 @@ README_STEPS = 80
 
 
 def test_invariants_hold_whatever_happens(record_property: Callable[[str, object], None]) -> None:
-    """Clients, Lambdas and reward workers, every kind of fault, and crashes between any two steps:
-    from new seeds."""
+    """Clients, Lambdas and workers with all faults and crashes break no invariant, by new seeds."""
     first = new_seed()
     explored = explore(range(first, first + SEEDS), steps=STEPS)
     for name, count in {
@@ -102,8 +100,7 @@ def test_naive_ledger_without_a_mistake_is_not_accused() -> None:
 
 
 def test_failing_history_shrinks_to_one_that_a_person_can_read() -> None:
-    """A long history that fails becomes a short one, which fails in the same way and is retold the
-    same."""
+    """A long history that fails becomes a short history that fails in the same way."""
     new = simulation_of(BROKEN["account from a cache without condition"])
     choices = shrunk(LONG_SEED, new)
     short = retold(Choices(repeat=choices), new)

@@ -1,8 +1,7 @@
-"""A world where one thing happens at a time, and chance decides which: tasks, processes that crash,
-time, DynamoDB.
+"""A world of tasks, processes that crash, time and DynamoDB, where one thing happens at a time.
 
-A task runs until it waits for DynamoDB, for time or for another task; then the world chooses what
-happens next. All chance comes from `Choices`, so the same choices make the same history.
+A task runs until it waits for DynamoDB, for time or for another task. Then the world chooses the
+next event. All chance comes from `Choices`, so the same choices make the same history.
 """
 
 import random
@@ -52,12 +51,14 @@ FAULTS = (
     "frozen",
     "frozen after all",
 )
-"""What may happen to a request: one that failed after all was done in spite of its 500; one that is
-late is done after the caller has given it up; a 200 of another comes from a proxy that did not hand
-the request on; it is the process that is frozen, before it is sent, or before a write is answered.
+"""The faults of a request.
+
+A request that "failed after all" is written in spite of its 500. A late request is written after
+its caller gave up. A "200 of another" comes from a proxy that does not forward the request. A
+frozen process stops before it sends the request, or before it gets the answer of a write.
 """
 SLEEPS_SHARE = 0.5
-"""How often the clock that nobody sets stands still while a process is frozen."""
+"""How often the monotonic clock stands still while a process is frozen."""
 FAULTS_SHARE = 0.12
 CRASHES_SHARE = 0.006
 SKEWS_SHARE = 0.02
@@ -70,8 +71,7 @@ class CrashedError(BaseException):
 
 
 class Stream:
-    """The choices of somebody, one after the other: drawn by chance, or repeated, and then the
-    plainest, which is 0."""
+    """The choices of a stream: drawn by chance, or repeated, and 0 after the last one."""
 
     def __init__(self, chance: random.Random | None, repeat: Sequence[int]) -> None:
         self._random = chance
@@ -99,8 +99,7 @@ class Stream:
 
 
 class Choices:
-    """All the chance there is, in streams that do not disturb one another: drawn from a seed, or
-    repeated."""
+    """All random choices, in independent streams: drawn from a seed, or repeated."""
 
     def __init__(
         self, seed: int | None = None, *, repeat: Mapping[str, Sequence[int]] | None = None
@@ -138,8 +137,7 @@ class Task:
 
 @dataclass(eq=False)
 class Process:
-    """A Lambda environment or a server: it has a clock of its own, and its memory is gone when it
-    crashes."""
+    """A Lambda environment or a server, with its own clock; a crash deletes its memory."""
 
     world: "World"
     name: str

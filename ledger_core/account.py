@@ -105,7 +105,7 @@ class Account:
     def next_entry(
         self, request: OperationRequest, *, amount: int, now: datetime, app: str | None = None
     ) -> LedgerEntry:
-        """The entry that `request` adds; later than the last one even if the clock says otherwise."""
+        """The entry that `request` adds; later than the last entry, whatever the clock says."""
         time = in_utc(now if self.updated_at is None else max(now, self.updated_at + TIME_STEP_MIN))
         fields: dict[str, Any] = {
             "v": FORMAT_VERSION,

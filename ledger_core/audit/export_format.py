@@ -30,11 +30,8 @@ def head_line(head: Head | StoredHead) -> str:
     """The line of a head, whatever is in it."""
     stored = StoredHead.of(head) if isinstance(head, Head) else head
     row = {**dict.fromkeys(HEAD_FIELDS), **stored.fields}
-    # The account that was asked for, whatever the stored row says.
     row |= {"v": FORMAT_VERSION, "owner_id": stored.owner_id}
-    if stored.unit == CREDIT:
-        row.pop("unit", None)
-    else:
+    if stored.unit != CREDIT:
         row["unit"] = stored.unit
     return json.dumps(row, ensure_ascii=False, separators=(",", ":"))
 

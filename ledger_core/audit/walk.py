@@ -189,7 +189,7 @@ class _Index:
         return max(links, key=rank, default=None)
 
     def take_below(self, number: int, walked: set[_Content]) -> Link | None:
-        """The entry with the highest id below a number. Drops what a walk has passed, to end soon."""
+        """The entry with the highest id below a number. Drops what a walk has passed."""
         links = self._by_id
         while links and (links[-1].id >= number or links[-1].content in walked):
             links.pop()

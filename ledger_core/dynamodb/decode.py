@@ -32,6 +32,8 @@ ATTRIBUTES = frozenset(
     {"account", "balance", "entry_count", "head_hash", "created_at", "updated_at", "active_at"}
 )
 """Of a stored account, beside its marks."""
+NAMES_OF_EXPORT = frozenset({"v", "owner_id", "unit"})
+"""Names that the head of an export gives to something else."""
 INTEGER = re.compile(r"-?[0-9]+")
 
 
@@ -105,10 +107,16 @@ def row_from(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stored_head_from(key: str, item: Mapping[str, Any] | None) -> StoredHead:
-    """A stored balance as the fields of Head, whatever is in them; what else the ledger notes there
-    is left out."""
-    fields = {name: _plain(value) for name, value in (item or {}).items() if not _is_noted(name)}
+    """A stored account as the fields of Head, whatever is in them; other fields of Account are left out.
+
+    A row has no attribute of a name in NAMES_OF_EXPORT. One that has it is shown as `account.v`.
+    """
     owner_id, unit = split_account_key(key)
+    fields = {
+        f"account.{name}" if name in NAMES_OF_EXPORT else name: _plain(value)
+        for name, value in (item or {}).items()
+        if not _is_noted(name)
+    }
     if not fields:
         return StoredHead.of(Head(owner_id=owner_id, unit=unit))
     return StoredHead(owner_id, fields, unit)

@@ -1,4 +1,4 @@
-"""The rules of posting: what is accepted, what is refused and in which order, what is tried again."""
+"""The rules of posting: what is accepted, what is refused in which order, what is tried again."""
 
 from ledger_core.posting.group_commit import GroupCommit
 from ledger_core.posting.plan import Plan, Posting, duplicate_of, make_plan, plan_group

@@ -83,7 +83,7 @@ class GroupCommit:
         begins: bool = True,
         timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> LedgerEntry:
-        """Post one operation, as `OperationProcessor.process` does; the thread waits for its turn."""
+        """Post one operation, as `OperationProcessor.process` does; the thread waits its turn."""
         budget = self._processor.budget(timeout_seconds)
         waiting = self.join(request, config=config, mark=mark, begins=begins)
         try:

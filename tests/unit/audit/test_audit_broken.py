@@ -210,7 +210,7 @@ def test_respelt_time_of_the_account_is_named(
 
 @pytest.mark.parametrize("number", [1, 3])
 @pytest.mark.parametrize(
-    "unknown", [{"v": {"N": "2"}}, {"app": {"S": "game"}}, {"lots": {"L": [{"B": b"\xff"}]}}]
+    "unknown", [{"v": {"N": "2"}}, {"held": {"N": "1"}}, {"lots": {"L": [{"B": b"\xff"}]}}]
 )
 def test_unknown_attribute_is_an_unknown_format(
     client: "DynamoDBClient",
@@ -223,6 +223,15 @@ def test_unknown_attribute_is_an_unknown_format(
     assert named() == [("unknown_format", None)]
     of_entry(client, number, **unknown, hash={"S": "of-another-format"}, balance_after={"N": "99"})
     assert named() == [("unknown_format", number), ("unknown_format", None)]
+
+
+@pytest.mark.parametrize("name", ["owner_id", "unit", "app", "v"])
+def test_row_with_an_attribute_of_an_entry_is_of_an_unknown_format(
+    client: "DynamoDBClient", named: Callable[[], list[KIND_AND_PLACE]], name: str
+) -> None:
+    """The account of an export is the one that was asked for, whatever its row says."""
+    of_row(client, **{name: {"S": "eve"}})
+    assert named() == [("unknown_format", None)]
 
 
 @pytest.mark.parametrize("number", [1, 3])

@@ -99,7 +99,8 @@ def _not_a_path_step(owner_id: str) -> str:
 def _not_reserved(nonce: str) -> str:
     if nonce.startswith(NONCE_PREFIXES_RESERVED):
         raise ValueError(
-            f"must not begin with {' or '.join(NONCE_PREFIXES_RESERVED)}, which the ledger keeps for itself"
+            f"must not begin with {' or '.join(NONCE_PREFIXES_RESERVED)}, "
+            "which the ledger keeps for itself"
         )
     return nonce
 
@@ -172,7 +173,8 @@ Metadata = Annotated[
     dict[MetadataKey, StrictStr],
     Field(
         max_length=METADATA_KEYS_MAX,
-        description="What the app wants to know about the entry later. The ledger keeps it and never reads it.",
+        description="What the app wants to know about the entry later. "
+        "The ledger keeps it and never reads it.",
         examples=[{"order_id": "1001"}],
     ),
     AfterValidator(_small),

@@ -121,7 +121,8 @@ class OperationConfig:
         ):
             raise ConfigurationError(
                 "magnitude_min and magnitude_max go together, as integers with "
-                f"1 <= magnitude_min <= |amount| <= magnitude_max <= {AMOUNT_MAX}: {low!r}, {high!r}"
+                f"1 <= magnitude_min <= |amount| <= magnitude_max <= {AMOUNT_MAX}: "
+                f"{low!r}, {high!r}"
             )
 
     def signed_amount(self, magnitude: int | None) -> int:
@@ -221,8 +222,8 @@ class BaseLedgerOperations:
             cls.get_operation_config().get(name) != config for name, config in shared.items()
         ):
             raise ConfigurationError(
-                f"{cls.__name__} drops or redefines a shared operation: leave BASE_CONFIG and get_operation_config() "
-                "alone and declare the app's own operations in APP_CONFIG"
+                f"{cls.__name__} drops or redefines a shared operation: leave BASE_CONFIG and "
+                "get_operation_config() alone and declare the app's own operations in APP_CONFIG"
             )
         scheduled: Any = cls.SCHEDULED
         if not isinstance(scheduled, Mapping) or not all(map(callable, scheduled.values())):
@@ -241,7 +242,7 @@ class BaseLedgerOperations:
             return
         if not (isinstance(app, str) and APP_NAME.fullmatch(app)) or app in APP_NAMES_RESERVED:
             raise ConfigurationError(
-                f"{cls.__name__}: APP must be lower-case letters, digits and hyphens, starting with "
-                f"a letter, 1 to {APP_LENGTH_MAX} characters, and not "
+                f"{cls.__name__}: APP must be lower-case letters, digits and hyphens, starting "
+                f"with a letter, 1 to {APP_LENGTH_MAX} characters, and not "
                 f"{' or '.join(sorted(APP_NAMES_RESERVED))}: {app!r}"
             )

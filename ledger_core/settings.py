@@ -154,7 +154,8 @@ def _origins(said: str) -> tuple[str, ...]:
     for origin in origins:
         if not ORIGIN.fullmatch(origin):
             raise ConfigurationError(
-                f"LEDGER_ALLOWED_ORIGINS must be origins as https://app.example.com, or *, without a path: {origin!r}"
+                "LEDGER_ALLOWED_ORIGINS must be origins as https://app.example.com, or *, "
+                f"without a path: {origin!r}"
             )
     return origins
 

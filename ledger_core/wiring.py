@@ -99,7 +99,7 @@ def create_receipt_key(name: str | None = None) -> ReceiptKey | None:
 
 
 def load_settings() -> Settings:
-    """The settings of the environment, read once. Exits with one line when one is missing or wrong."""
+    """The settings of the environment, read once. Exits with one line if a setting is wrong."""
     return _or_exit(partial(_settings_of, frozenset(os.environ.items())))
 
 

@@ -40,21 +40,37 @@ class FindingKind(StrEnum):
 
 
 MEANING: Mapping[FindingKind, str] = {
-    FindingKind.CHANGED: "Not what its hash was made of, or no entry, or a field is spelt otherwise; or the next "
-    "entry has another hash of it, and one of the two was made anew.",
+    FindingKind.CHANGED: (
+        "Not what its hash was made of, or no entry, or a field is spelt otherwise; or the next "
+        "entry has another hash of it, and one of the two was made anew."
+    ),
     FindingKind.DELETED: "Not there, while entries after it are.",
-    FindingKind.INSERTED: "Not of the chain, which goes on without it. At the end: or the balance's row was set back.",
+    FindingKind.INSERTED: (
+        "Not of the chain, which goes on without it. At the end: or the balance's row was set back."
+    ),
     FindingKind.DUPLICATED: "The same entry, with the same hash, stands elsewhere too.",
     FindingKind.REORDERED: "Of the chain, but not in its place.",
-    FindingKind.REWRITTEN: "Its hash is right and it contradicts the entry before it: it was made with its hash.",
-    FindingKind.TAIL_CUT: "Counted in the balance's row and not there: cut off, or all written anew with fewer. Of an "
-    "export: or its file was cut off at the end of a line.",
-    FindingKind.BALANCE_EDITED: "The entries are in order, and the balance's row says otherwise, or is none.",
-    FindingKind.HEAD_DIFFERS: "The last entry is not the one that the balance's row has the hash of: one or the other "
-    "was edited, or all written anew.",
-    FindingKind.CONTRADICTS_RECEIPT: "Not what the receipt says: rewritten, cut or set back since it was signed.",
-    FindingKind.UNKNOWN_FORMAT: "Has a field that this version does not know, so it cannot judge it, nor what follows. "
-    "A newer version may; this says nothing of tampering.",
+    FindingKind.REWRITTEN: (
+        "Its hash is right and it contradicts the entry before it: it was made with its hash."
+    ),
+    FindingKind.TAIL_CUT: (
+        "Counted in the balance's row and not there: cut off, or all written anew with fewer. Of "
+        "an export: or its file was cut off at the end of a line."
+    ),
+    FindingKind.BALANCE_EDITED: (
+        "The entries are in order, and the balance's row says otherwise, or is none."
+    ),
+    FindingKind.HEAD_DIFFERS: (
+        "The last entry is not the one that the balance's row has the hash of: one or the other "
+        "was edited, or all written anew."
+    ),
+    FindingKind.CONTRADICTS_RECEIPT: (
+        "Not what the receipt says: rewritten, cut or set back since it was signed."
+    ),
+    FindingKind.UNKNOWN_FORMAT: (
+        "Has a field that this version does not know, so it cannot judge it, nor what follows. A "
+        "newer version may; this says nothing of tampering."
+    ),
 }
 
 

@@ -40,8 +40,14 @@ these."""
 INDEX_LAG_MAX = timedelta(days=1)
 """What is as old as this and not in the index is not in the table either; for who may not look into
 the table."""
-TOO_LONG = "The ledger is too long to be verified in the time there is: `ledger verify` and `export` have no limit."
-NOT_SHOWN = "The index does not show all entries yet. Try again later; `ledger verify` looks into the table too."
+TOO_LONG = (
+    "The ledger is too long to be verified in the time there is: "
+    "`ledger verify` and `export` have no limit."
+)
+NOT_SHOWN = (
+    "The index does not show all entries yet. "
+    "Try again later; `ledger verify` looks into the table too."
+)
 
 T = TypeVar("T")
 

@@ -107,7 +107,8 @@ def row_from(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stored_head_from(key: str, item: Mapping[str, Any] | None) -> StoredHead:
-    """A stored account as the fields of Head, whatever is in them; other fields of Account are left out.
+    """A stored account as the fields of Head, whatever is in them. Other fields of Account are left
+    out.
 
     A row has no attribute of a name in NAMES_OF_EXPORT. One that has it is shown as `account.v`.
     """

@@ -107,7 +107,7 @@ def unknown_fields(row: Any) -> list[str]:
 
 
 def respelt(row: Mapping[str, Any], entry: LedgerEntry) -> list[str]:
-    """The fields of a stored entry that the ledger writes differently, though they mean the same."""
+    """The fields of a stored entry that the ledger writes differently, with the same meaning."""
     written = written_fields(entry)
     return [name for name in row if not same(row[name], written.get(name))]
 

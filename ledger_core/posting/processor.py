@@ -143,7 +143,7 @@ class OperationProcessor:
         mark: Mark | None = None,
         begins: bool = True,
     ) -> Pending:
-        """A request as it waits to be settled. Raises UnknownOperationError, InvalidRequestError."""
+        """A pending request. Raises UnknownOperationError, InvalidRequestError."""
         if config is None:
             config = self.config_of(request.operation)
         return Pending(

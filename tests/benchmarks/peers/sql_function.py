@@ -34,7 +34,8 @@ DECLARE
     moved bigint;
 BEGIN
     INSERT INTO ledger_balances VALUES (owner_, 0) ON CONFLICT DO NOTHING;
-    UPDATE ledger_balances SET balance = balance + amount_ WHERE owner_id = owner_ RETURNING balance INTO moved;
+    UPDATE ledger_balances SET balance = balance + amount_ WHERE owner_id = owner_
+        RETURNING balance INTO moved;
     RETURN QUERY
         INSERT INTO ledger_entries VALUES (owner_, nonce_, operation_, amount_, moved) RETURNING *;
 END $$;

@@ -237,7 +237,8 @@ def test_owners_of_a_file(processor: OperationProcessor, tmp_path: Path, here: R
         (b"x" * 2000, "-: line 1: is not an owner's id: String should have at most 128 characters"),
         (
             "\u200b".encode(),
-            "-: line 1: is not an owner's id: must not hold control, format or unassigned characters",
+            "-: line 1: is not an owner's id: "
+            "must not hold control, format or unassigned characters",
         ),
     ],
 )

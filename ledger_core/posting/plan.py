@@ -141,4 +141,6 @@ def duplicate_of(posting: Posting, entry: LedgerEntry) -> DuplicateNonceError:
     """The refusal of a posting whose nonce made `entry`."""
     # The app may have changed an amount that it sets since: the request is the same.
     amount = entry.amount if posting.is_fixed else posting.amount
-    return DuplicateNonceError(entry=entry, replay=entry.answers(posting.request, amount=amount))
+    # An owner's nonces are the same in every app, but not what an app's operation means.
+    is_same = entry.app == posting.app and entry.answers(posting.request, amount=amount)
+    return DuplicateNonceError(entry=entry, replay=is_same)

@@ -372,6 +372,19 @@ def test_duplicates(is_fixed: bool, amount: int, order: str, replay: bool) -> No
     assert duplicate.state == RequestState.CHECKING_NONCE
 
 
+@pytest.mark.parametrize(
+    ("app", "other", "replay"),
+    [(None, None, True), ("game", "game", True), ("game", "club", False), (None, "game", False)],
+)
+def test_duplicate_of_another_app_is_no_replay(
+    app: str | None, other: str | None, replay: bool
+) -> None:
+    """An owner's nonce is the same in every app; the same operation of another app is not."""
+    request = add(4, "n").model_copy(update={"nonce": "@self:n"})
+    entry = account(5, 3).next_entry(request, amount=4, now=NOON, app=app)
+    assert duplicate_of(Posting(request, 4, is_fixed=False, app=other), entry).replay is replay
+
+
 def test_duplicate_of_another_operation_is_no_replay() -> None:
     """The same nonce for another operation is a different request."""
     entry = account(5, 3).next_entry(add(4, "n"), amount=4, now=NOON)

@@ -1,6 +1,7 @@
 """Small HTTP servers in threads of this process: the local issuer, and fakes in tests."""
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,11 +10,12 @@ from typing import Any
 __all__ = ["Handler", "serving"]
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(ABC, BaseHTTPRequestHandler):
     """Answers a request of any method by `respond`, which a subclass writes. It logs nothing."""
 
+    @abstractmethod
     def respond(self) -> None:
-        raise NotImplementedError
+        """Answer the request."""
 
     def __getattr__(self, name: str) -> Any:
         """The handler of an HTTP method, such as `do_GET`."""

@@ -126,9 +126,8 @@ class Account:
         if app is not None:
             fields["app"] = app
         written = dict.fromkeys(("created_at", "updated_at"), format_time(time))
-        return LedgerEntry.model_construct(
-            **fields, hash=hash_of(fields | written)
-        )  # of what has been validated
+        # Each field has been validated.
+        return LedgerEntry.model_construct(**fields, hash=hash_of(fields | written))
 
     def after(
         self, entry: LedgerEntry, *, mark: Mark | None = None, is_active: bool = True

@@ -1,18 +1,18 @@
 """Every way the ledger says no. Programs switch on `code`; people read the message and the state.
 
 LedgerError                   code                  status  raised when
-├── InvalidRequestError       invalid               422     a field, a limit or a rule is broken
+├── InvalidRequestError       invalid               422     a field, limit or rule is broken
 ├── UnknownOperationError     unknown_operation     422     the app has no such operation
 ├── DuplicateNonceError       duplicate_nonce       409     the owner has used this nonce
-├── InsufficientBalanceError  insufficient_balance  402     the balance would fall below zero
+├── InsufficientBalanceError  insufficient_balance  402     the balance would be below zero
 ├── UnauthorizedError         unauthorized          401     the caller is unknown
 ├── ForbiddenError            forbidden             403     the caller may not do this
-├── ContentionError           contention            503     other writers won until the time was up
-├── UnavailableError          unavailable           503     DynamoDB throttled or was too slow
-├── TooLongError              too_long              422     the ledger is too long to verify in time
-├── StoreError                internal              500     DynamoDB refused: a table, a permission
-│   └── UnknownFormatError    unknown_format        501     a newer version of the ledger wrote this
-└── ConfigurationError        (at start only)       500     a setting or an operation is wrong
+├── ContentionError           contention            503     other writers kept winning
+├── UnavailableError          unavailable           503     DynamoDB throttled or was slow
+├── TooLongError              too_long              422     it is too long to verify in time
+├── StoreError                internal              500     a table or permission is missing
+│   └── UnknownFormatError    unknown_format        501     a newer version wrote this
+└── ConfigurationError        (at start only)       500     a setting or operation is wrong
 
 `status` is the status of the HTTP answer. An app may derive errors with a code and a status of its
 own; see `LedgerError`.

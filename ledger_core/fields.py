@@ -83,9 +83,8 @@ def in_utc(time: datetime) -> datetime:
 
 
 def _printable(text: str) -> str:
-    if (
-        not text.isprintable() or "\ufffd" in text
-    ):  # which is what decoders put for bytes that are no text
+    # Decoders put U+FFFD in the place of bytes that are no text.
+    if not text.isprintable() or "\ufffd" in text:
         raise ValueError("must not hold control, format or unassigned characters")
     return text
 

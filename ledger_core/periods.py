@@ -44,11 +44,12 @@ class Period:
             InvalidRequestError: it is none.
         """
         for kind, form in FORMATS.items():
-            whole, whole_form = (
-                (f"{text}-1", f"{form}-%u") if kind == PeriodKind.WEEK else (text, form)
-            )  # from Monday
+            whole = text
+            if kind == PeriodKind.WEEK:  # it begins on a Monday
+                whole, form = f"{text}-1", f"{form}-%u"
             try:
-                period = cls(kind, datetime.strptime(whole, whole_form).date())  # noqa: DTZ007  # a date has no zone
+                first_day = datetime.strptime(whole, form).date()  # noqa: DTZ007  # no zone
+                period = cls(kind, first_day)
             except ValueError:
                 continue
             if str(period) == text:

@@ -91,7 +91,8 @@ class LineCopy:
     removes."""
 
     def __init__(self) -> None:
-        self._file = SpooledTemporaryFile(max_size=COPY_BYTES_IN_MEMORY_MAX)  # noqa: SIM115  # closed by __exit__
+        # Closed by __exit__.
+        self._file = SpooledTemporaryFile(COPY_BYTES_IN_MEMORY_MAX)  # noqa: SIM115
 
     def __enter__(self) -> Self:
         return self

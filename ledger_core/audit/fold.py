@@ -247,9 +247,8 @@ class _Fold:
         self._is_unknown = True
         if self._links is not None:
             self._unknown.append(Finding.of(FindingKind.UNKNOWN_FORMAT, entry_id, at=at))
-        if (
-            fields != self._fields
-        ):  # only the first of a run, as a newer version may have written many
+        # Only the first of a run, because a newer version may have written many.
+        if fields != self._fields:
             self._find(entry_id, "format", None, ", ".join(fields))
         self._fields = fields
 

@@ -117,7 +117,8 @@ def audit_export(lines: Iterable[str], receipts: Sequence[Receipt] = ()) -> Iter
     for _, section in groupby(rows_of(lines), key=itemgetter(0)):
         _, head, _ = next(section)
         with LineCopy() as copy:
-            report = fold(head, _copied(section, copy), receipts)  # noqa: B031  # the rest of it, once
+            rows = _copied(section, copy)  # noqa: B031  # the rest of it, once
+            report = fold(head, rows, receipts)
             if not report.valid:
                 report = audit_once(head, copy.rows(), receipts)
         yield report

@@ -85,8 +85,7 @@ def _translated(service: str, error: ClientError) -> LedgerError:
         if candidate in ERRORS:
             return busy_error(service, candidate)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if (
-        status >= 500 or status in TRANSIENT or code == str(status)
-    ):  # botocore's code for a body that names no error
+    # botocore's code for a body that names no error is the status
+    if status >= 500 or status in TRANSIENT or code == str(status):
         return UnavailableError(f"{service} failed: {code}")
     return StoreError(f"{service} refused: {error}", dynamodb_code=code)

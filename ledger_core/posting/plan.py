@@ -22,9 +22,8 @@ from ledger_core.operations import OperationConfig
 __all__ = ["GroupPlan", "Plan", "Posting", "duplicate_of", "make_plan", "plan_group"]
 
 
-@dataclass(
-    frozen=True, eq=False, slots=True
-)  # a group looks postings up; by identity that costs nothing
+# A group looks postings up; by identity that costs nothing.
+@dataclass(frozen=True, eq=False, slots=True)
 class Posting:
     """A request with what the app's configuration says of it."""
 

@@ -163,14 +163,12 @@ class OperationProcessor:
             attempt = batch.unsettled_attempt() or self._next_attempt(
                 batch, budget, consistent=is_contended
             )
-            if (
-                attempt is None
-            ):  # a request was settled without a transaction, or the account is to be read
+            # A request was settled without a transaction, or the account is to be read.
+            if attempt is None:
                 continue
             batch.attempt = attempt
-            self._known.forget(
-                attempt.change.before.key
-            )  # it is not known until the attempt is settled
+            # Until the attempt is settled, the account is not known.
+            self._known.forget(attempt.change.before.key)
             try:
                 cancelled = budget.call(partial(self._send, attempt))
             except StoreError as error:

@@ -141,9 +141,8 @@ class BatchWriter:
         with self._lock:
             if self._todo:
                 return [self._todo.popleft() for _ in range(min(len(self._todo), self._batch_size))]
-            if (
-                self._to_retry and not self._apart
-            ):  # together the first time, and then each by itself
+            # Together the first time, and then each by itself.
+            if self._to_retry and not self._apart:
                 self._apart.append([pending for pending in self._to_retry if pending.tries == 1])
                 self._apart += [[pending] for pending in self._to_retry if pending.tries > 1]
                 self._to_retry = []

@@ -121,10 +121,8 @@ class GrantOnAccess:
                 entry = self._processor.process(
                     request, mark=reward.mark, begins=False, timeout_seconds=seconds
                 )
-            except (
-                InsufficientBalanceError,
-                InvalidRequestError,
-            ):  # the balance cannot take it, or there is none now
+            # The balance cannot take it, or the account is gone.
+            except (InsufficientBalanceError, InvalidRequestError):
                 self._remember(key, reward, self._processor.remembered(key) or account)
             else:
                 self._remember(key, reward)

@@ -281,9 +281,8 @@ class CheckThenWrite(LedgerStore):
             return [Cancelled(stored=(stored,) if stored else (), account=account)]
         time.sleep(0.01)  # wide enough for another writer
         self._client.put_item(TableName=self._entries_table, Item=entry_item(entry))
-        new = change._replace(
-            before=Account(owner_id=entry.owner_id)
-        )  # whose condition has no values
+        # The condition of a new account has no values.
+        new = change._replace(before=Account(owner_id=entry.owner_id))
         tables = {"entries_table": self._entries_table, "accounts_table": self._accounts_table}
         _, move = transact_items(new, **tables)
         self._client.update_item(

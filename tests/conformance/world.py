@@ -39,9 +39,8 @@ class World:
 
     def begin(self) -> str:
         """What the ids of the next example's owners begin with."""
-        if (
-            self.is_moto
-        ):  # whose transactions copy whole tables, where DynamoDB Local is slow to create one
+        # moto's transactions copy whole tables; DynamoDB Local is slow to create a table.
+        if self.is_moto:
             for name in ledger_tables().values():
                 self.client.delete_table(TableName=name)
             create_tables(self.client, ledger_tables())

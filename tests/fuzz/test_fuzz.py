@@ -34,9 +34,8 @@ REQUESTS_MIN = 10_000 if DEEP else 400
 SETTINGS = looking_at(
     EXAMPLES,
     phases=[Phase.generate, Phase.shrink],
-    suppress_health_check=list(
-        HealthCheck
-    ),  # it takes long to make a request that is bad in a certain way
+    # To make a request that is bad in a certain way takes long.
+    suppress_health_check=list(HealthCheck),
 )
 
 

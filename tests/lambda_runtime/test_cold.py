@@ -57,9 +57,8 @@ def test_scheduled_function_grants_rewards_in_the_real_runtime(start: Start, que
     assert runtime({"Records": [*records, {"messageId": "bad", "body": "?"}]}) == {
         "batchItemFailures": [{"itemIdentifier": "bad"}]
     }
-    assert runtime(event("segment")) == {
-        "batchItemFailures": []
-    }  # one of all owners, who have it by now
+    # A segment of all owners, who have the reward by now.
+    assert runtime(event("segment")) == {"batchItemFailures": []}
     for owner_id in owners:
         found = api("GET", f"/ledger/{owner_id}/entries").body["entries"]
         assert [one["nonce"] for one in found] == ["ledger:daily-reward:2026-11-22", "signup"]
@@ -159,9 +158,8 @@ def test_dynamodb_out_of_reach_is_503_before_the_function_s_time_is_up(
         runtime = start(
             AWS_ENDPOINT_URL_DYNAMODB=endpoint, AWS_LAMBDA_FUNCTION_TIMEOUT=timeout_seconds
         )
-        assert (
-            LambdaApi(runtime)("GET", "/health").status == 200
-        )  # whose time is the initialization's too, here
+        # Here this request's time includes the initialization.
+        assert LambdaApi(runtime)("GET", "/health").status == 200
         answer = runtime(event("http_api"))
     assert (answer["statusCode"], answer["headers"]["retry-after"]) == (503, "1")
     body = json.loads(answer["body"])

@@ -59,9 +59,8 @@ class Histories:
 
     def _transaction(self) -> tuple[str, dict[str, Any]]:
         if self._sent and self._chance.random() < 0.15:
-            return "transact_write_items", self._chance.choice(
-                self._sent
-            )  # the same under the same token
+            same_under_its_token = self._chance.choice(self._sent)
+            return "transact_write_items", same_under_its_token
         writes: list[dict[str, Any]] = []
         for owner_id in self._chance.sample(OWNERS, self._chance.choice([1, 1, 1, 2])):
             writes += [{"Put": self._put(owner_id)}, {"Update": self._update(owner_id)}]
@@ -73,12 +72,11 @@ class Histories:
 
     def _put(self, owner_id: str) -> dict[str, Any]:
         nonce = self._chance.choice(NONCES)
+        distinct_time = f"{self._chance.choice(TIMES)[:-7]}{len(self._puts):06}Z"
         item = {
             "entry_key": {"S": f"{owner_id}#{nonce}"},
             "account": {"S": owner_id},
-            "created_at": {
-                "S": f"{self._chance.choice(TIMES)[:-7]}{len(self._puts):06}Z"
-            },  # no two are of one time
+            "created_at": {"S": distinct_time},
             "operation": {"S": self._chance.choice(["CREDIT_ADD", "CREDIT_SPEND"])},
             "amount": {"N": str(self._chance.randrange(-5, 10))},
             "metadata": {"M": {"invoice": {"S": nonce}} if self._chance.random() < 0.5 else {}},

@@ -405,7 +405,9 @@ def alone(at: int, changed: dict[str, Any]) -> Report:
             row |= changed
         row["hash"] = LedgerEntry(**row).computed_hash()
         head = Head.at(LedgerEntry(**row))
-    (report,) = audit_export([head_line(replace(head, owner_id="ada")), *map(json.dumps, rows)])
+    (report,) = audit_export(
+        [head_line(replace(head, owner_id="ada", unit="CREDIT")), *map(json.dumps, rows)]
+    )
     return report
 
 
@@ -421,13 +423,14 @@ def times(microseconds: int) -> dict[str, str]:
         (lambda at: times(at - 2), "created_at"),
         (lambda at: dict.fromkeys(times(0), "2020-01-01T00:00:00.000000Z"), "created_at"),
         (lambda at: {"owner_id": "eve"}, "owner_id"),
+        (lambda at: {"unit": "GEMS"}, "unit"),
     ],
-    ids=["equal times", "times that go back", "another owner's entry"],
+    ids=["equal times", "times that go back", "another owner's entry", "another unit's entry"],
 )
 def test_wrong_field_with_right_hashes_is_named(
     at: int, changed: Callable[[int], dict[str, Any]], field: str
 ) -> None:
-    """Equal times, times that go back, and another owner are named although every hash is right."""
+    """A wrong time, owner or unit is named although every hash is right."""
     report = alone(at, changed(at))
     assert [(row.entry_id, row.field) for row in report.discrepancies] == [(at, field)]
     assert found(report) == [("rewritten", at)]

@@ -157,6 +157,7 @@ def test_ledger_is_compared_with_its_receipts() -> None:
     others = [
         Receipt.of(written(2)[0], NOON, "ledger"),
         Receipt.of(written(3, "eve")[0], NOON, "ledger").model_copy(update={"balance": 0}),
+        contradicting.model_copy(update={"unit": "GEMS"}),
     ]
     lines = [head_line(head), *(json.dumps(row) for row in rows)]
     store: Any = Store(3)

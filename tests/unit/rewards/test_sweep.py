@@ -20,6 +20,7 @@ from ledger_core import (
 from ledger_core.dynamodb import WRITES_MAX
 from ledger_core.errors import StoreError
 from ledger_core.fields import BALANCE_MAX, owner_hash
+from ledger_core.keys import account_key
 from ledger_core.operations import active_within, every_owner
 from ledger_core.periods import Period
 from ledger_core.posting import OperationProcessor
@@ -204,6 +205,8 @@ def test_malformed_and_full_accounts_do_not_block_other_owners(
     spoil(cloud, owners[3], "balance", {"S": "lots"})
     spoil(cloud, owners[4], "balance", {"N": str(BALANCE_MAX)})
     spoil(cloud, owners[5], "created_at", {"S": "yesterday"})
+    # This account counts gems, so the sweep of a reward in credits leaves it alone.
+    spoil(cloud, account_key(owners[6], "GEMS"), "entry_count", {"S": "many"})
     with caplog.at_level(logging.ERROR):
         assert counts(swept(cloud)) == (17, 0, 0, 3)
     messages = [record.getMessage() for record in caplog.records]
